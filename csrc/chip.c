@@ -1,0 +1,168 @@
+/* A chip from an image, and its step.
+ *
+ * All layers step together from their neighbours' values of the previous step. Going
+ * from the top layer down, a layer's old rates and errors are still there when the
+ * layer above and below read them, so that nothing is kept twice:
+ *
+ *     for l = L .. 1
+ *         x_l     = W_l r_{l-1}      (old rates)
+ *         above   = W_l^T e_l        (old errors, weights before the update), for l-1
+ *         neurons of l: new e_l, r_l
+ *         dW_l    = e_l r_{l-1}^T    (new error, old rates)
+ */
+#include "chip.h"
+
+#include "image.h"
+#include "neurons.h"
+
+static void load_input(const gle_chip *chip, const int16_t *input)
+{
+    const int32_t m = chip->image->inputs;
+    const int32_t limit = chip->image->input_max;
+
+    for (int32_t b = 0; b < chip->batch; b++) {
+        for (int32_t j = 0; j < m; j++) {
+            chip->input[(size_t)j * (size_t)chip->columns + (size_t)b] =
+                (int16_t)gle_clamp(input[(size_t)b * (size_t)m + (size_t)j], limit);
+        }
+    }
+}
+
+static void products(gle_chip *chip, gle_layer *layer, const int16_t *below, int32_t shift,
+                     const gle_layer *layer_below, int32_t *above)
+{
+    const gle_kernels *k = chip->kernels;
+    const int32_t columns = chip->columns;
+    const int32_t w_shift = layer->image->w_shift;
+
+    if (columns == 1) {
+        gle_product_one(chip->sums, layer->w, layer->stride, layer->n, layer->m, below, w_shift,
+                        shift);
+        if (layer_below != NULL) {
+            gle_product_one_back(above, layer->w, layer->stride, layer->n, layer->m, layer->e,
+                                 w_shift, gle_shift_back(layer, layer_below));
+        }
+        return;
+    }
+    k->pack_pairs(chip->pairs, below, layer->m, columns);
+    k->product(chip->sums, layer->seen, layer->stride, layer->n, layer->m, chip->pairs, columns,
+               shift, layer->fits);
+    if (layer_below != NULL) {
+        k->pack_pairs(chip->pairs, layer->e, layer->n, columns);
+        k->product(above, layer->seen_t, layer->stride_t, layer->m, layer->n, chip->pairs,
+                   columns, gle_shift_back(layer, layer_below), layer->fits_t);
+    }
+}
+
+static void set_gamma(gle_neuron_job *job, const gle_layer *layer, uint32_t gamma)
+{
+    const int32_t shift = gle_coef_k(gamma) + layer->e_frac - layer->u_frac;
+
+    job->gamma_m = gle_coef_m(gamma);
+    job->gamma_left = shift < 0 ? -shift : 0;
+    job->gamma_right = shift > 0 ? shift : 0;
+    if (job->gamma_left > 28 || job->gamma_right > 30) {
+        job->gamma_m = job->gamma_left > 28 ? job->gamma_m : 0;
+        job->gamma_left = job->gamma_left > 28 ? 28 : 0;
+        job->gamma_right = 0;
+    }
+}
+
+static void chain_digests(gle_chip *chip)
+{
+    for (int32_t b = 0; b < chip->batch; b++) {
+        const uint64_t d = (chip->digest[b] ^ chip->hash[b]) * UINT64_C(0xd6e8feb86659fd93);
+        chip->digest[b] = d ^ (d >> 32);
+    }
+    for (int32_t b = 0; b < chip->columns; b++) {
+        chip->hash[b] = 0;
+    }
+}
+
+gle_status gle_step(gle_chip *chip, const int16_t *input, const int16_t *target, uint32_t flags)
+{
+    const int32_t learns = (flags & (GLE_LEARN | GLE_READ_GRADIENT)) != 0;
+    gle_neuron_job job = {0};
+
+    if ((flags & GLE_READ_GRADIENT) != 0 && (chip->options & GLE_WITH_GRADIENT) == 0) {
+        return GLE_BAD_ARGUMENT;
+    }
+    load_input(chip, input);
+    gle_target_error(chip, &chip->layer[chip->layers - 1], target, chip->above[0]);
+    job.hash = chip->hash;
+    job.batch = chip->batch;
+    job.columns = chip->columns;
+    job.ranging = (flags & GLE_RANGE) != 0;
+
+    for (int32_t l = chip->layers - 1; l >= 0; l--) {
+        gle_layer *layer = &chip->layer[l];
+        const int32_t which = (chip->layers - 1 - l) & 1;
+        const int16_t *below = l > 0 ? layer[-1].r : chip->input;
+        const int32_t below_frac = l > 0 ? layer[-1].r_frac : chip->image->input_frac;
+        const int32_t below_max = l > 0 ? layer[-1].image->r_max : chip->image->input_max;
+
+        if (layer->stale) {
+            gle_layer_effective(layer, chip->columns, below_max);
+        }
+        products(chip, layer, below, gle_shift_forward(layer, below_frac),
+                 l > 0 ? layer - 1 : NULL, chip->above[1 - which]);
+        job.layer = layer;
+        job.sums = chip->sums;
+        job.above = chip->above[which];
+        set_gamma(&job, layer, chip->image->gamma);
+        chip->kernels->neurons(&job);
+
+        if (learns && layer->image->learn) {
+            if (chip->columns > 1) {
+                chip->kernels->pack_turned(chip->turned, below, layer->m, layer->stride,
+                                           chip->columns);
+            }
+            if ((flags & GLE_READ_GRADIENT) != 0) {
+                gle_layer_gradient(chip, layer, below);
+            }
+            if ((flags & GLE_LEARN) != 0) {
+                gle_layer_sgd(chip, layer, below, below_frac);
+            }
+        }
+    }
+    chain_digests(chip);
+    chip->step++;
+    if (job.ranging) {
+        gle_autorange(chip);
+    }
+    return GLE_OK;
+}
+
+static void zero(void *from, size_t bytes)
+{
+    unsigned char *p = from;
+    for (size_t k = 0; k < bytes; k++) {
+        p[k] = 0;
+    }
+}
+
+void gle_reset(gle_chip *chip)
+{
+    static const gle_window empty = {0, 0, 0, 0, 0, 0};
+
+    for (int32_t l = 0; l < chip->layers; l++) {
+        gle_layer *layer = &chip->layer[l];
+        const size_t count = (size_t)layer->n * (size_t)chip->columns;
+        zero(layer->u, count * sizeof *layer->u);
+        zero(layer->v, count * sizeof *layer->v);
+        zero(layer->r, count * sizeof *layer->r);
+        zero(layer->e, count * sizeof *layer->e);
+        zero(layer->dphi, count * sizeof *layer->dphi);
+        if (layer->uhat != NULL) {
+            zero(layer->uhat, count * sizeof *layer->uhat);
+        }
+        layer->window = empty;
+    }
+    zero(chip->input, (size_t)chip->image->inputs * (size_t)chip->columns * sizeof *chip->input);
+    zero(chip->hash, (size_t)chip->columns * sizeof *chip->hash);
+    zero(chip->digest, (size_t)chip->batch * sizeof *chip->digest);
+    chip->step = 0;
+}
+
+int32_t gle_layers(const gle_chip *chip) { return chip->layers; }
+uint64_t gle_steps(const gle_chip *chip) { return chip->step; }

@@ -1,0 +1,93 @@
+/* Inside of the chip: what chip.c, neurons.inc, plasticity.c and the kernels share.
+ *
+ * Layout: a matrix row holds `stride` numbers, a signal [n][columns] with the
+ * streams innermost. `columns` is the batch rounded up to whole vectors, or 1 for a
+ * single stream, so that a board pays for nothing it does not use. Columns beyond
+ * the batch have error 0 and are never counted.
+ */
+#ifndef GLE_CHIP_H
+#define GLE_CHIP_H
+
+#include "fixed.h"
+#include "gle.h"
+#include "kernels.h"
+#include "rng.h"
+
+typedef struct {
+    uint32_t samples, sat_e, peak_e, sat_r, peak_r, sat_w;
+} gle_window;
+
+typedef struct {
+    const gle_image_layer *image;
+    const gle_neuron *neurons;
+    int32_t n, m;         /* neurons, inputs */
+    int32_t first;        /* index of the first neuron in the whole network */
+    int32_t stride;       /* of rows of w, seen and gradient */
+    int32_t stride_t;     /* of rows of seen_t */
+    int32_t w_frac, u_frac, r_frac, e_frac, v_frac;
+    int32_t stale;        /* stored weights changed since `seen` was made */
+    int32_t fits, fits_t; /* a product with these weights fits int32 for certain */
+
+    int16_t *w;           /* stored */
+    int16_t *seen;        /* what the array sees; == w where w_shift is 0 or for one stream */
+    int16_t *seen_t;      /* its transposed copy; NULL for one stream */
+    int32_t *bias;
+    int32_t *gradient;    /* [n][stride], NULL without GLE_WITH_GRADIENT */
+    int32_t *gradient_bias;
+
+    int32_t *u, *v;
+    int32_t *uhat;        /* NULL without GLE_WITH_UHAT */
+    int16_t *r, *e;
+    uint16_t *dphi;       /* Q15 */
+
+    gle_counters counters;
+    gle_window window;
+} gle_layer;
+
+struct gle_chip {
+    const gle_image *image;
+    const gle_kernels *kernels;
+    int32_t layers, batch, columns;
+    uint32_t options;
+    uint64_t seed, step;
+
+    /* scratch, shared by all layers */
+    int16_t *input;        /* [inputs][columns] */
+    int16_t *pairs;        /* rates or errors of two neurons interleaved */
+    int16_t *turned;       /* rates of two streams interleaved, neurons innermost */
+    int32_t *sums;         /* [n][columns] */
+    int32_t *above[2];     /* [n][columns] */
+    int32_t *rows;         /* gradient of a few rows */
+    uint32_t *hash;        /* [columns] */
+    uint64_t *digest;      /* [batch] */
+
+    gle_layer layer[];
+};
+
+/* Dropped bits of the gradient read-out: 32 products of 14-bit factors fit int32. */
+static inline int32_t gle_gradient_shift(int32_t batch)
+{
+    int32_t k = 0;
+    while ((batch - 1) >> (5 + k) > 0) {
+        k++;
+    }
+    return k;
+}
+
+/* softmax.c: target error of the output layer, [outputs][columns] in its v_frac. */
+void gle_target_error(const gle_chip *chip, const gle_layer *top, const int16_t *target,
+                      int32_t *above);
+
+/* effective.c: what the array sees of the stored weights, and whether sums fit. */
+void gle_layer_effective(gle_layer *layer, int32_t columns, int32_t below_max);
+
+/* plasticity.c */
+void gle_layer_gradient(gle_chip *chip, gle_layer *layer, const int16_t *below);
+void gle_layer_sgd(gle_chip *chip, gle_layer *layer, const int16_t *below, int32_t below_frac);
+
+/* ranges.c */
+int32_t gle_shift_forward(const gle_layer *layer, int32_t below_frac);
+int32_t gle_shift_back(const gle_layer *layer, const gle_layer *below);
+void gle_autorange(gle_chip *chip);
+
+#endif

@@ -1,0 +1,48 @@
+/* Digests: equal if and only if (but for a chance of 2^-32 a step) every state of
+ * every neuron was equal at every step, and all weights and formats are.
+ *
+ * Each stream has its own, so that a batch of streams and the same streams one after
+ * another give the same list. neurons.inc hashes a step's states; here the steps are
+ * chained.
+ */
+#include "chip.h"
+
+uint64_t gle_digest_mix(uint64_t digest, uint64_t word)
+{
+    return gle_mix64((digest ^ word) + UINT64_C(0x9e3779b97f4a7c15));
+}
+
+uint64_t gle_stream_digest(const gle_chip *chip, int32_t stream)
+{
+    return stream >= 0 && stream < chip->batch ? chip->digest[stream] : 0;
+}
+
+uint64_t gle_weights_digest(const gle_chip *chip)
+{
+    uint64_t d = 0;
+
+    for (int32_t l = 0; l < chip->layers; l++) {
+        const gle_layer *layer = &chip->layer[l];
+        for (int32_t i = 0; i < layer->n; i++) {
+            const int16_t *w = layer->w + (size_t)i * (size_t)layer->stride;
+            uint64_t row = (uint32_t)layer->bias[i];
+            for (int32_t j = 0; j < layer->m; j++) {
+                row = row * UINT64_C(0xd6e8feb86659fd93) + (uint16_t)w[j];
+            }
+            d = gle_digest_mix(d, row);
+        }
+        d = gle_digest_mix(d, (uint64_t)(uint32_t)layer->w_frac << 32 | (uint32_t)layer->u_frac);
+        d = gle_digest_mix(d, (uint64_t)(uint32_t)layer->r_frac << 32 | (uint32_t)layer->e_frac);
+    }
+    return d;
+}
+
+uint64_t gle_digest(const gle_chip *chip)
+{
+    uint64_t d = gle_digest_mix(gle_weights_digest(chip), chip->step);
+
+    for (int32_t b = 0; b < chip->batch; b++) {
+        d = gle_digest_mix(d, chip->digest[b]);
+    }
+    return d;
+}

@@ -1,0 +1,155 @@
+/* The chip: a network of GLE neurons in fixed point, stepped in time.
+ *
+ * Integers only, no allocation, no I/O, no clock, no globals. The caller owns one
+ * arena; gle_arena_bytes() says how large it must be. All functions return a
+ * gle_status; results go out through pointers. Equations: Ellenberger et al.,
+ * arXiv 2403.16933; discretisation and order of operations: see chip.c.
+ */
+#ifndef GLE_H
+#define GLE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define GLE_MAGIC UINT32_C(0x31454c47) /* "GLE1" */
+#define GLE_MAX_LAYERS 64
+#define GLE_MAX_SIZE 4096
+#define GLE_MAX_BATCH 4096
+
+typedef enum {
+    GLE_OK = 0,
+    GLE_BAD_IMAGE = 1,    /* an image that breaks a rule of gle_image_check */
+    GLE_NO_MEMORY = 2,    /* the arena is smaller than gle_arena_bytes says */
+    GLE_BAD_ARGUMENT = 3, /* an index, a size or an option out of range */
+    GLE_INTERRUPTED = 4   /* a host loop saw its stop flag; finished steps count */
+} gle_status;
+
+enum gle_phi { GLE_LINEAR = 0, GLE_TANH, GLE_SIGMOID, GLE_SOFTPLUS, GLE_RELU, GLE_PHI_COUNT };
+enum gle_loss { GLE_CROSS_ENTROPY = 0, GLE_MSE = 1 };
+
+/* The image: what a chip is built from, as 32-bit words. A gle_image, then one
+ * gle_image_layer each, then for each neuron of each layer a gle_neuron. Formats
+ * are powers of two: value = integer * 2^-frac. */
+typedef struct {
+    uint32_t magic;
+    uint32_t words;       /* of the whole image */
+    int32_t layers;
+    int32_t inputs;
+    int32_t loss;
+    uint32_t beta;        /* gle_coef */
+    uint32_t gamma;       /* gle_coef */
+    int32_t input_frac, input_max;
+    int32_t target_frac;  /* of mse targets */
+    int32_t range_every;  /* steps between two looks of the auto-ranging; 0: never */
+    int32_t stochastic;   /* rounding of weight updates: 1 stochastic, 0 nearest */
+    uint32_t seed_low, seed_high;
+    uint32_t reserved[2];
+} gle_image;
+
+typedef struct {
+    int32_t size;
+    int32_t phi;
+    int32_t learn;
+    int32_t w_frac;       /* of stored weights */
+    int32_t w_shift;      /* the array sees round(stored * 2^-w_shift) */
+    int32_t w_max;        /* of stored weights */
+    int32_t u_frac, u_max;
+    int32_t r_frac, r_max;
+    int32_t e_frac, e_max;
+    int32_t v_frac_extra; /* error neurons have e_frac + this many fraction bits */
+    int32_t rate_shift;   /* on-chip SGD: dW = 2^-rate_shift * sum over the batch */
+    uint32_t reserved[2];
+} gle_image_layer;
+
+typedef struct {
+    uint32_t leak_u;      /* gle_coef: dt/tau_m */
+    uint32_t ratio_u;     /* tau_r/tau_m */
+    uint32_t leak_v;      /* dt/tau_r */
+    uint32_t ratio_v;     /* tau_m/tau_r */
+} gle_neuron;
+
+/* Per layer, since the last gle_counters_clear. */
+typedef struct {
+    uint64_t steps;       /* neuron steps (streams counted singly) */
+    uint64_t sat_x;       /* membrane input out of range */
+    uint64_t sat_uhat;    /* prospective term out of range */
+    uint64_t sat_r;       /* rate clipped */
+    uint64_t sat_inst;    /* input of an error neuron out of range */
+    uint64_t sat_e;       /* error clipped */
+    uint64_t under_e;     /* non-zero error that rounds to 0 */
+    uint64_t updates;     /* weight updates asked for (gradient not 0) */
+    uint64_t under_w;     /* of these, rounded to nothing */
+    uint64_t sat_w;       /* stored weights clipped */
+    uint64_t range_moves; /* changes of a scale */
+} gle_counters;
+
+/* What a layer's numbers mean now (auto-ranging moves them). */
+typedef struct {
+    int32_t w_frac, u_frac, r_frac, e_frac, v_frac;
+    int32_t grad_frac;    /* of the gradient read-out */
+} gle_formats;
+
+enum gle_signal { GLE_SIGNAL_R = 0, GLE_SIGNAL_U, GLE_SIGNAL_UHAT, GLE_SIGNAL_V, GLE_SIGNAL_E,
+                  GLE_SIGNAL_COUNT };
+
+/* Options of gle_open. */
+#define GLE_WITH_GRADIENT 1u /* room to read the gradient out, one int32 a weight */
+#define GLE_WITH_UHAT 2u     /* keep uhat, so that it can be recorded */
+
+/* Flags of gle_step. */
+#define GLE_LEARN 1u         /* plain on-chip SGD after this step */
+#define GLE_READ_GRADIENT 2u /* leave this step's gradient where gle_gradient finds it */
+#define GLE_RANGE 4u         /* this step counts for the auto-ranging */
+
+typedef struct gle_chip gle_chip;
+struct gle_kernels;
+
+gle_status gle_image_check(const uint32_t *words, size_t count);
+gle_status gle_arena_bytes(const uint32_t *words, size_t count, int32_t batch, uint32_t options,
+                           size_t *bytes);
+/* `arena` must be aligned to 64 bytes; `words` must stay as it is while the chip lives. */
+gle_status gle_open(void *arena, size_t bytes, const uint32_t *words, size_t count, int32_t batch,
+                    uint32_t options, const struct gle_kernels *kernels, gle_chip **chip);
+
+/* States, digests and the step number to zero; weights and formats stay. */
+void gle_reset(gle_chip *chip);
+
+/* input: [batch][inputs] in the image's input format. target: NULL for none, labels [batch]
+ * (-1: none) for cross entropy, [batch][outputs] in target_frac for mse. */
+gle_status gle_step(gle_chip *chip, const int16_t *input, const int16_t *target, uint32_t flags);
+
+/* Weights as they are stored: row after row, n * m; bias in u_frac. */
+gle_status gle_weights_write(gle_chip *chip, int32_t layer, int32_t first, int32_t count,
+                             const int16_t *from);
+gle_status gle_weights_read(const gle_chip *chip, int32_t layer, int32_t first, int32_t count,
+                            int16_t *to);
+gle_status gle_bias_write(gle_chip *chip, int32_t layer, int32_t first, int32_t count,
+                          const int32_t *from);
+gle_status gle_bias_read(const gle_chip *chip, int32_t layer, int32_t first, int32_t count,
+                         int32_t *to);
+/* Gradient of the last step with GLE_READ_GRADIENT, summed over the batch: weights in
+ * grad_frac (n * m), biases in e_frac (n). */
+gle_status gle_gradient(const gle_chip *chip, int32_t layer, int32_t *weight, int32_t *bias);
+/* One signal after the last step: [batch][n]. */
+gle_status gle_read(const gle_chip *chip, int32_t layer, int32_t signal, int32_t *to);
+
+gle_status gle_formats_of(const gle_chip *chip, int32_t layer, gle_formats *formats);
+gle_status gle_counters_of(const gle_chip *chip, int32_t layer, gle_counters *counters);
+void gle_counters_clear(gle_chip *chip);
+int32_t gle_layers(const gle_chip *chip);
+uint64_t gle_steps(const gle_chip *chip);
+
+/* The complete state: weights, formats, neurons, digests, counters, the step number. */
+size_t gle_snapshot_bytes(const gle_chip *chip);
+gle_status gle_snapshot_read(const gle_chip *chip, unsigned char *to, size_t size);
+gle_status gle_snapshot_write(gle_chip *chip, const unsigned char *from, size_t size);
+
+/* Running digest of one stream: all states of all its steps since the reset. */
+uint64_t gle_stream_digest(const gle_chip *chip, int32_t stream);
+/* Digest of all stored weights, biases and formats as they stand. */
+uint64_t gle_weights_digest(const gle_chip *chip);
+/* All of it: streams in order, weights, the step number. */
+uint64_t gle_digest(const gle_chip *chip);
+uint64_t gle_digest_mix(uint64_t digest, uint64_t word);
+
+#endif

@@ -1,0 +1,75 @@
+#include "loop.h"
+
+#include <string.h>
+
+#include "../chip.h"
+
+static void vote(const gle_chip *chip, int64_t *votes)
+{
+    const gle_layer *top = &chip->layer[chip->layers - 1];
+
+    for (int32_t i = 0; i < top->n; i++) {
+        const int16_t *r = top->r + (size_t)i * (size_t)chip->columns;
+        for (int32_t b = 0; b < chip->batch; b++) {
+            votes[(size_t)b * (size_t)top->n + (size_t)i] += r[b];
+        }
+    }
+}
+
+static void record(const gle_chip *chip, const gle_block *block, int32_t t)
+{
+    for (int32_t k = 0; k < block->records; k++) {
+        const int32_t l = block->record_layer[k];
+        const size_t size = (size_t)chip->layer[l].n * (size_t)chip->batch;
+        gle_read(chip, l, block->record_signal[k], block->record_to[k] + (size_t)t * size);
+    }
+    if (block->fracs != NULL) {
+        for (int32_t l = 0; l < chip->layers; l++) {
+            int8_t *to = block->fracs + ((size_t)t * (size_t)chip->layers + (size_t)l) * 2;
+            to[0] = (int8_t)chip->layer[l].r_frac;
+            to[1] = (int8_t)chip->layer[l].e_frac;
+        }
+    }
+    if (block->votes != NULL) {
+        vote(chip, block->votes);
+    }
+}
+
+void gle_adam_step(gle_chip *chip, gle_adam *adam);
+
+int32_t gle_run(gle_chip *chip, const gle_block *block, gle_adam *adam, const volatile int32_t *stop)
+{
+    const size_t input_size = (size_t)chip->batch * (size_t)chip->image->inputs;
+
+    for (int32_t t = 0; t < block->steps; t++) {
+        const int16_t *target =
+            block->target == NULL ? NULL : block->target + (size_t)t * (size_t)block->target_stride;
+        if (stop != NULL && *stop != 0) {
+            return t;
+        }
+        if (gle_step(chip, block->input + (size_t)t * input_size, target,
+                     block->flags | (adam != NULL ? GLE_READ_GRADIENT : 0u)) != GLE_OK) {
+            return -1;
+        }
+        if (adam != NULL) {
+            gle_adam_step(chip, adam);
+        }
+        record(chip, block, t);
+    }
+    return block->steps;
+}
+
+const struct gle_kernels *gle_kernels_named(const char *name)
+{
+#if defined(__x86_64__) && !defined(GLE_SCALAR_ONLY)
+    if ((name == NULL || strcmp(name, "avx2") == 0) && __builtin_cpu_supports("avx2")) {
+        return &gle_kernels_avx2;
+    }
+#endif
+    if (name == NULL || strcmp(name, "scalar") == 0) {
+        return &gle_kernels_scalar;
+    }
+    return NULL;
+}
+
+const char *gle_kernels_name(const struct gle_kernels *kernels) { return kernels->name; }

@@ -1,0 +1,252 @@
+/* From an image (32-bit words, possibly from a wire) to a chip in the caller's arena. */
+#include "image.h"
+
+enum { ALIGN = 64, HEADER = (int)(sizeof(gle_image) / 4), LAYER = (int)(sizeof(gle_image_layer) / 4),
+       NEURON = (int)(sizeof(gle_neuron) / 4) };
+
+const gle_image_layer *gle_image_layers(const uint32_t *words)
+{
+    return (const gle_image_layer *)(const void *)(words + HEADER);
+}
+
+const gle_neuron *gle_image_neurons(const uint32_t *words)
+{
+    const gle_image *image = (const gle_image *)(const void *)words;
+    return (const gle_neuron *)(const void *)(words + HEADER + LAYER * image->layers);
+}
+
+static int between(int32_t x, int32_t least, int32_t most) { return x >= least && x <= most; }
+
+static int coef_ok(uint32_t c, int32_t zero_allowed, int32_t at_most_one)
+{
+    const int32_t m = gle_coef_m(c), k = gle_coef_k(c);
+    return m <= 0x7fff && k >= 1 && k <= 31 && (m > 0 || zero_allowed) &&
+           (!at_most_one || k >= 15 || m <= 1 << k);
+}
+
+static int layer_ok(const gle_image_layer *y)
+{
+    return between(y->size, 1, GLE_MAX_SIZE) && between(y->phi, 0, GLE_PHI_COUNT - 1) &&
+           between(y->learn, 0, 1) && between(y->w_shift, 0, 14) &&
+           between(y->w_frac, -16, 40) && between(y->w_max, 1, 32764) &&
+           (y->w_max + (1 << y->w_shift) / 2) >> y->w_shift <= 8191 &&
+           between(y->u_frac, 6, 22) && between(y->u_max, 1, GLE_STATE_MAX) &&
+           between(y->r_max, 1, 8191) && between(y->r_frac, y->u_frac - 30, 15) &&
+           y->r_frac <= y->u_frac && between(y->e_max, 1, 8191) && between(y->e_frac, -12, 24) &&
+           between(y->v_frac_extra, 0, 14) && between(y->rate_shift, -32, 64);
+}
+
+static int neuron_ok(const gle_neuron *y)
+{
+    return coef_ok(y->leak_u, 1, 1) && coef_ok(y->ratio_u, 1, 0) && coef_ok(y->leak_v, 1, 1) &&
+           coef_ok(y->ratio_v, 1, 0);
+}
+
+gle_status gle_image_check(const uint32_t *words, size_t count)
+{
+    const gle_image *image = (const gle_image *)(const void *)words;
+    const gle_image_layer *layers;
+    const gle_neuron *neurons;
+    size_t need = (size_t)HEADER, total = 0;
+    int32_t below_frac;
+
+    if (words == NULL || count < need || image->magic != GLE_MAGIC || image->words != count ||
+        !between(image->layers, 1, GLE_MAX_LAYERS) || !between(image->inputs, 1, GLE_MAX_SIZE) ||
+        !between(image->loss, 0, 1) || !coef_ok(image->beta, 1, 0) ||
+        !coef_ok(image->gamma, 1, 0) || !between(image->input_frac, -16, 24) ||
+        !between(image->input_max, 1, 8191) || !between(image->target_frac, -16, 24) ||
+        !between(image->range_every, 0, 1 << 24) || !between(image->stochastic, 0, 1)) {
+        return GLE_BAD_IMAGE;
+    }
+    need += (size_t)LAYER * (size_t)image->layers;
+    if (count < need) {
+        return GLE_BAD_IMAGE;
+    }
+    layers = gle_image_layers(words);
+    for (int32_t l = 0; l < image->layers; l++) {
+        if (!layer_ok(&layers[l])) {
+            return GLE_BAD_IMAGE;
+        }
+        total += (size_t)layers[l].size;
+    }
+    if (count != need + total * (size_t)NEURON) {
+        return GLE_BAD_IMAGE;
+    }
+    neurons = gle_image_neurons(words);
+    for (size_t i = 0; i < total; i++) {
+        if (!neuron_ok(&neurons[i])) {
+            return GLE_BAD_IMAGE;
+        }
+    }
+    below_frac = image->input_frac;
+    for (int32_t l = 0; l < image->layers; l++) {
+        const int32_t seen = layers[l].w_frac - layers[l].w_shift;
+        if (!between(seen + below_frac - layers[l].u_frac, -14, 31) ||
+            (l > 0 && !between(seen + layers[l].e_frac - layers[l - 1].e_frac -
+                                   layers[l - 1].v_frac_extra, -14, 31))) {
+            return GLE_BAD_IMAGE;
+        }
+        below_frac = layers[l].r_frac;
+    }
+    if (image->loss == GLE_CROSS_ENTROPY && layers[image->layers - 1].size > 2047) {
+        return GLE_BAD_IMAGE;
+    }
+    return GLE_OK;
+}
+
+/* One walk over the arena serves both the question of its size and its use. */
+typedef struct {
+    unsigned char *base; /* NULL: only measure */
+    size_t used;
+} arena;
+
+static void *take(arena *a, size_t count, size_t size)
+{
+    const size_t at = (a->used + ALIGN - 1) / ALIGN * ALIGN;
+    a->used = at + count * size;
+    return a->base == NULL ? NULL : a->base + at;
+}
+
+static int32_t padded(int32_t n, int32_t to) { return (n + to - 1) / to * to; }
+
+static void take_layer(arena *a, gle_layer *y, int32_t n, int32_t m, int32_t w_shift,
+                       int32_t columns, uint32_t options)
+{
+    const size_t cells = (size_t)n * (size_t)columns;
+    const int32_t pad = columns == 1 ? 2 : GLE_LANES;
+
+    y->n = n;
+    y->m = m;
+    y->stride = padded(m, pad);
+    y->stride_t = padded(n, pad);
+    y->w = take(a, (size_t)n * (size_t)y->stride, sizeof *y->w);
+    y->seen = y->w;
+    y->seen_t = NULL;
+    if (columns > 1) {
+        if (w_shift != 0) {
+            y->seen = take(a, (size_t)n * (size_t)y->stride, sizeof *y->seen);
+        }
+        y->seen_t = take(a, (size_t)m * (size_t)y->stride_t, sizeof *y->seen_t);
+    }
+    y->bias = take(a, (size_t)n, sizeof *y->bias);
+    y->gradient = NULL;
+    y->gradient_bias = NULL;
+    if ((options & GLE_WITH_GRADIENT) != 0) {
+        y->gradient = take(a, (size_t)n * (size_t)y->stride, sizeof *y->gradient);
+        y->gradient_bias = take(a, (size_t)n, sizeof *y->gradient_bias);
+    }
+    y->u = take(a, cells, sizeof *y->u);
+    y->v = take(a, cells, sizeof *y->v);
+    y->uhat = (options & GLE_WITH_UHAT) != 0 ? take(a, cells, sizeof *y->uhat) : NULL;
+    y->r = take(a, cells, sizeof *y->r);
+    y->e = take(a, cells, sizeof *y->e);
+    y->dphi = take(a, cells, sizeof *y->dphi);
+}
+
+/* `chip` may be NULL: then only the size is found. */
+static size_t lay_out(const uint32_t *words, int32_t batch, uint32_t options, unsigned char *base,
+                      gle_chip **made)
+{
+    const gle_image *image = (const gle_image *)(const void *)words;
+    const gle_image_layer *layers = gle_image_layers(words);
+    const int32_t columns = batch == 1 ? 1 : padded(batch, GLE_LANES);
+    arena a = {base, 0};
+    gle_chip *chip = take(&a, 1, sizeof *chip + (size_t)image->layers * sizeof chip->layer[0]);
+    int32_t most = image->inputs, m = image->inputs, most_stride, first = 0;
+    int16_t *input = take(&a, (size_t)image->inputs * (size_t)columns, sizeof(int16_t));
+
+    for (int32_t l = 0; l < image->layers; l++) {
+        gle_layer measured = {0};
+        gle_layer *y = chip == NULL ? &measured : &chip->layer[l];
+        take_layer(&a, y, layers[l].size, m, layers[l].w_shift, columns, options);
+        if (chip != NULL) {
+            y->image = &layers[l];
+            y->neurons = gle_image_neurons(words) + first;
+            y->first = first;
+            y->w_frac = layers[l].w_frac;
+            y->u_frac = layers[l].u_frac;
+            y->r_frac = layers[l].r_frac;
+            y->e_frac = layers[l].e_frac;
+            y->v_frac = layers[l].e_frac + layers[l].v_frac_extra;
+            y->stale = 1;
+        }
+        m = layers[l].size;
+        first += m;
+        most = m > most ? m : most;
+    }
+    most_stride = padded(most, GLE_LANES);
+    {
+        const size_t cells = (size_t)most * (size_t)columns;
+        const size_t packed = columns == 1 ? 0 : (size_t)padded(most, 2) * (size_t)columns;
+        int16_t *pairs = take(&a, packed, sizeof *pairs);
+        int16_t *turned = take(&a, columns == 1 ? 0 : (size_t)most_stride * (size_t)columns,
+                               sizeof *turned);
+        int32_t *sums = take(&a, cells, sizeof *sums);
+        int32_t *above0 = take(&a, cells, sizeof *above0);
+        int32_t *above1 = take(&a, cells, sizeof *above1);
+        int32_t *rows = take(&a, (size_t)most_stride * 4, sizeof *rows);
+        uint32_t *hash = take(&a, (size_t)columns, sizeof *hash);
+        uint64_t *digest = take(&a, (size_t)batch, sizeof *digest);
+        if (chip != NULL) {
+            chip->input = input;
+            chip->pairs = pairs;
+            chip->turned = turned;
+            chip->sums = sums;
+            chip->above[0] = above0;
+            chip->above[1] = above1;
+            chip->rows = rows;
+            chip->hash = hash;
+            chip->digest = digest;
+            chip->image = image;
+            chip->layers = image->layers;
+            chip->batch = batch;
+            chip->columns = columns;
+            chip->options = options;
+            chip->seed = (uint64_t)image->seed_high << 32 | image->seed_low;
+        }
+    }
+    if (made != NULL) {
+        *made = chip;
+    }
+    return (a.used + ALIGN - 1) / ALIGN * ALIGN;
+}
+
+gle_status gle_arena_bytes(const uint32_t *words, size_t count, int32_t batch, uint32_t options,
+                           size_t *bytes)
+{
+    const gle_status status = gle_image_check(words, count);
+
+    if (status != GLE_OK) {
+        return status;
+    }
+    if (batch < 1 || batch > GLE_MAX_BATCH || bytes == NULL) {
+        return GLE_BAD_ARGUMENT;
+    }
+    *bytes = lay_out(words, batch, options, NULL, NULL);
+    return GLE_OK;
+}
+
+gle_status gle_open(void *memory, size_t bytes, const uint32_t *words, size_t count, int32_t batch,
+                    uint32_t options, const struct gle_kernels *kernels, gle_chip **chip)
+{
+    size_t need;
+    gle_status status = gle_arena_bytes(words, count, batch, options, &need);
+    unsigned char *byte = memory;
+
+    if (status != GLE_OK) {
+        return status;
+    }
+    if (memory == NULL || (uintptr_t)memory % ALIGN != 0 || kernels == NULL || chip == NULL) {
+        return GLE_BAD_ARGUMENT;
+    }
+    if (bytes < need) {
+        return GLE_NO_MEMORY;
+    }
+    for (size_t k = 0; k < need; k++) {
+        byte[k] = 0;
+    }
+    lay_out(words, batch, options, memory, chip);
+    (*chip)->kernels = kernels;
+    gle_reset(*chip);
+    return GLE_OK;
+}

@@ -1,0 +1,54 @@
+/* The arithmetic that dominates the time, one table of pointers per instruction
+ * set. Every table computes the same integers: matvec_scalar.c says which.
+ */
+#ifndef GLE_KERNELS_H
+#define GLE_KERNELS_H
+
+#include <stdint.h>
+
+#include "gle.h"
+
+/* Vectors of streams: columns are a multiple of this, or 1. */
+#define GLE_LANES 8
+
+/* A factor has 14 significant bits, so this many products fit an int32. */
+#define GLE_EXACT 32
+
+/* The neurons of one layer, see neurons.inc. */
+typedef struct gle_neuron_job gle_neuron_job;
+
+typedef struct gle_kernels {
+    const char *name;
+
+    /* out[n][columns] = round(w[n][m] x[m][columns] * 2^-shift), clipped to GLE_SUM_MAX.
+     * x comes in pairs of neurons: x[j/2][column][j%2]; m is padded to even with zeros.
+     * `fits`: the sum is known to fit int32. */
+    void (*product)(int32_t *out, const int16_t *w, int32_t stride, int32_t n, int32_t m,
+                    const int16_t *pairs, int32_t columns, int32_t shift, int32_t fits);
+
+    /* out[rows][stride] = round(e[rows][columns] r^T[columns][m] * 2^-shift), m <= stride.
+     * r comes turned, in pairs of streams: r[column/2][j][column%2], rows of `stride`. */
+    void (*outer)(int32_t *out, const int16_t *e, int32_t rows, const int16_t *turned,
+                  int32_t stride, int32_t m, int32_t columns, int32_t shift);
+
+    /* The layouts that the two above read. */
+    void (*pack_pairs)(int16_t *pairs, const int16_t *x, int32_t n, int32_t columns);
+    void (*pack_turned)(int16_t *turned, const int16_t *x, int32_t n, int32_t stride,
+                        int32_t columns);
+
+    void (*neurons)(const gle_neuron_job *job);
+} gle_kernels;
+
+extern const gle_kernels gle_kernels_scalar;
+#if defined(__x86_64__) && !defined(GLE_SCALAR_ONLY)
+extern const gle_kernels gle_kernels_avx2;
+#endif
+
+/* One stream: no packing, no copies, weights as they are stored.
+ * out[n] = round(sum_j seen(w[i][j]) x[j] * 2^-shift) and its transpose. */
+void gle_product_one(int32_t *out, const int16_t *w, int32_t stride, int32_t n, int32_t m,
+                     const int16_t *x, int32_t w_shift, int32_t shift);
+void gle_product_one_back(int32_t *out, const int16_t *w, int32_t stride, int32_t n, int32_t m,
+                          const int16_t *e, int32_t w_shift, int32_t shift);
+
+#endif

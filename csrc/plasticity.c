@@ -1,0 +1,114 @@
+/* What learns: the gradient read-out and plain SGD on the chip.
+ *
+ * dW = e below^T, summed over the batch as an exact integer and rounded once into an
+ * int32 (with up to GLE_EXACT streams nothing is dropped at all).
+ *
+ * SGD on the chip: stored += round(gradient * 2^-k), stochastic or to nearest, where
+ * 2^-k holds the learning rate, the mean over the batch and the scales. A power of
+ * two is what a plasticity circuit can shift by.
+ */
+#include "chip.h"
+
+enum { ROWS = 4 };
+
+/* x * 2^-k; for k > 0 the dropped part decides, against 32 random bits or the half. */
+static int32_t rounded(int32_t x, int32_t k, int32_t stochastic, gle_key key, uint32_t index)
+{
+    if (k <= 0) {
+        return gle_clamp64(gle_round64(x, k < -31 ? -31 : k), INT32_MAX);
+    }
+    if (!stochastic) {
+        return (int32_t)gle_round64(x, k > 62 ? 62 : k);
+    }
+    if (k <= 32) {
+        return (int32_t)(((int64_t)x + (int64_t)(gle_rng(key, index) >> (32 - k))) >> k);
+    }
+    return (int32_t)((((int64_t)x >> (k > 63 ? 31 : k - 32)) + (int64_t)gle_rng(key, index)) >> 32);
+}
+
+static void outer_rows(const gle_chip *chip, const gle_layer *layer, int32_t first, int32_t rows,
+                       const int16_t *below, int32_t *to)
+{
+    const int32_t columns = chip->columns;
+    const int16_t *e = layer->e + (size_t)first * (size_t)columns;
+
+    if (columns == 1) {
+        for (int32_t i = 0; i < rows; i++) {
+            for (int32_t j = 0; j < layer->m; j++) {
+                to[(size_t)i * (size_t)layer->stride + (size_t)j] = (int32_t)e[i] * below[j];
+            }
+        }
+        return;
+    }
+    chip->kernels->outer(to, e, rows, chip->turned, layer->stride, layer->m, columns,
+                         gle_gradient_shift(chip->batch));
+}
+
+static int32_t error_sum(const gle_chip *chip, const gle_layer *layer, int32_t i)
+{
+    const int16_t *e = layer->e + (size_t)i * (size_t)chip->columns;
+    int32_t sum = 0;
+
+    for (int32_t b = 0; b < chip->batch; b++) {
+        sum += e[b];
+    }
+    return sum;
+}
+
+void gle_layer_gradient(gle_chip *chip, gle_layer *layer, const int16_t *below)
+{
+    outer_rows(chip, layer, 0, layer->n, below, layer->gradient);
+    for (int32_t i = 0; i < layer->n; i++) {
+        layer->gradient_bias[i] = error_sum(chip, layer, i);
+    }
+}
+
+static void sgd_row(gle_layer *layer, int32_t i, const int32_t *gradient, int32_t shift,
+                    int32_t stochastic, gle_key key)
+{
+    int16_t *w = layer->w + (size_t)i * (size_t)layer->stride;
+    const int32_t limit = layer->image->w_max;
+    uint32_t asked = 0, under = 0, clipped = 0;
+
+    for (int32_t j = 0; j < layer->m; j++) {
+        const int32_t g = gradient[j];
+        const uint32_t index = (uint32_t)i * (uint32_t)layer->m + (uint32_t)j;
+        const int32_t delta = rounded(g, shift, stochastic, key, index);
+        const int64_t next = (int64_t)w[j] + delta;
+        asked += g != 0;
+        under += g != 0 && delta == 0;
+        clipped += next > limit || next < -limit;
+        w[j] = (int16_t)gle_clamp64(next, limit);
+    }
+    layer->counters.updates += asked;
+    layer->counters.under_w += under;
+    layer->counters.sat_w += clipped;
+    layer->window.sat_w += clipped;
+}
+
+void gle_layer_sgd(gle_chip *chip, gle_layer *layer, const int16_t *below, int32_t below_frac)
+{
+    const int32_t stochastic = chip->image->stochastic;
+    const int32_t rate = layer->image->rate_shift;
+    const int32_t shift =
+        layer->e_frac + below_frac - gle_gradient_shift(chip->batch) + rate - layer->w_frac;
+    const int32_t shift_bias = layer->e_frac + rate - layer->u_frac;
+    const uint32_t where = (uint32_t)layer->first;
+    const gle_key key = gle_rng_key(chip->seed, GLE_RNG_WEIGHT_UPDATE, where, chip->step);
+    const gle_key key_bias = gle_rng_key(chip->seed, GLE_RNG_BIAS_UPDATE, where, chip->step);
+
+    for (int32_t i = 0; i < layer->n; i += ROWS) {
+        const int32_t rows = layer->n - i < ROWS ? layer->n - i : ROWS;
+        outer_rows(chip, layer, i, rows, below, chip->rows);
+        for (int32_t r = 0; r < rows; r++) {
+            sgd_row(layer, i + r, chip->rows + (size_t)r * (size_t)layer->stride, shift,
+                    stochastic, key);
+        }
+    }
+    for (int32_t i = 0; i < layer->n; i++) {
+        const int32_t delta =
+            rounded(error_sum(chip, layer, i), shift_bias, stochastic, key_bias, (uint32_t)i);
+        layer->bias[i] = gle_clamp64((int64_t)layer->bias[i] + delta, GLE_STATE_MAX);
+    }
+    layer->stale = 1;
+}

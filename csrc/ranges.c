@@ -1,0 +1,139 @@
+/* Scales that follow the signals: errors grow 200-fold while a network learns, rates
+ * of unbounded activations and weights grow too.
+ *
+ * Looked at every range_every steps, never in between, so that it cannot matter how
+ * a run is cut into calls. An error's scale is coarser by one bit when more than
+ * 0.3 % of its values clipped, finer when almost none did and the peak left a bit
+ * free; rates and weights, where a clip costs more, move at the first clips.
+ */
+#include "chip.h"
+
+enum { SHIFT_LEAST = -14, SHIFT_MOST = 31, E_FRAC_LEAST = -12, E_FRAC_MOST = 24 };
+
+static int32_t seen_frac(const gle_layer *layer) { return layer->w_frac - layer->image->w_shift; }
+
+/* Rounding shifts of the two products of a layer. */
+int32_t gle_shift_forward(const gle_layer *layer, int32_t below_frac)
+{
+    return seen_frac(layer) + below_frac - layer->u_frac;
+}
+
+int32_t gle_shift_back(const gle_layer *layer, const gle_layer *below)
+{
+    return seen_frac(layer) + layer->e_frac - below->v_frac;
+}
+
+static int32_t usable(int32_t shift) { return shift >= SHIFT_LEAST && shift <= SHIFT_MOST; }
+
+/* Whether all products around layer l still have a shift that the kernels can do. */
+static int32_t consistent(const gle_chip *chip, int32_t l)
+{
+    const gle_layer *layer = &chip->layer[l];
+    const int32_t below_frac = l > 0 ? layer[-1].r_frac : chip->image->input_frac;
+
+    return usable(gle_shift_forward(layer, below_frac)) &&
+           (l == 0 || usable(gle_shift_back(layer, layer - 1))) &&
+           (l + 1 == chip->layers || (usable(gle_shift_forward(layer + 1, layer->r_frac)) &&
+                                      usable(gle_shift_back(layer + 1, layer))));
+}
+
+static void shift16(int16_t *x, size_t count, int32_t finer, int32_t limit)
+{
+    for (size_t k = 0; k < count; k++) {
+        const int32_t y = finer ? x[k] * 2 : gle_round(x[k], 1);
+        x[k] = (int16_t)gle_clamp(y, limit);
+    }
+}
+
+static void move_error(gle_chip *chip, gle_layer *layer, int32_t finer)
+{
+    const size_t count = (size_t)layer->n * (size_t)chip->columns;
+    const int32_t step = finer ? 1 : -1;
+    const int32_t l = (int32_t)(layer - chip->layer);
+
+    layer->e_frac += step;
+    layer->v_frac += step;
+    if (layer->e_frac < E_FRAC_LEAST || layer->e_frac > E_FRAC_MOST || !consistent(chip, l)) {
+        layer->e_frac -= step;
+        layer->v_frac -= step;
+        return;
+    }
+    shift16(layer->e, count, finer, layer->image->e_max);
+    for (size_t k = 0; k < count; k++) {
+        const int64_t v = finer ? (int64_t)layer->v[k] * 2 : gle_round(layer->v[k], 1);
+        layer->v[k] = gle_clamp64(v, GLE_STATE_MAX);
+    }
+    layer->counters.range_moves++;
+}
+
+static void move_rate(gle_chip *chip, gle_layer *layer, int32_t finer)
+{
+    const int32_t step = finer ? 1 : -1;
+    const int32_t l = (int32_t)(layer - chip->layer);
+
+    layer->r_frac += step;
+    if (layer->r_frac > 15 || layer->r_frac > layer->u_frac - 4 ||
+        layer->u_frac - layer->r_frac > 30 || !consistent(chip, l)) {
+        layer->r_frac -= step;
+        return;
+    }
+    shift16(layer->r, (size_t)layer->n * (size_t)chip->columns, finer, layer->image->r_max);
+    layer->counters.range_moves++;
+}
+
+static void widen_weights(gle_chip *chip, gle_layer *layer)
+{
+    const int32_t l = (int32_t)(layer - chip->layer);
+
+    layer->w_frac--;
+    if (!consistent(chip, l)) {
+        layer->w_frac++;
+        return;
+    }
+    shift16(layer->w, (size_t)layer->n * (size_t)layer->stride, 0, layer->image->w_max);
+    layer->stale = 1;
+    layer->counters.range_moves++;
+}
+
+static void look(gle_chip *chip, gle_layer *layer)
+{
+    const gle_window *w = &layer->window;
+    const uint64_t samples = w->samples;
+    const uint32_t e_max = (uint32_t)layer->image->e_max;
+    const uint32_t r_max = (uint32_t)layer->image->r_max;
+    const int32_t bounded = layer->image->phi == GLE_TANH || layer->image->phi == GLE_SIGMOID;
+
+    if (samples == 0) {
+        return;
+    }
+    if ((uint64_t)w->sat_e * 1000 > samples * 3) {
+        move_error(chip, layer, 0);
+    } else if ((uint64_t)w->sat_e * 100000 < samples && w->peak_e != 0 &&
+               w->peak_e * 20 < e_max * 9) {
+        move_error(chip, layer, 1);
+    }
+    if (!bounded) {
+        if ((uint64_t)w->sat_r * 10000 > samples) {
+            move_rate(chip, layer, 0);
+        } else if (w->sat_r == 0 && w->peak_r != 0 && w->peak_r * 10 < r_max * 4) {
+            move_rate(chip, layer, 1);
+        }
+    }
+    if (w->sat_w != 0) {
+        widen_weights(chip, layer);
+    }
+}
+
+void gle_autorange(gle_chip *chip)
+{
+    static const gle_window empty = {0, 0, 0, 0, 0, 0};
+
+    if (chip->image->range_every == 0 ||
+        chip->step % (uint64_t)(uint32_t)chip->image->range_every != 0) {
+        return;
+    }
+    for (int32_t l = 0; l < chip->layers; l++) {
+        look(chip, &chip->layer[l]);
+        chip->layer[l].window = empty;
+    }
+}

@@ -1,0 +1,53 @@
+/* Random bits from counters: a pure function of (seed, purpose, step, index).
+ *
+ * There is no generator state. Whatever the order, the split of the work or the
+ * machine, the same event gets the same bits. The per-step key is mixed with the
+ * finaliser of SplitMix64 (Steele, Lea, Flood, OOPSLA 2014); each index then
+ * costs two 32-bit multiplications (a keyed finaliser of the Murmur3 kind), which
+ * is what vector units and a Cortex-M have.
+ */
+#ifndef GLE_RNG_H
+#define GLE_RNG_H
+
+#include <stdint.h>
+
+/* What the bits are for; a number, once used, keeps its meaning. */
+enum gle_purpose {
+    GLE_RNG_WEIGHT_UPDATE = 1,
+    GLE_RNG_BIAS_UPDATE = 2
+};
+
+typedef struct {
+    uint32_t a, b;
+} gle_key;
+
+static inline uint64_t gle_mix64(uint64_t z)
+{
+    z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
+    z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
+    return z ^ (z >> 31);
+}
+
+static inline gle_key gle_rng_key(uint64_t seed, uint32_t purpose, uint32_t where, uint64_t step)
+{
+    uint64_t h = gle_mix64(seed + UINT64_C(0x9e3779b97f4a7c15));
+    gle_key key;
+
+    h = gle_mix64(h ^ ((uint64_t)purpose << 32 | where));
+    h = gle_mix64(h ^ step);
+    key.a = (uint32_t)h;
+    key.b = (uint32_t)(h >> 32);
+    return key;
+}
+
+static inline uint32_t gle_rng(gle_key key, uint32_t index)
+{
+    uint32_t x = index ^ key.a;
+    x = (x ^ (x >> 16)) * UINT32_C(0x7feb352d);
+    x = ((x ^ (x >> 15)) + key.b) * UINT32_C(0x846ca68b);
+    x ^= x >> 16;
+    x *= UINT32_C(0x9e3779b1);
+    return x ^ (x >> 15);
+}
+
+#endif

@@ -1,0 +1,51 @@
+"""Where hwgle keeps what it can make again: outside the repository, per user."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def directory() -> Path:
+    """The cache directory; it may not exist yet.
+
+    `$HWGLE_CACHE`, else `$XDG_CACHE_HOME/hwgle`, else `~/.cache/hwgle`.
+
+    Raises:
+        OSError: there is no home directory to put it in. Callers treat this as
+            they treat a directory that cannot be written: they do without.
+    """
+    if chosen := os.environ.get("HWGLE_CACHE"):
+        return Path(chosen).absolute()
+    # The XDG specification tells to ignore relative paths.
+    xdg = os.environ.get("XDG_CACHE_HOME", "")
+    if os.path.isabs(xdg):
+        return Path(xdg) / "hwgle"
+    try:
+        return Path.home() / ".cache" / "hwgle"
+    except RuntimeError as error:
+        raise OSError(f"no cache directory: {error}; set HWGLE_CACHE") from error
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """The name of a temporary file beside `path`, which takes its place in the end.
+
+    The block writes it. Readers see the old file or the whole new one, however
+    many write at once. If the block raises, `path` stays as it was.
+
+    Raises:
+        OSError: the directory cannot be made, or the block wrote no file.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The writer creates it, so that it gets the permissions of any other file.
+    temporary = path.with_name(f".{path.stem}-{secrets.token_hex(8)}{path.suffix}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise

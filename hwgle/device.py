@@ -1,0 +1,137 @@
+"""One interface, several bodies: what every chip, emulated or on a desk, can do.
+
+Data goes down as an `Image`, quantised weights and `Block`s of steps in the chip's
+integers; what comes back are integers too (`Records`). Conversion to network units is
+the session's work (hwgle/session.py), so that no body can differ in it.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwgle.quantise import Image, Quantised
+
+SIGNALS = ("r", "u", "uhat", "v", "e")
+
+
+@dataclass(frozen=True)
+class Block:
+    """Steps to run.
+
+    input: (T, B, inputs) int16 in the image's input format. target: None; labels (B,) int16
+    for cross_entropy, -1 for none, held during the block; (T, B, outputs) int16 for mse.
+    learn: on-chip SGD after each step. ranging: these steps count for the auto-ranging.
+    record: (layer index, signal) pairs to return after each step. votes: return the sum of
+    the output layer's r over the block.
+    """
+
+    input: NDArray[np.int16]
+    target: NDArray[np.int16] | None = None
+    learn: bool = False
+    ranging: bool = False
+    record: Sequence[tuple[int, str]] = ()
+    votes: bool = False
+
+
+@dataclass
+class Records:
+    """What a block returned, as integers.
+
+    signals: per asked pair (T, B, n) int32. fracs: (T, layers, 2) int8, the formats of r
+    and e at each step (auto-ranging moves them). votes: (B, outputs) int64 or None.
+    """
+
+    steps: int
+    signals: list[NDArray[np.int32]] = field(default_factory=list)
+    fracs: NDArray[np.int8] | None = None
+    votes: NDArray[np.int64] | None = None
+
+
+@dataclass(frozen=True)
+class Formats:
+    """Fraction bits of one layer's numbers as they stand."""
+
+    stored: int
+    membrane: int
+    rate: int
+    error: int
+    error_state: int
+    gradient: int
+
+
+class Device(ABC):
+    """A chip that is reachable. Use as a context manager, or call close().
+
+    All methods raise DeviceError when the body fails, UsageError on arguments that do
+    not fit the loaded image.
+    """
+
+    @abstractmethod
+    def load(self, image: Image, batch: int) -> None:
+        """Build the chip of an image for `batch` streams; weights and states are zero."""
+
+    @abstractmethod
+    def write_weights(self, weights: Quantised) -> None:
+        """Replace stored weights and biases, all layers or some."""
+
+    @abstractmethod
+    def read_weights(self) -> Quantised:
+        """Stored weights (n, m) int16 and biases (n,) int32 per layer."""
+
+    @abstractmethod
+    def reset(self) -> None:
+        """States, digests and the step number to zero."""
+
+    @abstractmethod
+    def run(self, block: Block) -> Records:
+        """Run a block; Ctrl-C ends it between two steps (KeyboardInterrupt)."""
+
+    @abstractmethod
+    def digest(self) -> int:
+        """64 bits over all states of all steps since the reset, and all weights."""
+
+    @abstractmethod
+    def stream_digests(self) -> NDArray[np.uint64]:
+        """Shape (B,): the running digest of each stream."""
+
+    @abstractmethod
+    def weights_digest(self) -> int:
+        """64 bits over stored weights, biases and formats."""
+
+    @abstractmethod
+    def counters(self) -> list[dict[str, int]]:
+        """Per layer: saturations, underflows, updates since the load."""
+
+    @abstractmethod
+    def formats(self) -> list[Formats]:
+        """Per layer: what its numbers mean now."""
+
+    @abstractmethod
+    def snapshot(self) -> bytes:
+        """The complete state."""
+
+    @abstractmethod
+    def restore(self, snapshot: bytes) -> None:
+        """Take up a complete state that `snapshot` returned for the same image."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of the body; safe to call twice."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()

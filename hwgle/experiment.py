@@ -1,0 +1,232 @@
+"""An experiment: network + chip + task + training, `hwgle/experiment/1`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
+
+from pydantic import Field, PrivateAttr, ValidationError
+
+from hwgle.chip import Chip, split_seed
+from hwgle.errors import FileMistakes, Mistake, UsageError
+from hwgle.network import Network
+from hwgle.yamlfile import (
+    Checked,
+    Rule,
+    Where,
+    YamlFile,
+    dotted,
+    find,
+    number,
+    read,
+    validate,
+    validation_rules,
+    zoo_names,
+)
+
+Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
+Count = Annotated[int, Field(ge=1, le=10**6)]
+T = TypeVar("T")
+
+
+class Task(Checked):
+    """The data: samples drawn from `seed`, the split for choices from `validation_seed`."""
+
+    # One value in per step, ten classes out: what the network must have.
+    INPUTS: ClassVar[int] = 1
+    OUTPUTS: ClassVar[int] = 10
+
+    name: Literal["mnist1d"]
+    seed: Seed
+    validation_seed: Seed
+    train: Count = 4000
+    test: Count = 1000
+
+
+class Constant(Checked):
+    """The learning rate stays as it is."""
+
+    kind: Literal["constant"] = "constant"
+
+
+class Cosine(Checked):
+    """Half a cosine from the learning rate to `final` at the end of the last epoch."""
+
+    kind: Literal["cosine"]
+    final: float = Field(ge=0)
+
+
+class Exponential(Checked):
+    """A constant factor per epoch, from the learning rate to `final`."""
+
+    kind: Literal["exponential"]
+    final: float = Field(gt=0)
+
+
+class Plateau(Checked):
+    """Times `factor` after `patience` epochs without a better validation loss."""
+
+    kind: Literal["plateau"]
+    factor: float = Field(0.5, gt=0, lt=1)
+    patience: int = Field(2, ge=1, le=10**6)
+    final: float = Field(0.0, ge=0)
+
+
+Schedule = Annotated[Constant | Cosine | Exponential | Plateau, Field(discriminator="kind")]
+
+
+class Training(Checked):
+    """How it learns; the learning rate is per step of the network."""
+
+    rule: Literal["adam", "sgd"]
+    epochs: Count
+    batch: Annotated[int, Field(ge=1, le=4096)]
+    learning_rate: float = Field(gt=0)
+    schedule: Schedule = Constant()
+    seed: Seed = 0
+
+
+class Experiment(Checked):
+    """What `hwgle train` takes; `network` and `chip` are names or paths."""
+
+    format: Literal["hwgle/experiment/1"]
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$",
+        max_length=64,
+        description="a name of letters, digits, _ . and -, at most 64 long",
+    )
+    network: str = Field(min_length=1, description="the name or path of a network")
+    chip: str = Field(min_length=1, description="the name or path of a chip, :SEED after it or not")
+    task: Task
+    training: Training
+
+    _file: YamlFile | None = PrivateAttr(None)
+
+    @classmethod
+    def load(cls, name_or_path: str | os.PathLike[str]) -> Experiment:
+        """Read an experiment by name (zoo) or path, and check the files it names.
+
+        Raises:
+            FileMistakes: all mistakes of the experiment, its network and its chip.
+        """
+        file = read(find("experiments", os.fspath(name_or_path)))
+        mistakes: list[Mistake] = []
+        experiment = _collect(mistakes, lambda: validate(cls, file))
+        network = _collect(mistakes, lambda: _network(file.data.get("network"), file))
+        _collect(mistakes, lambda: _chip(file.data.get("chip"), file))
+        if network is not None:
+            mistakes += _fits(network, file)
+        if mistakes or experiment is None:
+            raise FileMistakes(list(dict.fromkeys(mistakes)))
+        experiment._file = file
+        return experiment
+
+    @classmethod
+    def rules(cls, data: Mapping[str, Any]) -> Iterator[Rule]:
+        """Splits differ, a batch can be filled, the learning rate falls."""
+        task, training = data.get("task"), data.get("training")
+        task = task if isinstance(task, Mapping) else {}
+        training = training if isinstance(training, Mapping) else {}
+        seed, other = number(task.get("seed")), task.get("validation_seed")
+        if seed is not None and seed == number(other):
+            allowed = "another seed than the training data's"
+            yield Rule(("task", "validation_seed"), str(other), allowed)
+        train = number(task.get("train", Task.model_fields["train"].default))
+        batch = number(training.get("batch"))
+        if train is not None and batch is not None and batch > train >= 1:
+            allowed = f"at most train = {train:g}"
+            yield Rule(("training", "batch"), f"{batch:g}", allowed)
+        schedule = training.get("schedule")
+        final = number(schedule.get("final")) if isinstance(schedule, Mapping) else None
+        rate = number(training.get("learning_rate"))
+        if final is not None and rate is not None and final > rate > 0:
+            allowed = f"at most learning_rate = {rate:g}"
+            yield Rule(("training", "schedule", "final"), f"{final:g}", allowed)
+
+    def load_network(self) -> Network:
+        """The network that is named, relative paths from the experiment's file."""
+        return _network(self.network, self._file)
+
+    def load_chip(self) -> Chip:
+        """The chip that is named, relative paths from the experiment's file."""
+        return _chip(self.chip, self._file)
+
+    def with_(
+        self, *, epochs: int | None = None, seed: int | None = None, chip: str | None = None
+    ) -> Experiment:
+        """A copy with other epochs, training seed or chip; None keeps what stands.
+
+        A relative path in `chip` starts at the working directory: it comes from
+        the command line, not from the experiment's file.
+
+        Raises:
+            UsageError: a value that is not allowed.
+            FileMistakes: mistakes of the chip.
+        """
+        data = self.model_dump()
+        if epochs is not None:
+            data["training"]["epochs"] = epochs
+        if seed is not None:
+            data["training"]["seed"] = seed
+        if chip is not None:
+            Chip.load(chip)
+            name, text = split_seed(chip)
+            if os.path.isfile(name) or name not in zoo_names("chips"):
+                name = os.path.abspath(name)
+            data["chip"] = name if text is None else f"{name}:{text}"
+        try:
+            copy = type(self).model_validate(data)
+        except ValidationError as error:
+            lines = [
+                f"{dotted(rule.path)}: found {rule.found}; allowed: {rule.allowed}"
+                for rule in validation_rules(type(self), error)
+            ]
+            raise UsageError("\n".join(lines)) from None
+        copy._file = self._file
+        return copy
+
+
+def _collect(mistakes: list[Mistake], check: Callable[[], T]) -> T | None:
+    """Run one check; its mistakes join the others and None stands for its result."""
+    try:
+        return check()
+    except FileMistakes as error:
+        mistakes += error.mistakes
+        return None
+
+
+def _at(file: YamlFile | None, key: str) -> tuple[Path | None, Where | None]:
+    """Where relative paths start, and where a mistake in the reference is told."""
+    if file is None:
+        return None, None
+    return file.path.parent, Where(str(file.path), file.line((key,)), key)
+
+
+def _network(name: object, file: YamlFile | None) -> Network:
+    if not isinstance(name, str) or not name:
+        raise FileMistakes([])  # told by the experiment's own validation
+    base, where = _at(file, "network")
+    return Network.load(name, base=base, where=where)
+
+
+def _chip(spec: object, file: YamlFile | None) -> Chip:
+    if not isinstance(spec, str) or not spec:
+        raise FileMistakes([])
+    base, where = _at(file, "chip")
+    return Chip.load(spec, base=base, where=where)
+
+
+def _fits(network: Network, file: YamlFile) -> Iterator[Mistake]:
+    """The network must have the task's inputs and outputs."""
+    task = file.data.get("task")
+    if not isinstance(task, Mapping) or task.get("name") != "mnist1d":
+        return
+    for what, has, needs in (
+        ("inputs", network.inputs, Task.INPUTS),
+        ("outputs", network.outputs, Task.OUTPUTS),
+    ):
+        if has != needs:
+            found = f"{network.name!r} with {has} {what}"
+            yield file.mistake(("network",), found, f"a network with {needs} {what} for mnist1d")

@@ -1,0 +1,197 @@
+"""Weights of a network: drawn from a seed, read from and written to `.npz`.
+
+Everywhere a dict with `<layer>.weight` (n, m) and `<layer>.bias` (n,), float64,
+in the network's own units, layers in the network's order.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import struct
+import zipfile
+import zlib
+from collections.abc import Mapping
+from io import BytesIO
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from hwgle.arrays import (
+    HEADER_MAX,
+    Header,
+    describe_shape,
+    from_bytes,
+    not_finite,
+    open_regular,
+    read_header,
+    save_npz_atomic,
+)
+from hwgle.errors import FileMistakes, Mistake
+from hwgle.network import Network
+
+Weights = dict[str, NDArray[np.float64]]
+
+# The largest layer allowed, 4096 x 4096 in float64, is 128 MiB; nothing needs this.
+MEMBER_MAX = 1 << 30
+ITEM_MAX = 16  # bytes of the widest float that numpy writes
+SUFFIXES = (".weight", ".bias")
+READABLE = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # what numpy itself writes
+
+
+def shapes(network: Network) -> dict[str, tuple[int, ...]]:
+    """Shape of every weight (n, m) and bias (n,) by key, in the network's order."""
+    result: dict[str, tuple[int, ...]] = {}
+    for index, layer in enumerate(network.layers):
+        result[f"{layer.name}.weight"] = (layer.size, network.fan_in(index))
+        result[f"{layer.name}.bias"] = (layer.size,)
+    return result
+
+
+def initial(network: Network, seed: int) -> Weights:
+    """Weights before learning.
+
+    `uniform`: weight and bias from U(-1/sqrt(m), 1/sqrt(m)), drawn from PCG64 of
+    `seed` in the order of the layers, weight before bias.  `identity`:
+    W[i, i mod m] = 1, everything else 0, nothing drawn.
+    """
+    draws = np.random.Generator(np.random.PCG64(seed))
+    result: Weights = {}
+    for index, layer in enumerate(network.layers):
+        n, m = layer.size, network.fan_in(index)
+        if layer.init == "identity":
+            weight, bias = np.zeros((n, m)), np.zeros(n)
+            weight[np.arange(n), np.arange(n) % m] = 1.0
+        else:
+            bound = 1.0 / math.sqrt(m)
+            weight, bias = draws.uniform(-bound, bound, (n, m)), draws.uniform(-bound, bound, n)
+        result[f"{layer.name}.weight"], result[f"{layer.name}.bias"] = weight, bias
+    return result
+
+
+def save(path: str | os.PathLike[str], weights: Mapping[str, ArrayLike]) -> None:
+    """Write weights as uncompressed `.npz`, complete or not at all.
+
+    Raises:
+        UsageError: the folder is missing or cannot be written.
+    """
+    save_npz_atomic(path, weights)
+
+
+def load(path: str | os.PathLike[str], network: Network) -> Weights:
+    """Read the weights of `network` from a `.npz`, as float64.
+
+    Keys that do not end in .weight or .bias (recordings, scales, counters of an
+    OUT.npz) are passed over.  Sizes are checked in the zip directory before
+    anything is unpacked.
+
+    Raises:
+        FileMistakes: no (complete) zip, keys missing or of a layer that the
+            network does not have, pickled, another dtype or shape, values that
+            are not finite; all of them at once.
+    """
+    file = os.fspath(path)
+    wanted = shapes(network)
+    result: Weights = {}
+    with open_regular(path) as stream:
+        try:
+            archive = zipfile.ZipFile(stream)
+        except (
+            zipfile.BadZipFile,
+            ValueError,
+            EOFError,
+            OSError,
+            struct.error,
+            RuntimeError,
+        ) as error:
+            found = f"no complete zip archive ({_reason(error)})"
+            raise FileMistakes([Mistake(file, None, "", found, "a .npz of weights")]) from None
+        with archive:
+            members, mistakes = _members(archive, wanted, network, file)
+            for key, member in members.items():
+                try:
+                    result[key] = _read(archive, member, wanted[key])
+                except _Refused as refused:
+                    mistakes.append(Mistake(file, None, key, refused.found, refused.allowed))
+    if mistakes:
+        raise FileMistakes(mistakes)
+    return result
+
+
+class _Refused(Exception):
+    """One member of the archive is not what it should be."""
+
+    def __init__(self, found: str, allowed: str) -> None:
+        super().__init__(found)
+        self.found, self.allowed = found, allowed
+
+
+def _reason(error: Exception) -> str:
+    return str(error) or type(error).__name__
+
+
+def _members(
+    archive: zipfile.ZipFile, wanted: Mapping[str, tuple[int, ...]], network: Network, file: str
+) -> tuple[dict[str, zipfile.ZipInfo], list[Mistake]]:
+    """The member of each wanted key, and the mistakes that the directory shows."""
+    found: dict[str, zipfile.ZipInfo] = {}
+    mistakes: list[Mistake] = []
+    for member in archive.infolist():
+        key = member.filename.removesuffix(".npy")
+        if key in found:
+            mistakes.append(Mistake(file, None, key, "a second array", "each key once"))
+        elif key in wanted:
+            found[key] = member
+        elif key.endswith(SUFFIXES):
+            layers = ", ".join(layer.name for layer in network.layers)
+            mistakes.append(
+                Mistake(
+                    file,
+                    None,
+                    key,
+                    "weights of another network",
+                    f"layers of {network.name!r}: {layers}",
+                )
+            )
+    for key, shape in wanted.items():
+        if key not in found:
+            allowed = f"{describe_shape(shape)}, float"
+            mistakes.append(Mistake(file, None, key, "nothing, the key is missing", allowed))
+    return {key: found[key] for key in wanted if key in found}, mistakes
+
+
+def _read(
+    archive: zipfile.ZipFile, member: zipfile.ZipInfo, shape: tuple[int, ...]
+) -> NDArray[np.float64]:
+    """Unpack one array of at most the bytes that `shape` can need."""
+    allowed = f"{describe_shape(shape)}, float"
+    limit = min(math.prod(shape) * ITEM_MAX + HEADER_MAX + 16, MEMBER_MAX)
+    if member.compress_type not in READABLE:
+        raise _Refused(f"compression method {member.compress_type}", "stored or deflated")
+    if member.flag_bits & 0x1:
+        raise _Refused("an encrypted member", "no encryption")
+    # zipfile unpacks no more than the directory claims.  Of a member that claims
+    # too much only the head is unpacked, enough to say what shape it has.
+    size = member.file_size
+    try:
+        with archive.open(member) as packed:
+            data = packed.read(limit if size <= limit else HEADER_MAX)
+        stream = BytesIO(data)
+        header = read_header(stream)
+    except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, RuntimeError) as error:
+        raise _Refused(f"damaged data ({_reason(error)})", allowed) from None
+    except ValueError as error:
+        raise _Refused(str(error), "an array of floats, not pickled") from None
+    if header.dtype.kind != "f" or header.shape != shape:
+        raise _Refused(f"{describe_shape(header.shape)}, {header.dtype}", allowed)
+    if size - stream.tell() != header.nbytes or len(data) != size:
+        raise _Refused(f"{size - stream.tell()} bytes of data for {header.nbytes}", allowed)
+    return _values(header, data[stream.tell() :])
+
+
+def _values(header: Header, data: bytes) -> NDArray[np.float64]:
+    values = np.ascontiguousarray(from_bytes(header, data), dtype=np.float64)
+    found = not_finite(values)
+    if found is not None:
+        raise _Refused(found, "finite numbers")
+    return values

@@ -1,0 +1,79 @@
+"""What all tests share: the seed, and which tests run where.
+
+Long tests run with `--all` only. A test marked `board("PROGRAM", ...)` is
+skipped where one of the programs is missing, or fails there if
+`HWGLE_REQUIRE_BOARDS=1`. What was skipped, and why, is said in one line at the end.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections import Counter
+
+import pytest
+
+BASE_SEED = int(os.environ.get("HWGLE_TEST_SEED", "20250101"))
+REQUIRE_BOARDS = os.environ.get("HWGLE_REQUIRE_BOARDS", "") not in ("", "0")
+
+# Reason -> how many tests were skipped for it.
+SKIPPED = pytest.StashKey[Counter[str]]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--all", action="store_true", help="run the tests marked long too")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[SKIPPED] = Counter()
+    # Hypothesis draws from the base seed too, unless --hypothesis-seed is given.
+    if getattr(config.option, "hypothesis_seed", 0) is None:
+        config.option.hypothesis_seed = BASE_SEED
+
+
+def pytest_report_header() -> str:
+    return f"hwgle: base seed {BASE_SEED} (HWGLE_TEST_SEED)"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    skipped = config.stash[SKIPPED]
+    for item in items:
+        reason = None
+        if item.get_closest_marker("long") and not config.getoption("--all"):
+            reason = "long (--all runs them)"
+        elif missing := _missing_programs(item):
+            reason = f"no {', '.join(missing)}"
+        if reason:
+            skipped[reason] += 1
+            item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def _missing_programs(item: pytest.Item) -> list[str]:
+    """The programs that a board test needs and the machine lacks; none if it is to fail."""
+    if REQUIRE_BOARDS:
+        return []
+    needed = dict.fromkeys(name for mark in item.iter_markers("board") for name in mark.args)
+    return [name for name in needed if shutil.which(name) is None]
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if REQUIRE_BOARDS:
+        for mark in item.iter_markers("board"):
+            for name in mark.args:
+                if shutil.which(name) is None:
+                    pytest.fail(f"HWGLE_REQUIRE_BOARDS is set and there is no {name}")
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    if skipped := config.stash[SKIPPED]:
+        parts = (f"{count} {reason}" for reason, count in sorted(skipped.items()))
+        terminalreporter.write_line(f"hwgle: tests skipped: {'; '.join(parts)}")
+
+
+@pytest.fixture
+def seed() -> int:
+    """The base seed of this run: the same for every test."""
+    return BASE_SEED
