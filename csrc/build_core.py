@@ -20,6 +20,8 @@ CORE = [
     "image.c",
     "matvec_avx2.c",
     "matvec_scalar.c",
+    "neurons_avx2.c",
+    "neurons_scalar.c",
     "plasticity.c",
     "ranges.c",
     "snapshot.c",

@@ -1,4 +1,4 @@
-/* Inside of the chip: what chip.c, neurons.inc, plasticity.c and the kernels share.
+/* Inside of the chip: what chip.c, the neurons, plasticity.c and the kernels share.
  *
  * Layout: a matrix row holds `stride` numbers, a signal [n][columns] with the
  * streams innermost. `columns` is the batch rounded up to whole vectors, or 1 for a
@@ -14,7 +14,7 @@
 #include "rng.h"
 
 typedef struct {
-    uint32_t samples, sat_e, peak_e, sat_r, peak_r, sat_w;
+    uint32_t samples, sat_e, half_e, sat_r, peak_r, sat_w; /* half_e: above half of full scale */
 } gle_window;
 
 typedef struct {

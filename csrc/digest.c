@@ -2,7 +2,7 @@
  * every neuron was equal at every step, and all weights and formats are.
  *
  * Each stream has its own, so that a batch of streams and the same streams one after
- * another give the same list. neurons.inc hashes a step's states; here the steps are
+ * another give the same list. the neuron kernels hashes a step's states; here the steps are
  * chained.
  */
 #include "chip.h"

@@ -52,47 +52,29 @@ typedef uint32_t gle_coef;
 static inline int32_t gle_coef_m(gle_coef c) { return (int32_t)(c >> 8); }
 static inline int32_t gle_coef_k(gle_coef c) { return (int32_t)(c & 0xffu); }
 
-/* The same multiplier, taken apart so that d * c can be computed in 32-bit lanes
- * with exactly the bits of (d * m + half) >> k:
- *
- *     d * m = 2^16 A + B   with A = (d >> 16) m,  B = (d & 0xffff) m >= 0
- *
- * Below k = 17 the half reaches into B; above, the low 16 bits of the sum cannot
- * change the result and are dropped first. */
+/* The same multiplier, unpacked. */
 typedef struct {
     int32_t m;
-    int32_t left;        /* A << left */
-    uint32_t half_low;   /* (B + half_low) >> low */
-    int32_t low;
-    int32_t half;        /* (sum + half) >> right */
-    int32_t right;
+    int32_t k;
     int32_t limit;       /* largest |d| whose product fits 2^30 */
 } gle_mul;
 
 static inline gle_mul gle_mul_of(gle_coef c)
 {
     gle_mul f;
-    int32_t k = gle_coef_k(c);
-    int64_t most;
 
     f.m = gle_coef_m(c);
-    f.left = k < 16 ? 16 - k : 0;
-    f.half_low = k > 16 ? 0u : (1u << (k - 1));
-    f.low = k > 16 ? 16 : k;
-    f.half = k > 16 ? 1 << (k - 17) : 0;
-    f.right = k > 16 ? k - 16 : 0;
-    most = f.m == 0 ? ((int64_t)1 << 29) : ((int64_t)1 << (30 + k)) / f.m;
-    f.limit = most > (1 << 29) ? 1 << 29 : (int32_t)most;
+    f.k = gle_coef_k(c);
+    f.limit = f.k >= 14 ? 1 << 29 : 1 << (15 + f.k); /* m < 2^15; no division on a board */
     return f;
 }
 
-/* d * c rounded once; |d| <= f->limit. */
+/* d * c rounded once; |d| <= f.limit, 1 <= k <= 31. The result fits 32 bits, so that a
+ * logical shift gives the same bits as an arithmetic one; vector units have the former. */
 static inline int32_t gle_scale(int32_t d, const gle_mul *f)
 {
-    int32_t a = (d >> 16) * f->m;
-    uint32_t b = ((uint32_t)d & 0xffffu) * (uint32_t)f->m;
-    int32_t s = (int32_t)((uint32_t)a << f->left) + (int32_t)((b + f->half_low) >> f->low);
-    return (s + f->half) >> f->right;
+    const int64_t product = (int64_t)d * f->m + ((int64_t)1 << (f->k - 1));
+    return (int32_t)(uint32_t)((uint64_t)product >> f->k);
 }
 
 #endif

@@ -43,7 +43,8 @@ typedef struct {
     int32_t range_every;  /* steps between two looks of the auto-ranging; 0: never */
     int32_t stochastic;   /* rounding of weight updates: 1 stochastic, 0 nearest */
     uint32_t seed_low, seed_high;
-    uint32_t reserved[2];
+    int32_t range_clip;   /* share of errors that may clip, in 1/65536 */
+    uint32_t reserved;
 } gle_image;
 
 typedef struct {

@@ -55,7 +55,8 @@ gle_status gle_image_check(const uint32_t *words, size_t count)
         !between(image->loss, 0, 1) || !coef_ok(image->beta, 1, 0) ||
         !coef_ok(image->gamma, 1, 0) || !between(image->input_frac, -16, 24) ||
         !between(image->input_max, 1, 8191) || !between(image->target_frac, -16, 24) ||
-        !between(image->range_every, 0, 1 << 24) || !between(image->stochastic, 0, 1)) {
+        !between(image->range_every, 0, 1 << 24) ||
+        !between(image->range_clip, 0, 1 << 16) || !between(image->stochastic, 0, 1)) {
         return GLE_BAD_IMAGE;
     }
     need += (size_t)LAYER * (size_t)image->layers;

@@ -14,7 +14,7 @@
 /* A factor has 14 significant bits, so this many products fit an int32. */
 #define GLE_EXACT 32
 
-/* The neurons of one layer, see neurons.inc. */
+/* The neurons of one layer, see neurons.h. */
 typedef struct gle_neuron_job gle_neuron_job;
 
 typedef struct gle_kernels {

@@ -12,7 +12,7 @@
 #include <immintrin.h>
 #include <string.h>
 
-#include "fixed.h"
+#include "neurons.h"
 
 #define AVX2 __attribute__((target("avx2")))
 #define TILE static inline __attribute__((always_inline, target("avx2")))
@@ -319,10 +319,6 @@ AVX2 static void pack_turned(int16_t *turned, const int16_t *x, int32_t n, int32
         }
     }
 }
-
-#define GLE_TARGET AVX2
-#define GLE_NEURONS gle_neurons_avx2
-#include "neurons.inc"
 
 const gle_kernels gle_kernels_avx2 = {"avx2", product, outer, pack_pairs, pack_turned,
                                       gle_neurons_avx2};

@@ -5,7 +5,7 @@
  */
 #include "kernels.h"
 
-#include "fixed.h"
+#include "neurons.h"
 
 static void product(int32_t *out, const int16_t *w, int32_t stride, int32_t n, int32_t m,
                     const int16_t *pairs, int32_t columns, int32_t shift, int32_t fits)
@@ -98,10 +98,6 @@ void gle_product_one_back(int32_t *out, const int16_t *w, int32_t stride, int32_
         out[j] = gle_clamp64(gle_round64(sum, shift), GLE_SUM_MAX);
     }
 }
-
-#define GLE_TARGET
-#define GLE_NEURONS gle_neurons_scalar
-#include "neurons.inc"
 
 const gle_kernels gle_kernels_scalar = {"scalar", product, outer, pack_pairs, pack_turned,
                                         gle_neurons_scalar};

@@ -1,8 +1,9 @@
-/* A layer's neurons as a job for the neuron kernel. */
+/* A layer's neurons as a job for the neuron kernels, and what these share. */
 #ifndef GLE_NEURONS_H
 #define GLE_NEURONS_H
 
 #include "chip.h"
+#include "phi.h"
 
 struct gle_neuron_job {
     gle_layer *layer;
@@ -14,5 +15,72 @@ struct gle_neuron_job {
     int32_t gamma_left, gamma_right;
     int32_t ranging;      /* count for the auto-ranging */
 };
+
+/* What is the same for all streams of one neuron. */
+typedef struct {
+    gle_mul leak_u, ratio_u, leak_v, ratio_v;
+    int32_t bias, u_max, r_max, e_max;
+    int32_t v_extra, v_half;
+    int32_t gamma_m, gamma_left, gamma_limit, gamma_right, gamma_half;
+    uint32_t hash_u, hash_v, hash_s; /* odd: no single change of a state goes unseen */
+    gle_phi_format format;
+} gle_row;
+
+static inline gle_row gle_row_of(const gle_neuron_job *job, int32_t i)
+{
+    const gle_layer *layer = job->layer;
+    const gle_neuron *neuron = &layer->neurons[i];
+    const uint32_t index = (uint32_t)(layer->first + i) * 3u;
+    gle_row row;
+
+    row.leak_u = gle_mul_of(neuron->leak_u);
+    row.ratio_u = gle_mul_of(neuron->ratio_u);
+    row.leak_v = gle_mul_of(neuron->leak_v);
+    row.ratio_v = gle_mul_of(neuron->ratio_v);
+    row.bias = layer->bias[i];
+    row.u_max = layer->image->u_max;
+    row.r_max = layer->image->r_max;
+    row.e_max = layer->image->e_max;
+    row.v_extra = layer->v_frac - layer->e_frac;
+    row.v_half = gle_half(row.v_extra);
+    row.gamma_m = job->gamma_m;
+    row.gamma_left = job->gamma_left;
+    row.gamma_limit = (1 << 28) >> job->gamma_left;
+    row.gamma_right = job->gamma_right;
+    row.gamma_half = gle_half(job->gamma_right);
+    row.hash_u = (index + 1u) * UINT32_C(0x9e3779b1) | 1u;
+    row.hash_v = (index + 2u) * UINT32_C(0x85ebca77) | 1u;
+    row.hash_s = (index + 3u) * UINT32_C(0xc2b2ae3d) | 1u;
+    row.format = gle_phi_format_of(layer->u_frac, layer->r_frac);
+    return row;
+}
+
+/* Add one neuron's counts of this step. */
+static inline void gle_row_counted(const gle_neuron_job *job, uint32_t sat_x, uint32_t sat_uhat,
+                                   uint32_t sat_r, uint32_t sat_inst, uint32_t sat_e,
+                                   uint32_t under_e, uint32_t half_e, uint32_t peak_r)
+{
+    gle_layer *layer = job->layer;
+    gle_counters *c = &layer->counters;
+    gle_window *w = &layer->window;
+
+    c->steps += (uint32_t)job->batch;
+    c->sat_x += sat_x;
+    c->sat_uhat += sat_uhat;
+    c->sat_r += sat_r;
+    c->sat_inst += sat_inst;
+    c->sat_e += sat_e;
+    c->under_e += under_e;
+    if (job->ranging) {
+        w->samples += (uint32_t)job->batch;
+        w->sat_e += sat_e;
+        w->sat_r += sat_r;
+        w->half_e += half_e;
+        w->peak_r = peak_r > w->peak_r ? peak_r : w->peak_r;
+    }
+}
+
+void gle_neurons_scalar(const gle_neuron_job *job);
+void gle_neurons_avx2(const gle_neuron_job *job);
 
 #endif

@@ -46,11 +46,10 @@ static inline gle_phi_format gle_phi_format_of(int32_t u_frac, int32_t r_frac)
     return f;
 }
 
-/* above * slope with the slope in Q15: gle_scale with k = 15, |above| <= 2^30. */
+/* above * slope with the slope in Q15, |above| <= 2^30. */
 static inline int32_t gle_scale_q15(int32_t above, int32_t slope)
 {
-    uint32_t low = ((uint32_t)above & 0xffffu) * (uint32_t)slope;
-    return (int32_t)((uint32_t)((above >> 16) * slope) << 1) + (int32_t)((low + 16384u) >> 15);
+    return (int32_t)(uint32_t)((uint64_t)((int64_t)above * slope + 16384) >> 15);
 }
 
 /* tanh(position * 2^-22) in 18 fraction bits, 0 <= position < 8 * 2^22. */

@@ -2,9 +2,9 @@
  * of unbounded activations and weights grow too.
  *
  * Looked at every range_every steps, never in between, so that it cannot matter how
- * a run is cut into calls. An error's scale is coarser by one bit when more than
- * 0.3 % of its values clipped, finer when almost none did and the peak left a bit
- * free; rates and weights, where a clip costs more, move at the first clips.
+ * a run is cut into calls. An error's scale gets coarser by one bit when more than the
+ * accepted share of its values clipped, finer when fewer than half of that share would
+ * clip then; rates and weights, where a clip costs more, move at the first clips.
  */
 #include "chip.h"
 
@@ -99,17 +99,16 @@ static void look(gle_chip *chip, gle_layer *layer)
 {
     const gle_window *w = &layer->window;
     const uint64_t samples = w->samples;
-    const uint32_t e_max = (uint32_t)layer->image->e_max;
+    const uint64_t clip = (uint32_t)chip->image->range_clip;
     const uint32_t r_max = (uint32_t)layer->image->r_max;
     const int32_t bounded = layer->image->phi == GLE_TANH || layer->image->phi == GLE_SIGMOID;
 
     if (samples == 0) {
         return;
     }
-    if ((uint64_t)w->sat_e * 1000 > samples * 3) {
+    if ((uint64_t)w->sat_e << 16 > samples * clip) {
         move_error(chip, layer, 0);
-    } else if ((uint64_t)w->sat_e * 100000 < samples && w->peak_e != 0 &&
-               w->peak_e * 20 < e_max * 9) {
+    } else if ((uint64_t)w->half_e << 17 < samples * clip) {
         move_error(chip, layer, 1);
     }
     if (!bounded) {

@@ -139,6 +139,7 @@ def build_image(
     batch: int = 1,
     learning_rate: float = 0.0,
     range_every: int = 0,
+    range_clip: float = 0.003,
     seed: int | None = None,
 ) -> Image:
     """Pack a network with its formats into an image.
@@ -167,6 +168,7 @@ def build_image(
         seed & 0xFFFFFFFF,
     ]
     head[13] = seed >> 32
+    head[14] = round(range_clip * 65536)
     parts = [head]
     for layer, s in zip(network.layers, scales.layers, strict=True):
         words = np.zeros(16, dtype=np.int64)

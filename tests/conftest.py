@@ -42,27 +42,23 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         reason = None
         if item.get_closest_marker("long") and not config.getoption("--all"):
             reason = "long (--all runs them)"
-        elif missing := _missing_programs(item):
-            reason = f"no {', '.join(missing)}"
+        elif not REQUIRE_BOARDS and (missing := missing_programs(item)):
+            reason = f"board (no {', '.join(missing)})"
         if reason:
             skipped[reason] += 1
             item.add_marker(pytest.mark.skip(reason=reason))
 
 
-def _missing_programs(item: pytest.Item) -> list[str]:
-    """The programs that a board test needs and the machine lacks; none if it is to fail."""
-    if REQUIRE_BOARDS:
-        return []
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    # Without HWGLE_REQUIRE_BOARDS such a test has been skipped before this.
+    if missing := missing_programs(item):
+        pytest.fail(f"HWGLE_REQUIRE_BOARDS is set and there is no {', '.join(missing)}")
+
+
+def missing_programs(item: pytest.Item) -> list[str]:
+    """The programs that a board test needs and this machine lacks."""
     needed = dict.fromkeys(name for mark in item.iter_markers("board") for name in mark.args)
     return [name for name in needed if shutil.which(name) is None]
-
-
-def pytest_runtest_setup(item: pytest.Item) -> None:
-    if REQUIRE_BOARDS:
-        for mark in item.iter_markers("board"):
-            for name in mark.args:
-                if shutil.which(name) is None:
-                    pytest.fail(f"HWGLE_REQUIRE_BOARDS is set and there is no {name}")
 
 
 def pytest_terminal_summary(

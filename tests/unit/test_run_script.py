@@ -13,7 +13,20 @@ ROOT = Path(__file__).resolve().parents[2]
 RUN = ROOT / "run"
 
 # All that `run` uses before it has found a Python.
-TOOLS = ("sh", "cat", "cksum", "dirname", "find", "flock", "head", "id", "mkdir", "rm", "tail", "tr")
+TOOLS = (
+    "sh",
+    "cat",
+    "cksum",
+    "dirname",
+    "find",
+    "flock",
+    "head",
+    "id",
+    "mkdir",
+    "rm",
+    "tail",
+    "tr",
+)
 
 
 def run(*arguments: str, **options) -> subprocess.CompletedProcess[str]:
