@@ -125,6 +125,17 @@ gle_status gle_read(const gle_chip *chip, int32_t l, int32_t signal, int32_t *to
     return GLE_OK;
 }
 
+gle_status gle_set_rate(gle_chip *chip, int32_t shift)
+{
+    if (shift < -32 || shift > 64) {
+        return GLE_BAD_ARGUMENT;
+    }
+    for (int32_t l = 0; l < chip->layers; l++) {
+        chip->layer[l].rate_shift = shift;
+    }
+    return GLE_OK;
+}
+
 gle_status gle_formats_of(const gle_chip *chip, int32_t l, gle_formats *formats)
 {
     const gle_layer *y;

@@ -102,7 +102,7 @@ gle_status gle_step(gle_chip *chip, const int16_t *input, const int16_t *target,
         const int32_t below_max = l > 0 ? layer[-1].image->r_max : chip->image->input_max;
 
         if (layer->stale) {
-            gle_layer_effective(layer, chip->columns, below_max);
+            gle_layer_effective(chip, layer, below_max);
         }
         products(chip, layer, below, gle_shift_forward(layer, below_frac),
                  l > 0 ? layer - 1 : NULL, chip->above[1 - which]);

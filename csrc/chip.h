@@ -25,6 +25,7 @@ typedef struct {
     int32_t stride;       /* of rows of w, seen and gradient */
     int32_t stride_t;     /* of rows of seen_t */
     int32_t w_frac, u_frac, r_frac, e_frac, v_frac;
+    int32_t rate_shift;
     int32_t stale;        /* stored weights changed since `seen` was made */
     int32_t fits, fits_t; /* a product with these weights fits int32 for certain */
 
@@ -79,7 +80,7 @@ void gle_target_error(const gle_chip *chip, const gle_layer *top, const int16_t 
                       int32_t *above);
 
 /* effective.c: what the array sees of the stored weights, and whether sums fit. */
-void gle_layer_effective(gle_layer *layer, int32_t columns, int32_t below_max);
+void gle_layer_effective(gle_chip *chip, gle_layer *layer, int32_t below_max);
 
 /* plasticity.c */
 void gle_layer_gradient(gle_chip *chip, gle_layer *layer, const int16_t *below);

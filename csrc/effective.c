@@ -5,37 +5,46 @@
  */
 #include "chip.h"
 
-void gle_layer_effective(gle_layer *layer, int32_t columns, int32_t below_max)
+static int32_t largest(const int32_t *x, int32_t count)
+{
+    int32_t most = 0;
+
+    for (int32_t j = 0; j < count; j++) {
+        most = x[j] > most ? x[j] : most;
+    }
+    return most;
+}
+
+void gle_layer_effective(gle_chip *chip, gle_layer *layer, int32_t below_max)
 {
     const int32_t shift = layer->image->w_shift;
-    const int32_t e_max = layer->image->e_max;
-    int64_t largest = 0, largest_t = 0;
+    const int32_t half = shift > 0 ? 1 << (shift - 1) : 0;
+    int32_t *restrict const columns = chip->rows; /* sums of |w| over the neurons */
+    int32_t most = 0, most_t;
 
     layer->stale = 0;
-    if (columns == 1) {
+    if (chip->columns == 1) {
         return;
+    }
+    for (int32_t j = 0; j < layer->m; j++) {
+        columns[j] = 0;
     }
     for (int32_t i = 0; i < layer->n; i++) {
         const int16_t *w = layer->w + (size_t)i * (size_t)layer->stride;
         int16_t *seen = layer->seen + (size_t)i * (size_t)layer->stride;
         int32_t sum = 0;
         for (int32_t j = 0; j < layer->m; j++) {
-            const int32_t x = gle_round(w[j], shift);
+            const int32_t x = (w[j] + half) >> shift;
+            const int32_t size = x < 0 ? -x : x;
             seen[j] = (int16_t)x;
-            sum += x < 0 ? -x : x;
+            sum += size;
+            columns[j] += size;
         }
-        largest = sum > largest ? sum : largest;
+        most = sum > most ? sum : most;
     }
-    for (int32_t j = 0; j < layer->m; j++) {
-        int16_t *to = layer->seen_t + (size_t)j * (size_t)layer->stride_t;
-        int32_t sum = 0;
-        for (int32_t i = 0; i < layer->n; i++) {
-            const int16_t x = layer->seen[(size_t)i * (size_t)layer->stride + (size_t)j];
-            to[i] = x;
-            sum += x < 0 ? -x : x;
-        }
-        largest_t = sum > largest_t ? sum : largest_t;
-    }
-    layer->fits = largest * below_max <= INT32_MAX;
-    layer->fits_t = largest_t * e_max <= INT32_MAX;
+    most_t = largest(columns, layer->m);
+    chip->kernels->transpose(layer->seen_t, layer->seen, layer->n, layer->m, layer->stride,
+                             layer->stride_t);
+    layer->fits = (int64_t)most * below_max <= INT32_MAX;
+    layer->fits_t = (int64_t)most_t * layer->image->e_max <= INT32_MAX;
 }

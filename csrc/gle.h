@@ -134,6 +134,8 @@ gle_status gle_gradient(const gle_chip *chip, int32_t layer, int32_t *weight, in
 /* One signal after the last step: [batch][n]. */
 gle_status gle_read(const gle_chip *chip, int32_t layer, int32_t signal, int32_t *to);
 
+/* Learning rate of on-chip SGD, 2^-shift, for all layers; -32..64. */
+gle_status gle_set_rate(gle_chip *chip, int32_t shift);
 gle_status gle_formats_of(const gle_chip *chip, int32_t layer, gle_formats *formats);
 gle_status gle_counters_of(const gle_chip *chip, int32_t layer, gle_counters *counters);
 void gle_counters_clear(gle_chip *chip);

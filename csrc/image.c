@@ -169,6 +169,7 @@ static size_t lay_out(const uint32_t *words, int32_t batch, uint32_t options, un
             y->r_frac = layers[l].r_frac;
             y->e_frac = layers[l].e_frac;
             y->v_frac = layers[l].e_frac + layers[l].v_frac_extra;
+            y->rate_shift = layers[l].rate_shift;
             y->stale = 1;
         }
         m = layers[l].size;

@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 #include "gle.h"
+#include "rng.h"
 
 /* Vectors of streams: columns are a multiple of this, or 1. */
 #define GLE_LANES 8
@@ -16,6 +17,11 @@
 
 /* The neurons of one layer, see neurons.h. */
 typedef struct gle_neuron_job gle_neuron_job;
+
+/* Of a row of updates: gradients not 0, those that rounded to nothing, weights clipped. */
+typedef struct {
+    uint32_t asked, under, clipped;
+} gle_update_count;
 
 typedef struct gle_kernels {
     const char *name;
@@ -35,6 +41,14 @@ typedef struct gle_kernels {
     void (*pack_pairs)(int16_t *pairs, const int16_t *x, int32_t n, int32_t columns);
     void (*pack_turned)(int16_t *turned, const int16_t *x, int32_t n, int32_t stride,
                         int32_t columns);
+
+    /* Learn: w[m] += round(gradient[m] * 2^-shift), see update.inc. */
+    void (*update)(int16_t *w, const int32_t *gradient, int32_t m, int32_t shift, int32_t limit,
+                   int32_t stochastic, gle_key key, uint32_t first, gle_update_count *count);
+
+    /* Transposed copy, to[m][stride_t] = from[n][stride]. */
+    void (*transpose)(int16_t *to, const int16_t *from, int32_t n, int32_t m, int32_t stride,
+                      int32_t stride_t);
 
     void (*neurons)(const gle_neuron_job *job);
 } gle_kernels;

@@ -320,8 +320,44 @@ AVX2 static void pack_turned(int16_t *turned, const int16_t *x, int32_t n, int32
     }
 }
 
-const gle_kernels gle_kernels_avx2 = {"avx2", product, outer, pack_pairs, pack_turned,
-                                      gle_neurons_avx2};
+/* Blocks of 8 by 8; rows and columns beyond n and m are padding and become 0. */
+AVX2 static void transpose(int16_t *to, const int16_t *from, int32_t n, int32_t m, int32_t stride,
+                           int32_t stride_t)
+{
+    for (int32_t i = 0; i < n; i += 8) {
+        for (int32_t j = 0; j < m; j += 8) {
+            __m128i a[8], b[8];
+            for (int32_t r = 0; r < 8; r++) {
+                const int16_t *row = from + (size_t)(i + r) * (size_t)stride + (size_t)j;
+                a[r] = i + r < n ? _mm_loadu_si128((const __m128i *)(const void *)row)
+                                 : _mm_setzero_si128();
+            }
+            for (int32_t r = 0; r < 4; r++) {
+                b[2 * r] = _mm_unpacklo_epi16(a[r], a[r + 4]);
+                b[2 * r + 1] = _mm_unpackhi_epi16(a[r], a[r + 4]);
+            }
+            for (int32_t r = 0; r < 4; r++) {
+                a[2 * r] = _mm_unpacklo_epi16(b[r], b[r + 4]);
+                a[2 * r + 1] = _mm_unpackhi_epi16(b[r], b[r + 4]);
+            }
+            for (int32_t r = 0; r < 4; r++) {
+                b[2 * r] = _mm_unpacklo_epi16(a[r], a[r + 4]);
+                b[2 * r + 1] = _mm_unpackhi_epi16(a[r], a[r + 4]);
+            }
+            for (int32_t r = 0; r < 8 && j + r < m; r++) {
+                int16_t *row = to + (size_t)(j + r) * (size_t)stride_t + (size_t)i;
+                _mm_storeu_si128((__m128i *)(void *)row, b[r]);
+            }
+        }
+    }
+}
+
+#define GLE_TARGET AVX2
+#define GLE_UPDATE update
+#include "update.inc"
+
+const gle_kernels gle_kernels_avx2 = {"avx2",      product, outer,     pack_pairs,
+                                      pack_turned, update,  transpose, gle_neurons_avx2};
 
 #else
 typedef int gle_no_avx2; /* ISO C wants one declaration a file */

@@ -99,5 +99,20 @@ void gle_product_one_back(int32_t *out, const int16_t *w, int32_t stride, int32_
     }
 }
 
-const gle_kernels gle_kernels_scalar = {"scalar", product, outer, pack_pairs, pack_turned,
-                                        gle_neurons_scalar};
+static void transpose(int16_t *to, const int16_t *from, int32_t n, int32_t m, int32_t stride,
+                      int32_t stride_t)
+{
+    for (int32_t j = 0; j < m; j++) {
+        for (int32_t i = 0; i < n; i++) {
+            to[(size_t)j * (size_t)stride_t + (size_t)i] =
+                from[(size_t)i * (size_t)stride + (size_t)j];
+        }
+    }
+}
+
+#define GLE_TARGET
+#define GLE_UPDATE update
+#include "update.inc"
+
+const gle_kernels gle_kernels_scalar = {"scalar",    product, outer,     pack_pairs,
+                                        pack_turned, update,  transpose, gle_neurons_scalar};

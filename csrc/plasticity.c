@@ -11,19 +11,20 @@
 
 enum { ROWS = 4 };
 
-/* x * 2^-k; for k > 0 the dropped part decides, against 32 random bits or the half. */
+/* x * 2^-k for biases; what update.inc does for weights. */
 static int32_t rounded(int32_t x, int32_t k, int32_t stochastic, gle_key key, uint32_t index)
 {
     if (k <= 0) {
         return gle_clamp64(gle_round64(x, k < -31 ? -31 : k), INT32_MAX);
     }
     if (!stochastic) {
-        return (int32_t)gle_round64(x, k > 62 ? 62 : k);
+        return k > 31 ? 0 : (int32_t)gle_round64(x, k);
     }
-    if (k <= 32) {
-        return (int32_t)(((int64_t)x + (int64_t)(gle_rng(key, index) >> (32 - k))) >> k);
+    if (k > 31) {
+        x >>= k - 31 > 31 ? 31 : k - 31;
+        k = 31;
     }
-    return (int32_t)((((int64_t)x >> (k > 63 ? 31 : k - 32)) + (int64_t)gle_rng(key, index)) >> 32);
+    return (int32_t)(((int64_t)x + (int64_t)(gle_rng(key, index) >> (32 - k))) >> k);
 }
 
 static void outer_rows(const gle_chip *chip, const gle_layer *layer, int32_t first, int32_t rows,
@@ -63,33 +64,10 @@ void gle_layer_gradient(gle_chip *chip, gle_layer *layer, const int16_t *below)
     }
 }
 
-static void sgd_row(gle_layer *layer, int32_t i, const int32_t *gradient, int32_t shift,
-                    int32_t stochastic, gle_key key)
-{
-    int16_t *w = layer->w + (size_t)i * (size_t)layer->stride;
-    const int32_t limit = layer->image->w_max;
-    uint32_t asked = 0, under = 0, clipped = 0;
-
-    for (int32_t j = 0; j < layer->m; j++) {
-        const int32_t g = gradient[j];
-        const uint32_t index = (uint32_t)i * (uint32_t)layer->m + (uint32_t)j;
-        const int32_t delta = rounded(g, shift, stochastic, key, index);
-        const int64_t next = (int64_t)w[j] + delta;
-        asked += g != 0;
-        under += g != 0 && delta == 0;
-        clipped += next > limit || next < -limit;
-        w[j] = (int16_t)gle_clamp64(next, limit);
-    }
-    layer->counters.updates += asked;
-    layer->counters.under_w += under;
-    layer->counters.sat_w += clipped;
-    layer->window.sat_w += clipped;
-}
-
 void gle_layer_sgd(gle_chip *chip, gle_layer *layer, const int16_t *below, int32_t below_frac)
 {
     const int32_t stochastic = chip->image->stochastic;
-    const int32_t rate = layer->image->rate_shift;
+    const int32_t rate = layer->rate_shift;
     const int32_t shift =
         layer->e_frac + below_frac - gle_gradient_shift(chip->batch) + rate - layer->w_frac;
     const int32_t shift_bias = layer->e_frac + rate - layer->u_frac;
@@ -97,12 +75,16 @@ void gle_layer_sgd(gle_chip *chip, gle_layer *layer, const int16_t *below, int32
     const gle_key key = gle_rng_key(chip->seed, GLE_RNG_WEIGHT_UPDATE, where, chip->step);
     const gle_key key_bias = gle_rng_key(chip->seed, GLE_RNG_BIAS_UPDATE, where, chip->step);
 
+    gle_update_count count = {0, 0, 0};
+
     for (int32_t i = 0; i < layer->n; i += ROWS) {
         const int32_t rows = layer->n - i < ROWS ? layer->n - i : ROWS;
         outer_rows(chip, layer, i, rows, below, chip->rows);
         for (int32_t r = 0; r < rows; r++) {
-            sgd_row(layer, i + r, chip->rows + (size_t)r * (size_t)layer->stride, shift,
-                    stochastic, key);
+            const uint32_t first = (uint32_t)(i + r) * (uint32_t)layer->m;
+            chip->kernels->update(layer->w + (size_t)(i + r) * (size_t)layer->stride,
+                                  chip->rows + (size_t)r * (size_t)layer->stride, layer->m, shift,
+                                  layer->image->w_max, stochastic, key, first, &count);
         }
     }
     for (int32_t i = 0; i < layer->n; i++) {
@@ -110,5 +92,9 @@ void gle_layer_sgd(gle_chip *chip, gle_layer *layer, const int16_t *below, int32
             rounded(error_sum(chip, layer, i), shift_bias, stochastic, key_bias, (uint32_t)i);
         layer->bias[i] = gle_clamp64((int64_t)layer->bias[i] + delta, GLE_STATE_MAX);
     }
+    layer->counters.updates += count.asked;
+    layer->counters.under_w += count.under;
+    layer->counters.sat_w += count.clipped;
+    layer->window.sat_w += count.clipped;
     layer->stale = 1;
 }

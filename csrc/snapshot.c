@@ -42,6 +42,7 @@ static void walk_layer(walk *s, gle_layer *y, int32_t batch, int32_t columns)
     bytes(s, &y->r_frac, sizeof y->r_frac);
     bytes(s, &y->e_frac, sizeof y->e_frac);
     bytes(s, &y->v_frac, sizeof y->v_frac);
+    bytes(s, &y->rate_shift, sizeof y->rate_shift);
     bytes(s, &y->counters, sizeof y->counters);
     bytes(s, &y->window, sizeof y->window);
     rows(s, y->w, y->n, y->m, y->stride, sizeof *y->w);
