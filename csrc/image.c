@@ -111,7 +111,7 @@ static void *take(arena *a, size_t count, size_t size)
 static int32_t padded(int32_t n, int32_t to) { return (n + to - 1) / to * to; }
 
 static void take_layer(arena *a, gle_layer *y, int32_t n, int32_t m, int32_t w_shift,
-                       int32_t columns, uint32_t options)
+                       int32_t columns, uint32_t options, int32_t top)
 {
     const size_t cells = (size_t)n * (size_t)columns;
     const int32_t pad = columns == 1 ? 2 : GLE_LANES;
@@ -138,7 +138,8 @@ static void take_layer(arena *a, gle_layer *y, int32_t n, int32_t m, int32_t w_s
     }
     y->u = take(a, cells, sizeof *y->u);
     y->v = take(a, cells, sizeof *y->v);
-    y->uhat = (options & GLE_WITH_UHAT) != 0 ? take(a, cells, sizeof *y->uhat) : NULL;
+    /* the output layer's is compared with the target */
+    y->uhat = top || (options & GLE_WITH_UHAT) != 0 ? take(a, cells, sizeof *y->uhat) : NULL;
     y->r = take(a, cells, sizeof *y->r);
     y->e = take(a, cells, sizeof *y->e);
     y->dphi = take(a, cells, sizeof *y->dphi);
@@ -159,7 +160,8 @@ static size_t lay_out(const uint32_t *words, int32_t batch, uint32_t options, un
     for (int32_t l = 0; l < image->layers; l++) {
         gle_layer measured = {0};
         gle_layer *y = chip == NULL ? &measured : &chip->layer[l];
-        take_layer(&a, y, layers[l].size, m, layers[l].w_shift, columns, options);
+        take_layer(&a, y, layers[l].size, m, layers[l].w_shift, columns, options,
+                   l + 1 == image->layers);
         if (chip != NULL) {
             y->image = &layers[l];
             y->neurons = gle_image_neurons(words) + first;

@@ -36,7 +36,7 @@ static void rows(walk *s, void *array, int32_t n, int32_t count, int32_t stride,
     }
 }
 
-static void walk_layer(walk *s, gle_layer *y, int32_t batch, int32_t columns)
+static void walk_layer(walk *s, gle_layer *y, int32_t batch, int32_t columns, int32_t top)
 {
     bytes(s, &y->w_frac, sizeof y->w_frac);
     bytes(s, &y->r_frac, sizeof y->r_frac);
@@ -52,6 +52,9 @@ static void walk_layer(walk *s, gle_layer *y, int32_t batch, int32_t columns)
     rows(s, y->r, y->n, batch, columns, sizeof *y->r);
     rows(s, y->e, y->n, batch, columns, sizeof *y->e);
     rows(s, y->dphi, y->n, batch, columns, sizeof *y->dphi);
+    if (top) {
+        rows(s, y->uhat, y->n, batch, columns, sizeof *y->uhat);
+    }
 }
 
 static void walk_chip(walk *s, gle_chip *chip)
@@ -59,7 +62,7 @@ static void walk_chip(walk *s, gle_chip *chip)
     bytes(s, &chip->step, sizeof chip->step);
     bytes(s, chip->digest, (size_t)chip->batch * sizeof *chip->digest);
     for (int32_t l = 0; l < chip->layers; l++) {
-        walk_layer(s, &chip->layer[l], chip->batch, chip->columns);
+        walk_layer(s, &chip->layer[l], chip->batch, chip->columns, l + 1 == chip->layers);
     }
 }
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from hwgle.chip import Chip
 from hwgle.network import Network
@@ -61,7 +61,7 @@ class Peaks:
 
 def measure(
     network: Network,
-    weights: Mapping[str, ArrayLike],
+    weights: Mapping[str, NDArray[np.float64]],
     x: NDArray[np.float64],
     target: NDArray[np.generic] | None,
 ) -> Peaks:

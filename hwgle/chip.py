@@ -39,9 +39,14 @@ class Weight(Checked):
 
 
 class Plasticity(Checked):
-    """How an update is rounded to the resolution of the stored weight."""
+    """How an update is rounded to the resolution of the stored weight.
+
+    learning_rate: of plain on-chip SGD where nobody says another; the chip shifts, so it
+    uses the nearest power of two of rate / streams.
+    """
 
     rounding: Literal["stochastic", "nearest"] = "stochastic"
+    learning_rate: float = Field(default=2.0**-10, gt=0, le=16)
 
 
 class Profile(Checked):

@@ -94,6 +94,10 @@ class Device(ABC):
         """Run a block; Ctrl-C ends it between two steps (KeyboardInterrupt)."""
 
     @abstractmethod
+    def set_rate(self, shift: int) -> None:
+        """Learning rate of on-chip SGD from now on: dW = 2**-shift * sum over the batch."""
+
+    @abstractmethod
     def digest(self) -> int:
         """64 bits over all states of all steps since the reset, and all weights."""
 

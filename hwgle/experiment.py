@@ -78,13 +78,20 @@ Schedule = Annotated[Constant | Cosine | Exponential | Plateau, Field(discrimina
 
 
 class Training(Checked):
-    """How it learns; the learning rate is per step of the network."""
+    """How it learns; the learning rate is per step of the network.
+
+    error_clip: share of errors that may clip before auto-ranging makes a layer's scale
+    coarser. validate_every: epochs between two looks at the validation split; the
+    weights that did best there are kept.
+    """
 
     rule: Literal["adam", "sgd"]
     epochs: Count
     batch: Annotated[int, Field(ge=1, le=4096)]
     learning_rate: float = Field(gt=0)
     schedule: Schedule = Constant()
+    error_clip: float = Field(0.01, ge=0, le=0.5)
+    validate_every: Count = 1
     seed: Seed = 0
 
 

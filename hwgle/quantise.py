@@ -14,17 +14,17 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hwgle import _core
+from hwgle._core import ffi, lib
 from hwgle.chip import Chip
 from hwgle.errors import UsageError
 from hwgle.network import Network
 
 PHI = {
-    "linear": _core.lib.GLE_LINEAR,
-    "tanh": _core.lib.GLE_TANH,
-    "sigmoid": _core.lib.GLE_SIGMOID,
-    "softplus": _core.lib.GLE_SOFTPLUS,
-    "relu": _core.lib.GLE_RELU,
+    "linear": lib.GLE_LINEAR,
+    "tanh": lib.GLE_TANH,
+    "sigmoid": lib.GLE_SIGMOID,
+    "softplus": lib.GLE_SOFTPLUS,
+    "relu": lib.GLE_RELU,
 }
 BOUNDED = ("tanh", "sigmoid")
 STATE_MAX = (1 << 28) - 1
@@ -86,7 +86,7 @@ def coefficient(value: float) -> int:
     mantissa = round(value * 2**shift)
     if mantissa == 1 << 15:
         mantissa, shift = mantissa >> 1, shift - 1
-    return mantissa << 8 | shift
+    return int(mantissa << 8 | shift)
 
 
 def round_half_up(x: ArrayLike) -> NDArray[np.float64]:
@@ -153,11 +153,11 @@ def build_image(
     shift = weight_shift(chip)
     seed = chip.seed if seed is None else seed
     head = np.zeros(16, dtype=np.int64)
-    head[0] = _core.lib.GLE_MAGIC
+    head[0] = lib.GLE_MAGIC
     head[2:13] = [
         len(network.layers),
         network.inputs,
-        _core.lib.GLE_CROSS_ENTROPY if network.loss == "cross_entropy" else _core.lib.GLE_MSE,
+        lib.GLE_CROSS_ENTROPY if network.loss == "cross_entropy" else lib.GLE_MSE,
         coefficient(network.beta),
         coefficient(network.gamma),
         scales.input,
@@ -196,8 +196,8 @@ def build_image(
     words64 = np.concatenate(parts)
     words64[1] = words64.size
     image = Image((words64 & 0xFFFFFFFF).astype(np.uint32), network, chip, scales)
-    pointer = _core.ffi.from_buffer("uint32_t[]", image.words)
-    if _core.lib.gle_image_check(pointer, image.words.size) != _core.lib.GLE_OK:
+    pointer = ffi.from_buffer("uint32_t[]", image.words)
+    if lib.gle_image_check(pointer, image.words.size) != lib.GLE_OK:
         raise UsageError(
             f"network {network.name} on chip {chip.name}: these scales cannot be built: {scales}"
         )

@@ -11,12 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hwgle import _core
+from hwgle._core import ffi, lib
 from hwgle.device import SIGNALS, Block, Device, Formats, Records
 from hwgle.errors import DeviceError, UsageError
 from hwgle.quantise import Image, Quantised
-
-ffi, lib = _core.ffi, _core.lib
 
 SIGNAL_IDS = {name: k for k, name in enumerate(SIGNALS)}
 COUNTERS = (
@@ -184,6 +182,10 @@ class Emulator(Device):
             adam.clipped = int(state.clipped)
         return records
 
+    def set_rate(self, shift: int) -> None:
+        """See Device."""
+        self._check(lib.gle_set_rate(self._chip, shift), f"learning rate 2**-{shift}")
+
     def gradient(self) -> dict[str, NDArray[np.float64]]:
         """Of the last step that read it out, mean over the batch, in network units."""
         result: dict[str, NDArray[np.float64]] = {}
@@ -283,3 +285,10 @@ class Emulator(Device):
             raise DeviceError(f"{what}: does not fit")
         if status != lib.GLE_OK:
             raise UsageError(f"{what}: refused by the core (status {status})")
+
+
+def open_emulator(rest: str) -> Emulator:
+    """`emu:`; nothing may stand behind the colon."""
+    if rest:
+        raise UsageError(f"device 'emu:{rest}': nothing may stand behind 'emu:'")
+    return Emulator()

@@ -1,0 +1,117 @@
+"""What was measured, as a table and as a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bench.speed import Result
+
+NAMES = {
+    "sgd": "train (SGD on the chip)",
+    "adam": "train (Adam on the host)",
+    "error": "errors, no learning",
+    "infer": "inference",
+}
+NOTES = """\
+ms/step    median CPU time of one step of the whole batch, one thread
+ratio      time of NumPy / time of this, median (min..max) over the rounds
+GMAC/s     weights x batch x 3 for a training step, x 2 for errors, x 1 for inference.
+           The emulator computes the error path in inference too (its digest covers it);
+           NumPy does not: GMAC/s of inference says half of what the emulator does.
+of peak    GMAC/s over the int16 peak of this core in the same round (AVX2 pmaddwd and add,
+           in registers)
+numpy      the same equations in float32 (bench/numpy_rival.py)"""
+
+
+def table(
+    results: Sequence[Result], machine: Mapping[str, str], peak: float | None, without: str = ""
+) -> str:
+    """All results as text. peak: int16 GMAC/s; without: why there is none."""
+    head = ("network", "batch", "step", "who", "ms/step", "ratio", "GMAC/s", "of peak")
+    rows = [head]
+    before: tuple[str, ...] = ()
+    for r in results:
+        key = (r.network, str(r.batch), NAMES[r.work])
+        ratio = f"{r.ratio:.2f} ({r.ratio_range[0]:.2f}..{r.ratio_range[1]:.2f})"
+        rows.append(
+            (
+                *(("", "", "") if key == before else key),
+                r.who,
+                f"{r.ms:.4g}",
+                "" if r.who == "numpy" else ratio,
+                f"{r.gmacs:.1f}",
+                "" if r.share is None else f"{100 * r.share:.0f} %",
+            )
+        )
+        before = key
+    wide = [max(len(row[k]) for row in rows) for k in range(len(head))]
+    left = (True, False, True, True, False, True, False, False)
+    lines = [
+        "  ".join(
+            c.ljust(w) if is_left else c.rjust(w)
+            for c, w, is_left in zip(row, wide, left, strict=True)
+        ).rstrip()
+        for row in rows
+    ]
+    lines.insert(1, "  ".join("-" * w for w in wide))
+    told = [f"{key:<9}  {value}" for key, value in machine.items()]
+    top = f"{peak:.1f} GMAC/s" if peak else f"not measured ({without})"
+    return "\n".join([*told, f"int16 peak {top}", "", *lines, "", NOTES])
+
+
+def plot(results: Sequence[Result], machine: Mapping[str, str], path: Path) -> None:
+    """One panel per batch: milliseconds per step (log), a row per network and kind of step."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    colours = ("#0072b2", "#009e73", "#d55e00", "#cc79a7")
+    markers = ("o", "D", "^", "v")
+    whos = [w for w in dict.fromkeys(r.who for r in results) if w != "numpy"]
+    style = {w: (colours[k % 4], markers[k % 4]) for k, w in enumerate(whos)}
+    style["numpy"] = ("#555555", "s")
+    batches = list(dict.fromkeys(r.batch for r in results))
+    rows = {b: list(dict.fromkeys((r.network, r.work) for r in results if r.batch == b))
+            for b in batches}  # fmt: skip
+    height = 1.4 + 0.3 * max(len(keys) for keys in rows.values())
+    figure = Figure(figsize=(5.6 * len(batches), height), layout="constrained")
+    panels = figure.subplots(1, len(batches), squeeze=False)[0]
+    for batch, axes in zip(batches, panels, strict=True):
+        for r in (r for r in results if r.batch == batch):
+            y = rows[batch].index((r.network, r.work))
+            colour, marker = style[r.who]
+            axes.plot(r.ms_range, (y, y), color=colour, linewidth=1)
+            axes.plot(r.ms, y, marker, color=colour, markersize=5)
+        for y, key in enumerate(rows[batch]):
+            of_row = [r for r in results if (r.batch, r.network, r.work) == (batch, *key)]
+            best = max(of_row, key=lambda r: r.ratio)
+            slowest = max(r.ms_range[1] for r in of_row)
+            axes.annotate(
+                f"{best.ratio:.1f}×", (slowest, y), (6, 0), textcoords="offset points",
+                va="center", fontsize=8, color=style[best.who][0],
+            )  # fmt: skip
+            if y and rows[batch][y - 1][0] != key[0]:
+                axes.axhline(y - 0.5, color="#cccccc", linewidth=0.8)
+        axes.set_yticks(range(len(rows[batch])))
+        axes.set_yticklabels([f"{n}: {NAMES[w]}" for n, w in rows[batch]], fontsize=8)
+        axes.invert_yaxis()
+        axes.set_xscale("log")
+        axes.margins(x=0.12)
+        axes.grid(axis="x", color="#e5e5e5")
+        axes.set_axisbelow(True)
+        axes.set_title(f"batch {batch}", fontsize=10)
+        axes.set_xlabel("CPU time per step (ms), one thread")
+    handles = [
+        matplotlib.lines.Line2D([], [], color=c, marker=m, linewidth=0, label=w)
+        for w, (c, m) in style.items()
+    ]
+    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles), frameon=False)
+    figure.supxlabel(
+        f"{machine.get('cpu', '')}. Lines: fastest to slowest round. "
+        "Numbers: NumPy's time over that of the fastest emulator.",
+        fontsize=8,
+    )
+    with matplotlib.rc_context({"svg.hashsalt": "hwgle"}):
+        figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)

@@ -1,0 +1,96 @@
+"""Checkpoints: everything that training needs to go on with the same bits.
+
+One npz, written whole or not at all: the device's snapshot, the rule's arrays, the best
+weights so far, and a JSON text with the position and the metrics.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwgle.arrays import save_npz_atomic
+from hwgle.errors import FileMistakes, Mistake, UsageError
+from hwgle.learning.rule import Arrays
+from hwgle.weights import Weights
+
+FORMAT = "hwgle/checkpoint/1"
+
+
+@dataclass
+class Position:
+    """Where training stands. key: what is trained, so that nothing else continues here.
+
+    hits of seen samples: accuracy while learning in this epoch. scores: best validation
+    accuracy and its epoch (-1: none yet). plateau: see schedule.PlateauState.
+    """
+
+    key: str
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+    hits: int = 0
+    seen: int = 0
+    best: float = -1.0
+    best_epoch: int = -1
+    seconds: float = 0.0
+    plateau: dict[str, Any] = field(default_factory=dict)
+    metrics: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass
+class Checkpoint:
+    """A position with the arrays that belong to it."""
+
+    position: Position
+    snapshot: bytes
+    rule: Arrays
+    best: Weights
+    votes: NDArray[np.int64]
+
+
+def save(path: Path, checkpoint: Checkpoint) -> None:
+    """Write atomically; an older checkpoint stays until this one is whole."""
+    text = json.dumps({"format": FORMAT, **asdict(checkpoint.position)}).encode()
+    arrays: Arrays = {f"rule.{k}": v for k, v in checkpoint.rule.items()}
+    arrays |= {f"best.{k}": v for k, v in checkpoint.best.items()}
+    arrays["position"] = np.frombuffer(text, dtype=np.uint8)
+    arrays["snapshot"] = np.frombuffer(checkpoint.snapshot, dtype=np.uint8)
+    arrays["votes"] = checkpoint.votes
+    save_npz_atomic(path, arrays)
+
+
+def load(path: Path, key: str) -> Checkpoint | None:
+    """The checkpoint at a path, None if there is none.
+
+    Raises FileMistakes for a file that is no checkpoint, UsageError for one of another
+    experiment.
+    """
+    if not path.exists():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        text = json.loads(arrays.pop("position").tobytes())
+        if text.pop("format") != FORMAT:
+            raise ValueError("another format")
+        position = Position(**text)
+        snapshot = arrays.pop("snapshot").tobytes()
+        votes = arrays.pop("votes").astype(np.int64)
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        mistake = Mistake(str(path), None, "", f"no checkpoint ({error})", f"a {FORMAT} file")
+        raise FileMistakes([mistake]) from error
+    if position.key != key:
+        raise UsageError(
+            f"{path} belongs to another experiment, network, chip or seed; "
+            "name another --out, or remove the folder to start anew"
+        )
+    rule = {k[5:]: v for k, v in arrays.items() if k.startswith("rule.")}
+    best = {k[5:]: v for k, v in arrays.items() if k.startswith("best.")}
+    return Checkpoint(position, snapshot, rule, best, votes)

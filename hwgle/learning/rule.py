@@ -1,0 +1,50 @@
+"""What a learning rule is to the trainer. A rule is a file that defines one of these."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwgle.device import Block, Device, Records
+from hwgle.quantise import Image
+from hwgle.weights import Weights
+
+Arrays = dict[str, NDArray[np.generic]]
+
+
+class Rule(Protocol):
+    """Learns on a device, block by block."""
+
+    def begin(self, device: Device, image: Image, batch: int, weights: Weights) -> None:
+        """Load the image and the first weights."""
+        ...
+
+    def set_rate(self, rate: float) -> None:
+        """Learning rate from now on, per step, on the mean over the batch."""
+        ...
+
+    def run(self, block: Block) -> Records:
+        """Run a block, learning after every step."""
+        ...
+
+    def state(self) -> Arrays:
+        """What the host keeps beside the device's snapshot."""
+        ...
+
+    def restore(self, state: Mapping[str, NDArray[np.generic]]) -> None:
+        """Take up what `state` returned."""
+        ...
+
+
+# name in an experiment -> module with a class Learner
+RULES: dict[str, str] = {"adam": "hwgle.learning.adam", "sgd": "hwgle.learning.sgd"}
+
+
+def make_rule(name: str) -> Rule:
+    """The rule of that name; KeyError for one that does not exist."""
+    make: Callable[[], Rule] = import_module(RULES[name]).Learner
+    return make()

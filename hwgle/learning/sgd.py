@@ -1,0 +1,40 @@
+"""Plain SGD on the chip: no host, no second memory. dW = 2**-shift * sum over the batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwgle.device import Block, Device, Records
+from hwgle.learning.rule import Arrays
+from hwgle.quantise import Image, quantise_weights, rate_shift
+from hwgle.weights import Weights
+
+
+class Learner:
+    """The first local rule; the rounding is the chip's plasticity."""
+
+    def begin(self, device: Device, image: Image, batch: int, weights: Weights) -> None:
+        """See Rule."""
+        self._device = device
+        self._batch = batch
+        device.load(image, batch)
+        device.write_weights(quantise_weights(image, weights))
+
+    def set_rate(self, rate: float) -> None:
+        """See Rule; the chip takes the nearest power of two of rate / batch."""
+        self._device.set_rate(rate_shift(rate, self._batch))
+
+    def run(self, block: Block) -> Records:
+        """See Rule."""
+        return self._device.run(replace(block, learn=True))
+
+    def state(self) -> Arrays:
+        """See Rule."""
+        return {}
+
+    def restore(self, state: Mapping[str, NDArray[np.generic]]) -> None:
+        """See Rule."""

@@ -1,0 +1,303 @@
+"""Training an experiment on a chip: epochs, validation, checkpoints, interruption.
+
+Streams of a batch run side by side and go on from sample to sample without a reset, as
+they would on a bench. Everything random is a function of (seed, epoch), and a run may be
+cut anywhere, so that an interrupted and continued training ends with the bits of an
+uninterrupted one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwgle import weights as weights_file
+from hwgle.accuracy import OFFSET_SAMPLES, chip_scales, chip_votes, part, score
+from hwgle.chip import Chip
+from hwgle.device import Block, Device
+from hwgle.devices.emulator import Emulator
+from hwgle.errors import Interrupted, UsageError
+from hwgle.experiment import Experiment, Plateau
+from hwgle.learning import checkpoint as checkpoints
+from hwgle.learning.checkpoint import Checkpoint, Position
+from hwgle.learning.rule import make_rule
+from hwgle.learning.schedule import PlateauState, rate_at
+from hwgle.network import Network
+from hwgle.quantise import build_image, to_int16
+from hwgle.session import calibrate_on, weights_from
+from hwgle.tasks import Split, Task
+from hwgle.weights import Weights
+
+PIECE_SECONDS = 0.1  # of steps between two looks at Ctrl-C
+CHECKPOINT_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Event:
+    """What progress shows: position, accuracy while learning, best validation, time left."""
+
+    epoch: int
+    epochs: int
+    share: float
+    accuracy: float
+    validation: float
+    seconds_left: float
+
+
+def key_of(experiment: Experiment, network: Network, chip: Chip) -> str:
+    """Hash of all that decides the bits of a training but its length."""
+    text = experiment.model_dump(mode="json")
+    text = {"network": network.hash(), "chip": chip.hash(), **text}
+    return hashlib.sha256(json.dumps(text, sort_keys=True).encode()).hexdigest()
+
+
+class Trainer:
+    """Trains one experiment into one folder.
+
+    out: checkpoint.npz, metrics.jsonl (a line an epoch), weights.npz (best on validation)
+    and summary.json. A folder with a checkpoint of the same experiment is continued.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        network: Network,
+        chip: Chip,
+        task: Task,
+        device: Device,
+        out: Path,
+        on_event: Callable[[Event], None] | None = None,
+    ) -> None:
+        self._network, self._chip, self._task = network, chip, task
+        self._experiment, self._training = experiment, experiment.training
+        self._device, self._out, self._on_event = device, out, on_event
+        self._batch = self._training.batch
+        self._steps = task.train.x.shape[1]
+        self._batches = len(task.train) // self._batch
+        self._rule = make_rule(self._training.rule)
+        self._plateau = PlateauState()
+        self._stop = False
+        self._checked = time.monotonic()
+
+    def run(self) -> dict[str, Any]:
+        """Train to the end; returns the summary (also in summary.json).
+
+        Raises Interrupted after Ctrl-C, with a checkpoint written.
+        """
+        _make_folder(self._out)
+        weights = self._begin()
+        if self._position.epoch == 0 and self._position.batch == 0:
+            self._best = weights
+        with self._interruptible():
+            while self._position.epoch < self._training.epochs:
+                self._epoch()
+        return self._finish()
+
+    def _begin(self) -> Weights:
+        train = self._task.train
+        weights = weights_file.initial(self._network, self._training.seed)
+        x = np.swapaxes(train.x, 0, 1)
+        y = train.y
+        scales = calibrate_on(self._network, self._chip, weights, x, y, learning=True)
+        self._image = build_image(
+            self._network,
+            self._chip,
+            scales,
+            batch=self._batch,
+            range_every=self._steps,
+            range_clip=self._training.error_clip,
+            seed=self._training.seed,
+        )
+        self._x, _ = to_int16(x, scales.input, self._chip.input_max)
+        self._y = y.astype(np.int16)
+        self._rule.begin(self._device, self._image, self._batch, weights)
+        key = key_of(self._experiment, self._network, self._chip)
+        found = checkpoints.load(self._out / "checkpoint.npz", key)
+        self._position = Position(key)
+        self._votes = self._no_votes()
+        self._best = {}
+        if found is not None:
+            self._position, self._best, self._votes = found.position, found.best, found.votes
+            self._plateau = PlateauState(**found.position.plateau)
+            self._device.restore(found.snapshot)
+            self._rule.restore(found.rule)
+        self._since = time.monotonic() - self._position.seconds
+        return weights
+
+    def _no_votes(self) -> NDArray[np.int64]:
+        return np.zeros((self._batch, self._network.outputs), dtype=np.int64)
+
+    def _epoch(self) -> None:
+        p = self._position
+        order = np.random.Generator(np.random.PCG64([self._training.seed, p.epoch]))
+        order_of = order.permutation(len(self._task.train))
+        total = self._training.epochs * self._batches
+        piece = 16
+        while p.batch < self._batches:
+            done = (p.epoch * self._batches + p.batch) / total
+            rate = rate_at(self._training, done, self._plateau)
+            self._rule.set_rate(rate)
+            which = order_of[p.batch * self._batch : (p.batch + 1) * self._batch]
+            x, y = self._x[:, which], self._y[which]
+            while p.step < self._steps:
+                end = min(p.step + piece, self._steps)
+                begun = time.perf_counter()
+                block = Block(x[p.step : end], y, ranging=True, votes=True)
+                votes = self._rule.run(block).votes
+                assert votes is not None
+                self._votes += votes
+                seconds = max(1e-6, time.perf_counter() - begun) / (end - p.step)
+                piece = max(1, int(PIECE_SECONDS / seconds))
+                p.step = end
+                self._look()
+            p.hits += int(np.count_nonzero(self._votes.argmax(axis=1) == y))
+            p.seen += self._batch
+            p.batch, p.step = p.batch + 1, 0
+            self._votes = self._no_votes()
+            self._tell()
+        self._epoch_done(rate)
+
+    def _epoch_done(self, rate: float) -> None:
+        p = self._position
+        formats = self._device.formats()
+        line: dict[str, Any] = {
+            "epoch": p.epoch + 1,
+            "learning_rate": rate,
+            "accuracy_learning": p.hits / max(1, p.seen),
+            "error_frac": [f.error for f in formats],
+            "weight_frac": [f.stored for f in formats],
+            "rate_frac": [f.rate for f in formats],
+        }
+        last = p.epoch + 1 == self._training.epochs
+        if last or (p.epoch + 1) % self._training.validate_every == 0:
+            weights = self._weights()
+            raw, calibrated = self._scores(weights, self._task.validation)
+            line |= {"validation": raw, "validation_calibrated": calibrated}
+            if raw >= p.best:
+                p.best, p.best_epoch, self._best = raw, p.epoch + 1, weights
+            if isinstance(self._training.schedule, Plateau):
+                self._plateau.look(raw, self._training.schedule)
+        p.seconds = time.monotonic() - self._since
+        line["seconds"] = round(p.seconds, 3)
+        p.metrics.append(line)
+        p.epoch, p.batch, p.step, p.hits, p.seen = p.epoch + 1, 0, 0, 0, 0
+        _write_text(
+            self._out / "metrics.jsonl", "".join(json.dumps(m) + "\n" for m in p.metrics)
+        )
+        self._save_sometimes()
+        self._tell()
+
+    def _scores(self, weights: Weights, split: Split) -> tuple[float, float]:
+        network, chip, train = self._network, self._chip, self._task.train
+        scales = chip_scales(network, chip, weights, train)
+        some = part(train, OFFSET_SAMPLES)
+        with Emulator() as body:
+            votes = chip_votes(body, network, chip, weights, scales, split)
+            on_train = chip_votes(body, network, chip, weights, scales, some)
+        result = score(votes, split, on_train, some)
+        return result.raw, result.calibrated
+
+    def _weights(self) -> Weights:
+        return weights_from(self._image, self._device.read_weights(), self._device.formats())
+
+    def _look(self) -> None:
+        if self._stop:
+            self._save()
+            p = self._position
+            raise Interrupted(
+                f"interrupted in epoch {p.epoch + 1}; the same command continues from "
+                f"{self._out / 'checkpoint.npz'}"
+            )
+
+    def _save_sometimes(self) -> None:
+        finished = self._position.epoch == self._training.epochs
+        if finished or time.monotonic() - self._checked > CHECKPOINT_SECONDS:
+            self._save()
+
+    def _save(self) -> None:
+        p = self._position
+        p.seconds = time.monotonic() - self._since
+        p.plateau = asdict(self._plateau)
+        saved = Checkpoint(p, self._device.snapshot(), self._rule.state(), self._best, self._votes)
+        checkpoints.save(self._out / "checkpoint.npz", saved)
+        self._checked = time.monotonic()
+
+    def _finish(self) -> dict[str, Any]:
+        p = self._position
+        weights_file.save(self._out / "weights.npz", self._best)
+        raw, calibrated = self._scores(self._best, self._task.test)
+        summary = {
+            "experiment": self._experiment.name,
+            "chip": self._chip.name,
+            "rule": self._training.rule,
+            "seed": self._training.seed,
+            "epochs": self._training.epochs,
+            "best_epoch": p.best_epoch,
+            "validation": p.best,
+            "test": raw,
+            "test_calibrated": calibrated,
+            "seconds": round(p.seconds, 1),
+            "weights_digest": f"{self._device.weights_digest():016x}",
+        }
+        _write_text(self._out / "summary.json", json.dumps(summary, indent=2) + "\n")
+        return summary
+
+    def _tell(self) -> None:
+        if self._on_event is None:
+            return
+        p = self._position
+        share = (p.epoch + p.batch / self._batches) / self._training.epochs
+        seconds = time.monotonic() - self._since
+        left = seconds / share * (1 - share) if share > 0 else float("nan")
+        accuracy = p.hits / p.seen if p.seen else float("nan")
+        if not p.seen and p.metrics:
+            accuracy = p.metrics[-1]["accuracy_learning"]
+        self._on_event(Event(p.epoch, self._training.epochs, share, accuracy, p.best, left))
+
+    @contextmanager
+    def _interruptible(self) -> Iterator[None]:
+        """Ctrl-C (or SIGTERM) ends at the next piece of steps; a second one at once."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def handler(number: int, frame: FrameType | None) -> None:
+            if self._stop:
+                raise KeyboardInterrupt
+            self._stop = True
+
+        before = {s: signal.signal(s, handler) for s in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, old in before.items():
+                signal.signal(number, old)
+
+
+def _make_folder(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        if not os.access(path, os.W_OK):
+            raise PermissionError("not writable")
+    except OSError as error:
+        raise UsageError(f"cannot write to folder {path}: {error.strerror or error}") from error
+
+
+def _write_text(path: Path, text: str) -> None:
+    """Whole or not at all."""
+    part_path = path.with_name(path.name + ".part")
+    part_path.write_text(text)
+    os.replace(part_path, path)

@@ -1,0 +1,291 @@
+"""Running a network on a chip in network units: quantise, run, convert back.
+
+This is the only place between float and the chip's integers in time, for all bodies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwgle._core import lib
+from hwgle.calibrate import FOR_RUN, FOR_TRAINING, INPUT_RANGE, calibrate, fraction
+from hwgle.chip import Chip
+from hwgle.device import SIGNALS, Block, Device, Formats, Records
+from hwgle.errors import UsageError
+from hwgle.network import Network
+from hwgle.quantise import (
+    Image,
+    Quantised,
+    Scales,
+    applied_rate,
+    build_image,
+    quantise_weights,
+    to_float,
+    to_int16,
+    weight_shift,
+)
+from hwgle.weights import Weights
+
+CALIBRATION_STREAMS = 32
+CALIBRATION_STEPS = 2000
+GROUP = 500  # streams on one chip at a time, where nothing couples them
+RANGE_EVERY = 256
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run gave.
+
+    signals: `output` and `<layer>.<signal>`, (T, B, n) float32 in network units. weights: as
+    they stand after the run. counters: per layer. saturated: share of clipped rates and
+    errors per layer. rate: the learning rate that the chip applied (0: none).
+    """
+
+    signals: dict[str, NDArray[np.float32]]
+    weights: Weights
+    scales: Scales
+    digest: int
+    stream_digests: NDArray[np.uint64]
+    counters: list[dict[str, int]]
+    clipped_input: int
+    clipped_weights: int
+    rate: float
+
+    def arrays(self) -> dict[str, NDArray[np.generic]]:
+        """What OUT.npz holds."""
+        out: dict[str, NDArray[np.generic]] = dict(self.signals)
+        out |= {name: w.astype(np.float32) for name, w in self.weights.items()}
+        out["scales"] = self.scales.to_array()
+        out["digest"] = np.array(self.digest, dtype=np.uint64)
+        out["stream_digests"] = self.stream_digests
+        for name in self.counters[0]:
+            out[f"counters.{name}"] = np.array([c[name] for c in self.counters], dtype=np.int64)
+        out["counters.clipped_input"] = np.array(self.clipped_input, dtype=np.int64)
+        out["counters.clipped_weights"] = np.array(self.clipped_weights, dtype=np.int64)
+        return out
+
+
+def weights_from(image: Image, stored: Quantised, formats: Sequence[Formats]) -> Weights:
+    """Stored integers in network units, exactly."""
+    result: Weights = {}
+    for layer, f in zip(image.network.layers, formats, strict=True):
+        w, b = stored[layer.name]
+        result[f"{layer.name}.weight"] = to_float(w, f.stored)
+        result[f"{layer.name}.bias"] = to_float(b, f.membrane)
+    return result
+
+
+def scales_now(image: Image, formats: Sequence[Formats]) -> Scales:
+    """An image's scales with what auto-ranging made of them."""
+    layers = tuple(
+        replace(s, weight=f.stored - weight_shift(image.chip), rate=f.rate, error=f.error)
+        for s, f in zip(image.scales.layers, formats, strict=True)
+    )
+    return replace(image.scales, layers=layers)
+
+
+def calibrate_on(
+    network: Network,
+    chip: Chip,
+    weights: Weights,
+    x: NDArray[np.floating],
+    target: NDArray[np.generic] | None,
+    learning: bool = False,
+) -> Scales:
+    """Scales from the first streams of an input; the input's own range from all of it."""
+    part = np.asarray(x[:CALIBRATION_STEPS, :CALIBRATION_STREAMS], dtype=np.float64)
+    y = target
+    if y is not None:
+        y = y[:CALIBRATION_STREAMS]
+        if network.loss == "mse" and target is not None:
+            y = target[:CALIBRATION_STEPS, :CALIBRATION_STREAMS]
+    scales = calibrate(network, chip, weights, part, y, FOR_TRAINING if learning else FOR_RUN)
+    peak = float(np.abs(x).max(initial=0.0))
+    scales = replace(scales, input=fraction(chip.input_max, peak, *INPUT_RANGE))
+    if target is not None and network.loss == "mse":
+        peak = float(np.nanmax(np.abs(target), initial=0.0))
+        scales = replace(scales, target=min(15, fraction(32767, peak, *INPUT_RANGE)))
+    return scales
+
+
+def run(
+    device: Device,
+    network: Network,
+    chip: Chip,
+    weights: Weights,
+    x: NDArray[np.floating],
+    target: NDArray[np.generic] | None = None,
+    *,
+    scales: Scales | None = None,
+    record: Sequence[str] = (),
+    learning_rate: float = 0.0,
+    seed: int | None = None,
+    progress: Progress | None = None,
+) -> Result:
+    """Run streams through a network on a chip.
+
+    x: (T, B, inputs); target: None, (B,) integers (-1: none) for cross_entropy, (T, B,
+    outputs) for mse. learning_rate > 0: plain on-chip SGD, all streams on one chip at once,
+    with auto-ranging; otherwise streams are independent and run in groups. `seed`: of
+    stochastic rounding, instead of the chip's. Raises UsageError for arrays or signals
+    that do not fit.
+    """
+    _check(network, x, target, record)
+    learning = learning_rate > 0
+    if scales is None:
+        scales = calibrate_on(network, chip, weights, x, target, learning)
+    if len(scales.layers) != len(network.layers):
+        raise UsageError(f"scales of {len(scales.layers)} layers, not {len(network.layers)}")
+    steps, batch, _ = x.shape
+    group = batch if learning else min(batch, GROUP)
+    if group > lib.GLE_MAX_BATCH:
+        raise UsageError(f"{batch} streams learn at once; at most {lib.GLE_MAX_BATCH} do")
+    names = [layer.name for layer in network.layers]
+    wanted = [(k, s) for k in range(len(names)) for s in record]
+    top = (len(names) - 1, "r")
+    pairs = wanted if top in wanted else [*wanted, top]
+    signals = {
+        f"{names[k]}.{s}": np.empty((steps, batch, network.layers[k].size), dtype=np.float32)
+        for k, s in pairs
+    }
+    xi, clipped = to_int16(x, scales.input, chip.input_max)
+    yi = _target(network, scales, target)
+    digests: list[NDArray[np.uint64]] = []
+    total: list[dict[str, int]] = []
+    after: Weights = {}
+    clipped_weights = 0
+    weights_digest = 0
+    done = 0
+    for first in range(0, batch, group):
+        part = slice(first, min(first + group, batch))
+        count = part.stop - part.start
+        image = build_image(
+            network,
+            chip,
+            scales,
+            batch=count,
+            learning_rate=learning_rate,
+            range_every=RANGE_EVERY if learning else 0,
+            seed=seed,
+        )
+        device.load(image, count)
+        stored = quantise_weights(image, weights)
+        clipped_weights = _clipped(image, stored, weights)
+        device.write_weights(stored)
+        for a, b in _pieces(steps):
+            y = yi if yi is None or network.loss == "cross_entropy" else yi[a:b]
+            y = y if y is None else (y[part] if network.loss == "cross_entropy" else y[:, part])
+            block = Block(xi[a:b, part], y, learn=learning, ranging=learning, record=pairs)
+            records = device.run(block)
+            _convert(signals, records, pairs, names, image, slice(a, b), part)
+            done += (b - a) * count
+            if progress is not None:
+                progress(done, steps * batch)
+        digests.append(device.stream_digests())
+        weights_digest = device.weights_digest()
+        after = weights_from(image, device.read_weights(), device.formats())
+        total = _added(total, device.counters())
+        final = scales_now(image, device.formats())
+    output = signals[f"{names[-1]}.r"]
+    if top not in wanted:
+        del signals[f"{names[-1]}.r"]
+    streams = np.concatenate(digests)
+    return Result(
+        signals={"output": output, **signals},
+        weights=after,
+        scales=final,
+        digest=combined_digest(weights_digest, steps, streams),
+        stream_digests=streams,
+        counters=total,
+        clipped_input=clipped,
+        clipped_weights=clipped_weights,
+        rate=applied_rate(learning_rate, batch) if learning else 0.0,
+    )
+
+
+def combined_digest(weights_digest: int, steps: int, streams: NDArray[np.uint64]) -> int:
+    """One digest for streams that ran in groups: the same as for one batch of them all."""
+    digest = int(lib.gle_digest_mix(weights_digest, steps))
+    for d in streams:
+        digest = int(lib.gle_digest_mix(digest, int(d)))
+    return digest
+
+
+def _check(
+    network: Network,
+    x: NDArray[np.floating],
+    target: NDArray[np.generic] | None,
+    record: Sequence[str],
+) -> None:
+    if x.ndim != 3 or x.shape[2] != network.inputs or x.size == 0:
+        raise UsageError(f"input {x.shape} is not (T, streams, {network.inputs})")
+    unknown = [s for s in record if s not in SIGNALS]
+    if unknown:
+        raise UsageError(f"cannot record {', '.join(unknown)}; allowed: {', '.join(SIGNALS)}")
+    if target is None:
+        return
+    need: tuple[int, ...] = (x.shape[1],)
+    if network.loss == "mse":
+        need = (x.shape[0], x.shape[1], network.outputs)
+    if target.shape != need:
+        raise UsageError(f"target {target.shape} is not {need}")
+
+
+def _target(
+    network: Network, scales: Scales, target: NDArray[np.generic] | None
+) -> NDArray[np.int16] | None:
+    if target is None:
+        return None
+    if network.loss == "cross_entropy":
+        return target.astype(np.int16)
+    return to_int16(target, scales.target, 32767)[0]
+
+
+def _pieces(steps: int, most: int = 64) -> Iterator[tuple[int, int]]:
+    """Some dozen pieces, so that progress is seen; how a run is cut changes no bit."""
+    size = max(16, -(-steps // most))
+    return ((a, min(a + size, steps)) for a in range(0, steps, size))
+
+
+def _clipped(image: Image, stored: Quantised, weights: Mapping[str, NDArray[np.float64]]) -> int:
+    """Weights that lie outside what the array can hold."""
+    count = 0
+    shift = weight_shift(image.chip)
+    for layer, s in zip(image.network.layers, image.scales.layers, strict=True):
+        w = stored[layer.name][0]
+        off = np.abs(to_float(w, s.weight + shift) - weights[f"{layer.name}.weight"])
+        count += int(np.count_nonzero(off > 2.0 ** -(s.weight + shift)))
+    return count
+
+
+def _convert(
+    signals: dict[str, NDArray[np.float32]],
+    records: Records,
+    pairs: Sequence[tuple[int, str]],
+    names: Sequence[str],
+    image: Image,
+    when: slice,
+    who: slice,
+) -> None:
+    assert records.fracs is not None
+    for (k, s), values in zip(pairs, records.signals, strict=True):
+        if s in ("u", "uhat"):
+            frac = np.array(image.scales.layers[k].membrane)
+        elif s == "r":
+            frac = records.fracs[:, k, 0].astype(np.int64)[:, None, None]
+        else:
+            frac = records.fracs[:, k, 1].astype(np.int64)[:, None, None]
+            if s == "v":
+                frac = frac + image.scales.layers[k].error_extra
+        signals[f"{names[k]}.{s}"][when, who] = to_float(values, frac)
+
+
+def _added(total: list[dict[str, int]], more: list[dict[str, int]]) -> list[dict[str, int]]:
+    if not total:
+        return [dict(c) for c in more]
+    return [{k: a[k] + b[k] for k in a} for a, b in zip(total, more, strict=True)]
