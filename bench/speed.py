@@ -41,6 +41,8 @@ WORK = {"sgd": 3, "adam": 3, "error": 2, "infer": 1}
 SGD_RATE, ADAM_RATE = 2.0**-14, 2.0**-14
 RANGE_EVERY = 100  # steps between two looks of the auto-ranging
 WARM_UP = 10  # steps
+CALL_SECONDS = 5.0  # of one measured call at most, where that leaves LEAST_STEPS
+LEAST_STEPS = 10
 CALIBRATION = (100, 8)  # steps, streams
 
 Contestant = Callable[[int], None]  # runs so many steps
@@ -48,18 +50,22 @@ Contestant = Callable[[int], None]  # runs so many steps
 
 @dataclass(frozen=True)
 class Case:
-    """One network and batch; `steps` in each measured call."""
+    """One network and batch; `steps` in each measured call, `rounds` of them.
+
+    A contestant that would need more than CALL_SECONDS for a call does fewer steps.
+    """
 
     network: Network
     batch: int
     steps: int
+    rounds: int
 
 
 @dataclass(frozen=True)
 class Result:
     """One contestant at one kind of step, over all rounds.
 
-    ms: milliseconds of CPU time per step. ratio: the rival's time over this one's, of the
+    steps: of each call. ms: milliseconds of CPU time per step. ratio: the rival's time over this one's, of the
     same round. gmacs: 10^9 multiply-accumulates per second, counted as WORK says. share:
     gmacs over the int16 peak of the same round, None without one and for the rival.
     """
@@ -68,6 +74,7 @@ class Result:
     batch: int
     work: str
     who: str
+    steps: int
     ms: float
     ms_range: tuple[float, float]
     ratio: float
@@ -117,7 +124,9 @@ def available() -> list[str]:
     return names
 
 
-def contestants(case: Case, seed: int = 0) -> dict[str, dict[str, Contestant]]:
+def contestants(
+    case: Case, kernels: Sequence[str], seed: int = 0
+) -> dict[str, dict[str, Contestant]]:
     """By kind of step and then by name, all on the same weights, input and labels."""
     network, batch = case.network, case.batch
     rng = np.random.default_rng(seed)
@@ -135,8 +144,8 @@ def contestants(case: Case, seed: int = 0) -> dict[str, dict[str, Contestant]]:
     y16 = labels.astype(np.int16)
     one_hot = np.eye(network.outputs, dtype=np.float32)[labels]
 
-    def emulator(work: str, kernels: str) -> Contestant:
-        body = Emulator(kernels)
+    def emulator(work: str, table: str) -> Contestant:
+        body = Emulator(table)
         body.load(image, batch, gradient=work == "adam", uhat=False)
         body.write_weights(quantise_weights(image, weights, stored=work != "adam"))
         adam = AdamState.of(image, weights, ADAM_RATE) if work == "adam" else None
@@ -163,50 +172,53 @@ def contestants(case: Case, seed: int = 0) -> dict[str, dict[str, Contestant]]:
 
         return run
 
-    names = available()
     return {
-        work: {"numpy": rival(work)} | {f"hwgle {k}": emulator(work, k) for k in names}
+        work: {"numpy": rival(work)} | {f"hwgle {k}": emulator(work, k) for k in kernels}
         for work in WORK
     }
 
 
-def measure(
-    case: Case, rounds: int, peak: Peak | None, works: Sequence[str] = tuple(WORK)
-) -> list[Result]:
-    """All contestants at all kinds of step, in turn within each of `rounds` rounds."""
+def seconds(run: Contestant, steps: int) -> float:
+    """CPU time of this process for so many steps, in seconds."""
+    begun = time.process_time()
+    run(steps)
+    return time.process_time() - begun
+
+
+def measure(case: Case, kernels: Sequence[str], peak: Peak | None) -> list[Result]:
+    """All contestants at all kinds of step, in turn within each round."""
     weights = sum(n * case.network.fan_in(k) for k, n in enumerate(case.network.sizes))
-    fields = contestants(case)
     results = []
-    for work in works:
-        field = fields[work]
-        for run in field.values():
-            run(WARM_UP)
+    for work, field in contestants(case, kernels).items():
+        steps = {}
+        for who, run in field.items():
+            step = seconds(run, WARM_UP) / WARM_UP
+            most = int(CALL_SECONDS / max(step, 1e-7))
+            steps[who] = min(case.steps, max(LEAST_STEPS, most))
         times: dict[str, list[float]] = {who: [] for who in field}
         peaks = []
-        for _ in range(rounds):
+        for _ in range(case.rounds):
             for who, run in field.items():
-                begun = time.process_time()
-                run(case.steps)
-                times[who].append((time.process_time() - begun) * 1e3 / case.steps)
+                times[who].append(seconds(run, steps[who]) * 1e3 / steps[who])
             if peak:
                 peaks.append(peak.gmacs())
         macs = WORK[work] * weights * case.batch / 1e6  # of a step, so that macs / ms is GMAC/s
         for who, ms in times.items():
             ratios = [a / b for a, b in zip(times["numpy"], ms, strict=True)]
-            shares = [macs / t / p for t, p in zip(ms, peaks, strict=False)]
-            typical = statistics.median(ms)
+            shares = [macs / t / p for t, p in zip(ms, peaks, strict=True)] if peaks else []
             results.append(
                 Result(
-                    case.network.name,
-                    case.batch,
-                    work,
-                    who,
-                    typical,
-                    (min(ms), max(ms)),
-                    statistics.median(ratios),
-                    (min(ratios), max(ratios)),
-                    macs / typical,
-                    statistics.median(shares) if shares and who != "numpy" else None,
+                    network=case.network.name,
+                    batch=case.batch,
+                    work=work,
+                    who=who,
+                    steps=steps[who],
+                    ms=statistics.median(ms),
+                    ms_range=(min(ms), max(ms)),
+                    ratio=statistics.median(ratios),
+                    ratio_range=(min(ratios), max(ratios)),
+                    gmacs=macs / statistics.median(ms),
+                    share=statistics.median(shares) if shares and who != "numpy" else None,
                 )
             )
     return results
@@ -222,24 +234,24 @@ def one_thread() -> AbstractContextManager[object]:
     return context
 
 
-def cases(quick: bool) -> list[tuple[Case, int]]:
-    """What is measured, with the number of rounds of each."""
+def cases(quick: bool) -> list[Case]:
+    """What is measured."""
     small = [Network.load("mnist1d-15k"), Network.load("mnist1d-42k")]
-    large = three_layers()
     if quick:
-        return [(Case(small[0], 100, 200), 3), (Case(small[0], 1, 400), 3)]
+        return [Case(network, batch, 200, 3) for batch in (100, 1) for network in small]
+    large = three_layers()
     return [
-        *((Case(network, 100, 200), 7) for network in small),
-        (Case(large, 100, 200), 3),
-        *((Case(network, 1, 2000), 7) for network in small),
-        (Case(large, 1, 200), 5),
+        *(Case(network, 100, 200, 5) for network in small),
+        Case(large, 100, 200, 3),
+        *(Case(network, 1, 2000, 5) for network in small),
+        Case(large, 1, 200, 5),
     ]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line of `python -m bench speed`. Returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m bench speed", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="mnist1d-15k only, under 20 s")
+    parser.add_argument("--quick", action="store_true", help="two networks, the fastest kernels only")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers")
     parser.add_argument("--plot", type=Path, metavar="FILE.svg", help="draw them")
     options = parser.parse_args(argv)
@@ -255,10 +267,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with one_thread():
             machine = describe()
-            for case, rounds in cases(options.quick):
+            kernels = available()[:1] if options.quick else available()
+            for case in cases(options.quick):
                 where = f"{case.network.name}, batch {case.batch}"
                 print(f"measuring {where} ...", file=sys.stderr, flush=True)
-                results += measure(case, rounds, peak)
+                results += measure(case, kernels, peak)
                 peaks += [peak.gmacs()] if peak else []
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -114,8 +114,9 @@ class Chip(Profile):
 
     @property
     def stored_max(self) -> int:
-        """Largest |weight| that is stored, in the (finer) LSB of storage."""
-        return full_scale(self.weight.stored_bits)
+        """Largest |weight| that is stored, in the (finer) LSB of storage: what the array
+        sees of it is exactly its own full scale."""
+        return self.weight_max << (self.weight.stored_bits - self.weight.bits)
 
     @property
     def rate_max(self) -> int:

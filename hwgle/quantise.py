@@ -112,11 +112,6 @@ def weight_shift(chip: Chip) -> int:
     return chip.weight.stored_bits - chip.weight.bits
 
 
-def stored_limit(chip: Chip) -> int:
-    """Largest stored weight: the array's full scale, in stored steps."""
-    return chip.weight_max << weight_shift(chip)
-
-
 @dataclass(frozen=True)
 class Image:
     """What a chip is built from: words for the core, and what they were made of."""
@@ -178,7 +173,7 @@ def build_image(
             int(layer.learn),
             s.weight + shift,
             shift,
-            stored_limit(chip),
+            chip.stored_max,
             s.membrane,
             STATE_MAX,
             s.rate,
@@ -233,7 +228,7 @@ def quantise_weights(
     for layer, s in zip(image.network.layers, image.scales.layers, strict=True):
         w = weights[f"{layer.name}.weight"]
         if stored:
-            fine, _ = to_int16(w, s.weight + shift, stored_limit(chip))
+            fine, _ = to_int16(w, s.weight + shift, chip.stored_max)
         else:
             seen, _ = to_int16(w, s.weight, chip.weight_max)
             fine = (seen.astype(np.int32) << shift).astype(np.int16)

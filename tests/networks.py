@@ -202,3 +202,14 @@ def quantised(
     else:
         target = case.target.astype(np.int16)
     return Quantised(image, x, target)
+
+
+def chip_with(seed: int = 0, *, rounding: str = "stochastic", **bits: int) -> Chip:
+    """The ideal chip with other widths (weight, stored, rate, input, error) and rounding."""
+    data = Chip.load("ideal").model_dump()
+    data["seed"] = seed
+    data["plasticity"] = {"rounding": rounding}
+    data["weight"] = {"bits": bits.pop("weight", 14), "stored_bits": bits.pop("stored", 16)}
+    for name, width in bits.items():
+        data[name] = {"bits": width}
+    return Chip.model_validate(data)

@@ -77,7 +77,7 @@ class Emulator(Device):
             if self._kernels == ffi.NULL:
                 raise UsageError(f"kernels {kernels}: not on this machine")
         self._chip: Any = None
-        self._step_seconds = 1e-3
+        self._step_seconds = CALL_SECONDS
 
     @property
     def kernels(self) -> str:
@@ -101,6 +101,7 @@ class Emulator(Device):
         self._check(status, "image")
         self._chip = made[0]
         self._keep = (memory, words, image)
+        self._step_seconds = CALL_SECONDS  # one step first: how long they take is not known
         self.image = image
         self.batch = batch
         self.arena_bytes = int(need[0])

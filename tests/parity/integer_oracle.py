@@ -85,11 +85,9 @@ def random32(key: tuple[int, int], index: int) -> int:
 
 
 def stochastic(x: int, k: int, key: tuple[int, int], index: int) -> int:
-    """x * 2^-k, k > 0: up with the probability of what is dropped, to 32 bits of it."""
-    bits = random32(key, index)
-    if k <= 32:
-        return (x + (bits >> (32 - k))) >> k
-    return ((x >> min(k - 32, 31)) + bits) >> 32
+    """x * 2^-k, k > 0: up with the probability of what is dropped, to 31 bits of it."""
+    x, k = x >> max(0, min(k - 31, 31)), min(k, 31)
+    return (x + (random32(key, index) >> (32 - k))) >> k
 
 
 # --- activations ------------------------------------------------------------------------------
@@ -228,7 +226,10 @@ class IntegerChip:
         x = [[clip(value, self.input_max) for value in row] for row in x]
         below = [x, *([row[:] for row in y.r] for y in self.layers[:-1])]
         below_frac = [self.input_frac, *(y.r_frac for y in self.layers[:-1])]
-        sums = [self.forward(y, b, f) for y, b, f in zip(self.layers, below, below_frac)]
+        sums = [
+            self.forward(y, b, f)
+            for y, b, f in zip(self.layers, below, below_frac, strict=True)
+        ]
         above = [
             self.back(upper, lower)
             for lower, upper in zip(self.layers[:-1], self.layers[1:], strict=True)
@@ -267,8 +268,15 @@ class IntegerChip:
         ]
 
     def target_error(self, target: Sequence[int] | Rows | None) -> Rows:
-        """beta (y - softmax r) or beta (y - r) of the output layer, in its v_frac."""
+        """beta (y - softmax r) or beta (y - r) of the output layer, in its v_frac.
+
+        r here is the rate before it is rounded to travel: up to 15 fraction bits, no clip.
+        """
         top = self.layers[-1]
+        r_frac = min(15, top.u_frac)
+        fine = [[activation(top.phi, u, top.u_frac, r_frac)[0] for u in row] for row in top.uhat]
+        if self.step_number == 0:
+            fine = [[0] * top.n for _ in range(self.batch)]
         rows = [[0] * top.n for _ in range(self.batch)]
         for b in range(self.batch if target is not None else 0):
             assert target is not None
@@ -276,13 +284,13 @@ class IntegerChip:
             if isinstance(given, int):
                 if given < 0:
                     continue
-                p, frac = softmax24(top.r[b], top.r_frac), 24
+                p, frac = softmax24(fine[b], r_frac), 24
                 error = [(int(i == given) << 24) - p[i] for i in range(top.n)]
             else:
-                frac = max(self.target_frac, top.r_frac)
+                frac = max(self.target_frac, r_frac)
                 error = [
-                    (y << (frac - self.target_frac)) - (r << (frac - top.r_frac))
-                    for y, r in zip(given, top.r[b], strict=True)
+                    (y << (frac - self.target_frac)) - (r << (frac - r_frac))
+                    for y, r in zip(given, fine[b], strict=True)
                 ]
             shift = frac + self.beta.k - top.v_frac
             rows[b] = [clip(nearest(e * self.beta.m, shift), SUM_MAX) for e in error]
@@ -361,8 +369,7 @@ def softmax24(r: Sequence[int], r_frac: int) -> list[int]:
     """
     powers = []
     for value in r:
-        t = (max(r) - value) * 94548  # log2(e) with 16 fraction bits
-        t = t >> r_frac if r_frac >= 0 else t << -r_frac
+        t = min((max(r) - value) * 94548 >> r_frac, (1 << 31) - 1)  # log2(e) in 16 bits
         whole, at, part = t >> 16, t >> 8 & 0xFF, t & 0xFF
         y = EXP2_TABLE[at] - nearest((EXP2_TABLE[at] - EXP2_TABLE[at + 1]) * part, 8)
         powers.append(0 if whole > 20 else y >> whole)

@@ -28,7 +28,7 @@ def test_a_chip_and_its_full_scales(tmp_path: Path) -> None:
     path.write_text(GOOD)
     chip = Chip.load(str(path))
     assert (chip.name, chip.seed, chip.plasticity.rounding) == ("bench", 0, "nearest")
-    assert (chip.weight_max, chip.stored_max) == (31, 127)
+    assert (chip.weight_max, chip.stored_max) == (31, 124)
     assert (chip.rate_max, chip.input_max, chip.error_max) == (127, 15, 2047)
     assert Chip.load(f"{path}:12").seed == 12
     assert Chip.load("bench.yaml:12", base=tmp_path) == Chip.load(f"{path}:12")
@@ -44,7 +44,7 @@ def test_zoo() -> None:
     assert {"ideal", "ideal8"} <= set(zoo_names("chips"))
     ideal, ideal8 = Chip.load("ideal"), Chip.load("ideal8")
     assert ideal.weight_max == ideal.rate_max == ideal.input_max == ideal.error_max == 8191
-    assert ideal.stored_max == 32767
+    assert ideal.stored_max == 4 * 8191
     assert (ideal8.weight_max, ideal8.stored_max, ideal8.rate_max) == (127, 127, 127)
     assert (ideal8.input_max, ideal8.error_max) == (8191, 2047)
     for name in zoo_names("chips"):

@@ -1,0 +1,426 @@
+"""Every kernel table computes the same integers, and these are the ones of plain Python.
+
+The tables are compared by everything that leaves a chip; the scalar one is compared
+with an oracle of whole numbers without any width (integer_oracle.py), so that both
+together pin down what a step is.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from integer_oracle import COUNTED, IntegerChip
+from networks import (
+    PHIS,
+    Case,
+    Quantised,
+    chip_with,
+    draw_run,
+    draw_weights,
+    make_network,
+    quantised,
+    random_case,
+)
+from numpy.typing import NDArray
+
+from hwgle import _core
+from hwgle.calibrate import FOR_TRAINING
+from hwgle.chip import Chip
+from hwgle.device import SIGNALS, Block
+from hwgle.devices.emulator import AdamState, Emulator
+from hwgle.errors import UsageError
+from hwgle.network import Network
+from hwgle.quantise import (
+    STATE_MAX,
+    Image,
+    LayerScales,
+    Scales,
+    build_image,
+    quantise_weights,
+    stored_limit,
+)
+from hwgle.quantise import Quantised as Weights
+
+VECTORS = ("avx2",)
+BATCHES = (1, 2, 7, 8, 9, 31, 32, 33, 100)
+
+
+def table_exists(name: str) -> bool:
+    """Whether this build and this machine have a kernel table."""
+    return bool(_core.lib.gle_kernels_named(name.encode()) != _core.ffi.NULL)
+
+
+@pytest.fixture(params=VECTORS)
+def vector(request: pytest.FixtureRequest) -> str:
+    """A kernel table other than the scalar one."""
+    name = str(request.param)
+    if not table_exists(name):
+        pytest.skip(f"this machine has no {name}")
+    return name
+
+
+def everything(
+    kernels: str,
+    image: Image,
+    batch: int,
+    weights: Weights,
+    block: Block,
+    adam: AdamState | None = None,
+) -> dict[str, Any]:
+    """Run one block and return all that can be read from a chip afterwards."""
+    with Emulator(kernels) as chip:
+        chip.load(image, batch, gradient=adam is not None)
+        chip.write_weights(weights)
+        records = chip.run(block, adam)
+        result: dict[str, Any] = {
+            "digest": chip.digest(),
+            "stream digests": chip.stream_digests(),
+            "weights digest": chip.weights_digest(),
+            "counters": chip.counters(),
+            "formats": chip.formats(),
+            "fracs": records.fracs,
+            "snapshot": chip.snapshot(),
+        }
+        for (k, signal), values in zip(block.record, records.signals, strict=True):
+            result[f"{k}.{signal}"] = values
+        for name, (w, b) in chip.read_weights().items():
+            result[f"{name}.weight"], result[f"{name}.bias"] = w, b
+        if adam is not None:
+            result |= {f"gradient {name}": g for name, g in chip.gradient().items()}
+            result["adam"] = adam.weight.copy()
+    return result
+
+
+def differences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    """Names of what is not equal."""
+    assert one.keys() == other.keys()
+    return [name for name in one if not np.array_equal(one[name], other[name])]
+
+
+def all_signals(network: Network) -> list[tuple[int, str]]:
+    """Every signal of every layer."""
+    return [(k, s) for k in range(len(network.layers)) for s in SIGNALS]
+
+
+def assert_same(
+    vector: str, q: Quantised, weights: Weights, what: object, *, adam_rate: float = 0, **how: Any
+) -> dict[str, Any]:
+    """Both tables give the same on this run; returns what they give."""
+    block = Block(q.input, record=all_signals(q.image.network), **how)
+    batch = q.input.shape[1]
+    results = []
+    for kernels in ("scalar", vector):
+        adam = None
+        if adam_rate:
+            floats = {
+                f"{name}.{kind}": np.ldexp(values.astype(float), -frac)
+                for (name, pair), s in zip(weights.items(), q.image.scales.layers, strict=True)
+                for kind, values, frac in zip(
+                    ("weight", "bias"), pair, (s.weight + 2, s.membrane), strict=True
+                )
+            }
+            adam = AdamState.of(q.image, floats, adam_rate)
+        results.append(everything(kernels, q.image, batch, weights, block, adam))
+    assert differences(*results) == [], (what, how)
+    return results[0]
+
+
+WAYS: dict[str, dict[str, Any]] = {
+    "no target": {"target": False},
+    "target": {},
+    "stochastic": {"learn": True},
+    "nearest": {"learn": True, "rounding": "nearest"},
+    "gradient": {"adam_rate": 1e-3},
+    "ranging": {"ranging": True},
+    "learning and ranging": {"learn": True, "ranging": True},
+    "gradient and ranging": {"adam_rate": 1e-2, "ranging": True},
+}
+
+
+def run_way(vector: str, case: Case, way: str, scales: Scales | None = None) -> dict[str, Any]:
+    """One way of running a case, on both tables."""
+    options = dict(WAYS[way])
+    chip = chip_with(case.seed, rounding=options.pop("rounding", "stochastic"))
+    image_options = {
+        "learning_rate": 2.0**-6,
+        "range_every": 3 if options.get("ranging") else 0,
+        "range_clip": 0.01,
+    }
+    q = quantised(case, chip, scales, FOR_TRAINING, **image_options)
+    with_target = options.pop("target", True)
+    options["target"] = q.target if with_target else None
+    return assert_same(
+        vector, q, quantise_weights(q.image, case.weights), (case, way), **options
+    )
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_random_networks(vector: str, way: str, seed: int) -> None:
+    for k in range(6):
+        run_way(vector, random_case(seed + 100 * k, steps=60), way)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("way", WAYS)
+def test_many_random_networks(vector: str, way: str, seed: int) -> None:
+    for k in range(60):
+        run_way(vector, random_case(seed + 1000 + k), way)
+
+
+def sized_case(seed: int, inputs: int, sizes: list[int], batch: int, **options: Any) -> Case:
+    """A case of given sizes with drawn activations, both losses in turn."""
+    rng = np.random.default_rng([seed, inputs, *sizes, batch])
+    loss = "cross_entropy" if sizes[-1] > 1 and rng.random() < 0.5 else "mse"
+    phis = [str(p) for p in rng.choice(PHIS, len(sizes))]
+    network = make_network(sizes, phis, rng, inputs=inputs, loss=loss, gamma=0.05)
+    x, target = draw_run(network, rng, options.get("steps", 12), batch)
+    return Case(seed, network, draw_weights(network, rng), x, target)
+
+
+@pytest.mark.parametrize("batch", BATCHES)
+def test_batches(vector: str, batch: int, seed: int) -> None:
+    for k, way in enumerate(WAYS):
+        run_way(vector, sized_case(seed + k, 5, [9, 13, 3], batch), way)
+
+
+def test_sizes(vector: str, seed: int) -> None:
+    """1..70: odd and even, around 8, 32 and 64, as fan-in, as layer and as batch row."""
+    for n in range(1, 71):
+        way = list(WAYS)[2 + n % 6]
+        run_way(vector, sized_case(seed, n, [71 - n, n], 2 + n % 17), way)
+
+
+# --- out of range in every way ----------------------------------------------------------------
+
+
+def extreme_scales(network: Network, chip: Chip, rng: np.random.Generator) -> Scales:
+    """Formats that put the shifts of the products at their limits, -14 and 31, or anywhere."""
+    for _ in range(10000):
+        below = x_frac = int(rng.integers(-16, 25))
+        layers: list[LayerScales] = []
+        for _layer in network.layers:
+            u = int(rng.integers(6, 23))
+            r = int(rng.integers(max(u - 30, -8), min(15, u) + 1))
+            w = int(rng.choice([-14, 31, rng.integers(-14, 32)])) + u - below
+            layers.append(LayerScales(w, u, r, 0, int(rng.integers(0, 15))))
+            below = r
+        e = int(rng.integers(-12, 25))
+        for k in range(len(layers) - 1, -1, -1):
+            layers[k] = LayerScales(
+                layers[k].weight, layers[k].membrane, layers[k].rate, e, layers[k].error_extra
+            )
+            shift = int(rng.choice([-14, 31, rng.integers(-14, 32)]))
+            e = layers[k].weight + e - shift - layers[k - 1].error_extra
+        scales = Scales(x_frac, int(rng.integers(-4, 16)), tuple(layers))
+        try:
+            build_image(network, chip, scales)
+        except UsageError:
+            continue
+        return scales
+    raise AssertionError("no scales found")
+
+
+def extreme_run(
+    network: Network, chip: Chip, scales: Scales, rng: np.random.Generator, steps: int, batch: int
+) -> tuple[Quantised, Weights]:
+    """Inputs beyond their range, largest weights and biases, hostile targets and rates."""
+    image = build_image(
+        network,
+        chip,
+        scales,
+        batch=batch,
+        learning_rate=float(2.0 ** rng.integers(-40, 30)),
+        range_every=int(rng.integers(0, 4)),
+        range_clip=float(rng.random()),
+    )
+
+    def draw(shape: tuple[int, ...], limit: int) -> NDArray[np.int64]:
+        kind = rng.integers(0, 4)
+        if kind == 0:
+            return np.full(shape, limit) * rng.choice([-1, 1])
+        if kind == 1:
+            return rng.choice([-limit, limit], shape)
+        if kind == 2:
+            return rng.integers(-limit, limit + 1, shape)
+        return rng.integers(-3, 4, shape)
+
+    weights: Weights = {}
+    for k, layer in enumerate(network.layers):
+        w = draw((layer.size, network.fan_in(k)), stored_limit(chip))
+        weights[layer.name] = (w.astype(np.int16), draw((layer.size,), STATE_MAX).astype(np.int32))
+    x = np.clip(draw((steps, batch, network.inputs), 32768), -32768, 32767)
+    if network.loss == "cross_entropy":
+        target = rng.integers(-1, network.outputs, batch)
+    else:
+        target = np.clip(draw((steps, batch, network.outputs), 32768), -32768, 32767)
+    return Quantised(image, x.astype(np.int16), target.astype(np.int16)), weights
+
+
+def extreme(seed: int, *, neurons: int = 80, batch: int = 20) -> tuple[Quantised, Weights, Chip]:
+    """A seeded network in which everything saturates."""
+    rng = np.random.default_rng(seed)
+    depth = int(rng.integers(1, 4))
+    sizes = [int(s) for s in rng.integers(2, neurons + 1, depth)]
+    network = make_network(
+        sizes,
+        [str(p) for p in rng.choice(PHIS, depth)],
+        rng,
+        inputs=int(rng.integers(1, neurons + 1)),
+        loss=str(rng.choice(["cross_entropy", "mse"])),
+        beta=float(10 ** rng.uniform(-3, 3)),
+        gamma=float(rng.choice([0, 10 ** rng.uniform(-6, 3)])),
+        largest_ratio=float(rng.choice([8, 256])),
+    )
+    stored = int(rng.choice([14, 16]))
+    chip = chip_with(
+        seed, rounding=str(rng.choice(["stochastic", "nearest"])), stored=stored,
+        weight=int(rng.choice([2, 6, 14])),
+    )  # fmt: skip
+    streams = int(rng.integers(1, batch + 1))
+    scales = extreme_scales(network, chip, rng)
+    return *extreme_run(network, chip, scales, rng, 10, streams), chip
+
+
+def check_extremes(vector: str, seeds: range) -> None:
+    """Both tables on saturating networks; together these reach every counter."""
+    reached: set[str] = set()
+    shifts: set[int] = set()
+    for one in seeds:
+        q, weights, _ = extreme(one)
+        got = assert_same(
+            vector, q, weights, f"seed {one}", target=q.target, learn=True, ranging=one % 2 == 0
+        )
+        reached |= {name for c in got["counters"] for name, count in c.items() if count}
+        below = q.image.scales.input
+        for s in q.image.scales.layers:
+            shifts.add(s.weight + below - s.membrane)
+            below = s.rate
+    assert reached == set(COUNTED)
+    assert {-14, 31} <= shifts
+
+
+def test_saturating_networks(vector: str, seed: int) -> None:
+    check_extremes(vector, range(seed, seed + 60))
+
+
+@pytest.mark.long
+def test_many_saturating_networks(vector: str, seed: int) -> None:
+    check_extremes(vector, range(seed + 1000, seed + 3000))
+
+
+@pytest.mark.parametrize("shift", [-14, -3, 0, 1, 15, 16, 17, 24, 31])
+def test_largest_sums(vector: str, shift: int, seed: int) -> None:
+    """4096 of the largest weights by the largest rates and errors, one sign or mixed."""
+    rng = np.random.default_rng(seed)
+    network = make_network([5, 4096], ["linear", "linear"], rng, inputs=4096, loss="mse", dt=1.0)
+    chip = chip_with()
+    u, w_top = (22, -4) if shift < 4 else (12, 10)
+    first, top = (shift + u - 8, u, 6, 0, 0), (w_top, 12, 6, shift - w_top, 0)
+    scales = Scales(8, 0, (LayerScales(*first), LayerScales(*top)))
+    for signs in (1, -1, 0):
+        w = [np.full(shape, 8191 << 2) for shape in ((5, 4096), (4096, 5))]
+        x = np.full((4, 9, 4096), 8191)
+        if signs == 0:
+            w = [a * rng.choice([-1, 1], a.shape) for a in w]
+        elif signs < 0:
+            w = [-a for a in w]
+        image = build_image(network, chip, scales, batch=9, learning_rate=1.0)
+        biases = [np.zeros(n, np.int32) for n in network.sizes]
+        weights = {
+            f"l{k}": (a.astype(np.int16), b) for k, (a, b) in enumerate(zip(w, biases, strict=True))
+        }
+        target = np.full((4, 9, 4096), 32767)
+        q = Quantised(image, x.astype(np.int16), target.astype(np.int16))
+        assert_same(vector, q, weights, (shift, signs), target=q.target, learn=True)
+
+
+def test_largest_batch(vector: str, seed: int) -> None:
+    """The sum of the largest e r^T over 4096 streams still fits what holds it."""
+    rng = np.random.default_rng(seed)
+    network = make_network([3], ["linear"], rng, inputs=9, loss="mse", dt=1.0)
+    for batch in (64, 65, 4096):
+        image = build_image(
+            network, chip_with(), Scales(8, 0, (LayerScales(8, 12, 6, 0, 0),)), batch=batch,
+            learning_rate=1e-6,
+        )  # fmt: skip
+        for sign in (1, -1):
+            x = np.full((3, batch, 9), 8191 * sign, np.int16)
+            target = np.full((3, batch, 3), 32767, np.int16)
+            weights = {"l0": (np.zeros((3, 9), np.int16), np.zeros(3, np.int32))}
+            got = assert_same(
+                vector, Quantised(image, x, target), weights, batch, target=target, adam_rate=1e-3
+            )
+            exact = batch * 8191 * 8191 * sign
+            gradient = got["gradient l0.weight"] * batch * 2.0**8
+            k = max(0, (batch - 1).bit_length() - 5)
+            assert np.all(gradient == ((exact + (1 << k >> 1)) >> k) * 2**k)
+
+
+# --- against whole numbers --------------------------------------------------------------------
+
+
+def check_against_oracle(q: Quantised, weights: Weights, steps: int, learn: bool, what: object):
+    """All five signals of every step, weights, biases and counters, by equality."""
+    network, batch = q.image.network, q.input.shape[1]
+    oracle = IntegerChip(q.image.words, batch)
+    for y, (w, b) in zip(oracle.layers, weights.values(), strict=True):
+        y.w, y.bias = w.tolist(), b.tolist()
+    held = network.loss == "cross_entropy"
+    pairs = all_signals(network)
+    for kernels in ("scalar", *filter(table_exists, VECTORS)):
+        with Emulator(kernels) as chip:
+            chip.load(q.image, batch)
+            chip.write_weights(weights)
+            block = Block(
+                q.input[:steps], q.target if held else q.target[:steps], learn=learn, record=pairs
+            )
+            signals = chip.run(block).signals
+            read, counters = chip.read_weights(), chip.counters()
+        if kernels == "scalar":
+            expected: list[list[Any]] = [[] for _ in pairs]
+            for t in range(steps):
+                oracle.step(q.input[t].tolist(), (q.target if held else q.target[t]).tolist(), learn)
+                for to, (k, signal) in zip(expected, pairs, strict=True):
+                    to.append([row[:] for row in getattr(oracle.layers[k], signal)])
+        for pair, got, want in zip(pairs, signals, expected, strict=True):
+            wrong = np.argwhere(got != np.array(want))
+            assert wrong.size == 0, (what, kernels, pair, "first at t, stream, neuron", wrong[0])
+        for k, (y, (w, b)) in enumerate(zip(oracle.layers, read.values(), strict=True)):
+            assert (w.tolist(), b.tolist()) == (y.w, y.bias), (what, kernels, k)
+            assert counters[k] == y.counters, (what, kernels, k)
+
+
+@pytest.mark.parametrize("learning", ["none", "stochastic", "nearest"])
+def test_oracle_of_whole_numbers(learning: str, seed: int) -> None:
+    for k in range(12):
+        case = random_case(
+            seed + 7 * k, layers=4, neurons=7, inputs=6, batch=1 if k % 3 == 0 else 5, steps=30
+        )
+        rounding = "nearest" if learning == "nearest" else "stochastic"
+        chip = chip_with(seed + k, rounding=rounding)
+        q = quantised(case, chip, learning_rate=2.0 ** -(k % 7))
+        steps = min(25, len(q.input))
+        weights = quantise_weights(q.image, case.weights)
+        check_against_oracle(q, weights, steps, learning != "none", (case, learning))
+
+
+def test_oracle_of_whole_numbers_out_of_range(seed: int) -> None:
+    for k in range(40):
+        q, weights, _ = extreme(seed + k, neurons=7, batch=6)
+        check_against_oracle(q, weights, 10, True, f"seed {seed + k}")
+
+
+def test_oracle_of_whole_numbers_with_spilled_sums(seed: int) -> None:
+    """More inputs, neurons and streams than fit an int32 sum."""
+    for k, batch in enumerate((1, 40)):
+        q, weights, _ = extreme(seed + 500 + k, neurons=70, batch=batch)
+        check_against_oracle(q, weights, 3, True, f"seed {seed + 500 + k}")
+
+
+@pytest.mark.long
+def test_oracle_of_whole_numbers_on_many(seed: int) -> None:
+    for k in range(300):
+        q, weights, _ = extreme(seed + 10000 + k, neurons=12, batch=40)
+        check_against_oracle(q, weights, 10, True, f"seed {seed + 10000 + k}")
