@@ -10,7 +10,7 @@
 #include "rng.h"
 
 /* Vectors of streams: columns are a multiple of this, or 1. */
-#define GLE_LANES 8
+#define GLE_LANES 16
 
 /* A factor has 14 significant bits, so this many products fit an int32. */
 #define GLE_EXACT 32
@@ -56,6 +56,13 @@ typedef struct gle_kernels {
 extern const gle_kernels gle_kernels_scalar;
 #if defined(__x86_64__) && !defined(GLE_SCALAR_ONLY)
 extern const gle_kernels gle_kernels_avx2;
+extern const gle_kernels gle_kernels_vnni;
+
+void gle_pairs_avx2(int16_t *pairs, const int16_t *x, int32_t n, int32_t columns);
+void gle_turned_avx2(int16_t *turned, const int16_t *x, int32_t n, int32_t stride,
+                     int32_t columns);
+void gle_turn_avx2(int16_t *to, const int16_t *from, int32_t n, int32_t m, int32_t stride,
+                   int32_t stride_t);
 #endif
 
 /* One stream: no packing, no copies, weights as they are stored.

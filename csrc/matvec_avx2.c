@@ -277,7 +277,7 @@ AVX2 static void outer(int32_t *out, const int16_t *e, int32_t rows, const int16
     }
 }
 
-AVX2 static void pack_pairs(int16_t *pairs, const int16_t *x, int32_t n, int32_t columns)
+AVX2 void gle_pairs_avx2(int16_t *pairs, const int16_t *x, int32_t n, int32_t columns)
 {
     for (int32_t j = 0; j < n; j += 2) {
         const int16_t *even = x + (size_t)j * (size_t)columns;
@@ -295,8 +295,8 @@ AVX2 static void pack_pairs(int16_t *pairs, const int16_t *x, int32_t n, int32_t
 }
 
 /* A transposition of 32-bit elements (two streams each): 8 by 4 at a time. */
-AVX2 static void pack_turned(int16_t *turned, const int16_t *x, int32_t n, int32_t stride,
-                             int32_t columns)
+AVX2 void gle_turned_avx2(int16_t *turned, const int16_t *x, int32_t n, int32_t stride,
+                          int32_t columns)
 {
     for (int32_t j = 0; j < stride; j += 4) {
         for (int32_t b = 0; b < columns; b += 8) {
@@ -321,8 +321,8 @@ AVX2 static void pack_turned(int16_t *turned, const int16_t *x, int32_t n, int32
 }
 
 /* Blocks of 8 by 8; rows and columns beyond n and m are padding and become 0. */
-AVX2 static void transpose(int16_t *to, const int16_t *from, int32_t n, int32_t m, int32_t stride,
-                           int32_t stride_t)
+AVX2 void gle_turn_avx2(int16_t *to, const int16_t *from, int32_t n, int32_t m, int32_t stride,
+                        int32_t stride_t)
 {
     for (int32_t i = 0; i < n; i += 8) {
         for (int32_t j = 0; j < m; j += 8) {
@@ -356,8 +356,8 @@ AVX2 static void transpose(int16_t *to, const int16_t *from, int32_t n, int32_t 
 #define GLE_UPDATE update
 #include "update.inc"
 
-const gle_kernels gle_kernels_avx2 = {"avx2",      product, outer,     pack_pairs,
-                                      pack_turned, update,  transpose, gle_neurons_avx2};
+const gle_kernels gle_kernels_avx2 = {"avx2",          product, outer,         gle_pairs_avx2,
+                                      gle_turned_avx2, update,  gle_turn_avx2, gle_neurons_avx2};
 
 #else
 typedef int gle_no_avx2; /* ISO C wants one declaration a file */

@@ -90,7 +90,7 @@ class Training(Checked):
     batch: Annotated[int, Field(ge=1, le=4096)]
     learning_rate: float = Field(gt=0)
     schedule: Schedule = Constant()
-    error_clip: float = Field(0.01, ge=0, le=0.5)
+    error_clip: float = Field(0.0003, ge=0, le=0.5)
     validate_every: Count = 1
     seed: Seed = 0
 

@@ -42,8 +42,9 @@ class Result:
     """What a run gave.
 
     signals: `output` and `<layer>.<signal>`, (T, B, n) float32 in network units. weights: as
-    they stand after the run. counters: per layer. saturated: share of clipped rates and
-    errors per layer. rate: the learning rate that the chip applied (0: none).
+    they stand after the run. counters: per layer. rate: the learning rate that the chip
+    applied (0: none). silent: layers all of whose rates were 0 whenever looked at, which is
+    some dozen times evenly over the run.
     """
 
     signals: dict[str, NDArray[np.float32]]
@@ -55,6 +56,7 @@ class Result:
     clipped_input: int
     clipped_weights: int
     rate: float
+    silent: tuple[str, ...] = ()
 
     def arrays(self) -> dict[str, NDArray[np.generic]]:
         """What OUT.npz holds."""
@@ -161,6 +163,8 @@ def run(
     clipped_weights = 0
     weights_digest = 0
     done = 0
+    looks = [(k, "r") for k in range(len(names))]
+    busy = np.zeros(len(names), dtype=bool)
     for first in range(0, batch, group):
         part = slice(first, min(first + group, batch))
         count = part.stop - part.start
@@ -177,11 +181,15 @@ def run(
         stored = quantise_weights(image, weights)
         clipped_weights = _clipped(image, stored, weights)
         device.write_weights(stored)
-        for a, b in _pieces(steps):
+        for a, b, look in _pieces(steps):
             y = yi if yi is None or network.loss == "cross_entropy" else yi[a:b]
             y = y if y is None else (y[part] if network.loss == "cross_entropy" else y[:, part])
-            block = Block(xi[a:b, part], y, learn=learning, ranging=learning, record=pairs)
+            wish = pairs + looks if look else pairs
+            block = Block(xi[a:b, part], y, learn=learning, ranging=learning, record=wish)
             records = device.run(block)
+            if look:
+                busy |= [bool(r.any()) for r in records.signals[len(pairs) :]]
+                del records.signals[len(pairs) :]
             _convert(signals, records, pairs, names, image, slice(a, b), part)
             done += (b - a) * count
             if progress is not None:
@@ -205,6 +213,7 @@ def run(
         clipped_input=clipped,
         clipped_weights=clipped_weights,
         rate=applied_rate(learning_rate, batch) if learning else 0.0,
+        silent=tuple(name for name, b in zip(names, busy, strict=True) if not b),
     )
 
 
@@ -246,10 +255,17 @@ def _target(
     return to_int16(target, scales.target, 32767)[0]
 
 
-def _pieces(steps: int, most: int = 64) -> Iterator[tuple[int, int]]:
-    """Some dozen pieces, so that progress is seen; how a run is cut changes no bit."""
+def _pieces(steps: int, most: int = 64) -> Iterator[tuple[int, int, bool]]:
+    """Some dozen pieces, so that progress is seen, and whether to look for silence.
+
+    A look is the last step of a piece by itself; how a run is cut changes no bit.
+    """
     size = max(16, -(-steps // most))
-    return ((a, min(a + size, steps)) for a in range(0, steps, size))
+    for a in range(0, steps, size):
+        b = min(a + size, steps)
+        if b - a > 1:
+            yield a, b - 1, False
+        yield b - 1, b, True
 
 
 def _clipped(image: Image, stored: Quantised, weights: Mapping[str, NDArray[np.float64]]) -> int:

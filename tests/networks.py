@@ -7,6 +7,7 @@ Everything follows from one integer: a test that fails prints it, and
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,7 @@ class Case:
     @property
     def batch(self) -> int:
         """Streams B."""
-        return self.x.shape[1]
+        return int(self.x.shape[1])
 
     def __repr__(self) -> str:
         """Short, so that a failing assertion can be read."""
@@ -69,7 +70,7 @@ def make_network(
         parts = min(size, int(rng.integers(1, 4)))
         cuts = [0, *sorted(rng.choice(np.arange(1, size), parts - 1, replace=False)), size]
         populations = []
-        for first, last in zip(cuts[:-1], cuts[1:], strict=True):
+        for first, last in pairwise(cuts):
             small = dt * float(10 ** rng.uniform(0, 1))
             small = dt if rng.random() < 0.2 else small
             large = small * float(largest_ratio ** rng.uniform(0, 1))

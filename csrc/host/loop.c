@@ -62,6 +62,10 @@ int32_t gle_run(gle_chip *chip, const gle_block *block, gle_adam *adam, const vo
 const struct gle_kernels *gle_kernels_named(const char *name)
 {
 #if defined(__x86_64__) && !defined(GLE_SCALAR_ONLY)
+    if ((name == NULL || strcmp(name, "vnni") == 0) && __builtin_cpu_supports("avx512vnni") &&
+        __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl")) {
+        return &gle_kernels_vnni;
+    }
     if ((name == NULL || strcmp(name, "avx2") == 0) && __builtin_cpu_supports("avx2")) {
         return &gle_kernels_avx2;
     }

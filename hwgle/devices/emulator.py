@@ -17,9 +17,7 @@ from hwgle.errors import DeviceError, UsageError
 from hwgle.quantise import Image, Quantised
 
 SIGNAL_IDS = {name: k for k, name in enumerate(SIGNALS)}
-COUNTERS = (
-    "steps sat_x sat_uhat sat_r sat_inst sat_e under_e updates under_w sat_w range_moves"
-).split()
+COUNTERS = ["steps", "sat_x", "sat_uhat", "sat_r", "sat_inst", "sat_e", "under_e", "updates", "under_w", "sat_w", "range_moves"]
 CALL_SECONDS = 0.05  # of one call into the core, so that Ctrl-C is noticed in time
 
 
@@ -62,12 +60,12 @@ def kernels_from_environment() -> Any:
     name = os.environ.get("HWGLE_SIMD", "")
     table = lib.gle_kernels_named(name.encode() if name else ffi.NULL)
     if table == ffi.NULL:
-        raise UsageError(f"HWGLE_SIMD={name}: not on this machine; allowed: scalar, avx2")
+        raise UsageError(f"HWGLE_SIMD={name}: not on this machine; allowed: scalar, avx2, vnni")
     return table
 
 
 class Emulator(Device):
-    """The core in this process. `kernels` forces a table by name (scalar, avx2)."""
+    """The core in this process. `kernels` forces a table by name (scalar, avx2, vnni)."""
 
     def __init__(self, kernels: str | None = None) -> None:
         if kernels is None:

@@ -58,9 +58,13 @@ class Event:
 
 
 def key_of(experiment: Experiment, network: Network, chip: Chip) -> str:
-    """Hash of all that decides the bits of a training but its length."""
-    text = experiment.model_dump(mode="json")
-    text = {"network": network.hash(), "chip": chip.hash(), **text}
+    """Hash of all that decides the bits of a training."""
+    # The experiment holds names of network and chip; what they stand for may have changed.
+    text = {
+        "experiment": experiment.model_dump(mode="json"),
+        "network": network.hash(),
+        "chip": chip.hash(),
+    }
     return hashlib.sha256(json.dumps(text, sort_keys=True).encode()).hexdigest()
 
 
@@ -194,9 +198,7 @@ class Trainer:
         line["seconds"] = round(p.seconds, 3)
         p.metrics.append(line)
         p.epoch, p.batch, p.step, p.hits, p.seen = p.epoch + 1, 0, 0, 0, 0
-        _write_text(
-            self._out / "metrics.jsonl", "".join(json.dumps(m) + "\n" for m in p.metrics)
-        )
+        _write_text(self._out / "metrics.jsonl", "".join(json.dumps(m) + "\n" for m in p.metrics))
         self._save_sometimes()
         self._tell()
 

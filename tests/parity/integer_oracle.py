@@ -141,7 +141,8 @@ def activation(phi: int, uhat: int, u_frac: int, r_frac: int) -> tuple[int, int]
 Rows = list[list[int]]
 
 COUNTED = (
-    "steps sat_x sat_uhat sat_r sat_inst sat_e under_e updates under_w sat_w range_moves".split()
+    *("steps", "sat_x", "sat_uhat", "sat_r", "sat_inst", "sat_e", "under_e"),
+    *("updates", "under_w", "sat_w", "range_moves"),
 )
 
 
@@ -209,9 +210,10 @@ class IntegerChip:
              extra, rate) = (signed(x) for x in word[16 + 16 * k :][:14])  # fmt: skip
             neurons = [[Multiplier.of(x) for x in word[at + 4 * i :][:4]] for i in range(n)]
             at += 4 * n
+            leak_u, ratio_u, leak_v, ratio_v = ([row[c] for row in neurons] for c in range(4))
             y = Layer(n, m, first, phi, learn, w_frac, w_shift, w_max, u_frac, u_max, r_frac,
                       r_max, e_frac, e_max, e_frac + extra, rate,
-                      *([row[c] for row in neurons] for c in range(4)))  # fmt: skip
+                      leak_u, ratio_u, leak_v, ratio_v)  # fmt: skip
             y.w, y.bias = [[0] * m for _ in range(n)], [0] * n
             for name in ("u", "uhat", "v", "r", "e", "slope"):
                 setattr(y, name, [[0] * n for _ in range(batch)])
@@ -224,11 +226,11 @@ class IntegerChip:
     ) -> None:
         """One step. target: labels for cross entropy, [stream][output] for mse."""
         x = [[clip(value, self.input_max) for value in row] for row in x]
-        below = [x, *([row[:] for row in y.r] for y in self.layers[:-1])]
+        below: list[Sequence[Sequence[int]]] = [x]
+        below += [[row[:] for row in y.r] for y in self.layers[:-1]]
         below_frac = [self.input_frac, *(y.r_frac for y in self.layers[:-1])]
         sums = [
-            self.forward(y, b, f)
-            for y, b, f in zip(self.layers, below, below_frac, strict=True)
+            self.forward(y, b, f) for y, b, f in zip(self.layers, below, below_frac, strict=True)
         ]
         above = [
             self.back(upper, lower)

@@ -39,11 +39,10 @@ from hwgle.quantise import (
     Scales,
     build_image,
     quantise_weights,
-    stored_limit,
 )
 from hwgle.quantise import Quantised as Weights
 
-VECTORS = ("avx2",)
+VECTORS = ("avx2", "vnni")
 BATCHES = (1, 2, 7, 8, 9, 31, 32, 33, 100)
 
 
@@ -114,13 +113,10 @@ def assert_same(
     for kernels in ("scalar", vector):
         adam = None
         if adam_rate:
-            floats = {
-                f"{name}.{kind}": np.ldexp(values.astype(float), -frac)
-                for (name, pair), s in zip(weights.items(), q.image.scales.layers, strict=True)
-                for kind, values, frac in zip(
-                    ("weight", "bias"), pair, (s.weight + 2, s.membrane), strict=True
-                )
-            }
+            floats = {}
+            for (name, (w, b)), s in zip(weights.items(), q.image.scales.layers, strict=True):
+                floats[f"{name}.weight"] = np.ldexp(w.astype(float), -s.weight - 2)
+                floats[f"{name}.bias"] = np.ldexp(b.astype(float), -s.membrane)
             adam = AdamState.of(q.image, floats, adam_rate)
         results.append(everything(kernels, q.image, batch, weights, block, adam))
     assert differences(*results) == [], (what, how)
@@ -151,9 +147,7 @@ def run_way(vector: str, case: Case, way: str, scales: Scales | None = None) -> 
     q = quantised(case, chip, scales, FOR_TRAINING, **image_options)
     with_target = options.pop("target", True)
     options["target"] = q.target if with_target else None
-    return assert_same(
-        vector, q, quantise_weights(q.image, case.weights), (case, way), **options
-    )
+    return assert_same(vector, q, quantise_weights(q.image, case.weights), (case, way), **options)
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -173,7 +167,7 @@ def sized_case(seed: int, inputs: int, sizes: list[int], batch: int, **options: 
     """A case of given sizes with drawn activations, both losses in turn."""
     rng = np.random.default_rng([seed, inputs, *sizes, batch])
     loss = "cross_entropy" if sizes[-1] > 1 and rng.random() < 0.5 else "mse"
-    phis = [str(p) for p in rng.choice(PHIS, len(sizes))]
+    phis = [PHIS[int(k)] for k in rng.integers(0, len(PHIS), len(sizes))]
     network = make_network(sizes, phis, rng, inputs=inputs, loss=loss, gamma=0.05)
     x, target = draw_run(network, rng, options.get("steps", 12), batch)
     return Case(seed, network, draw_weights(network, rng), x, target)
@@ -203,7 +197,7 @@ def extreme_scales(network: Network, chip: Chip, rng: np.random.Generator) -> Sc
         for _layer in network.layers:
             u = int(rng.integers(6, 23))
             r = int(rng.integers(max(u - 30, -8), min(15, u) + 1))
-            w = int(rng.choice([-14, 31, rng.integers(-14, 32)])) + u - below
+            w = int(rng.choice([-14, 31, int(rng.integers(-14, 32))])) + u - below
             layers.append(LayerScales(w, u, r, 0, int(rng.integers(0, 15))))
             below = r
         e = int(rng.integers(-12, 25))
@@ -211,7 +205,7 @@ def extreme_scales(network: Network, chip: Chip, rng: np.random.Generator) -> Sc
             layers[k] = LayerScales(
                 layers[k].weight, layers[k].membrane, layers[k].rate, e, layers[k].error_extra
             )
-            shift = int(rng.choice([-14, 31, rng.integers(-14, 32)]))
+            shift = int(rng.choice([-14, 31, int(rng.integers(-14, 32))]))
             e = layers[k].weight + e - shift - layers[k - 1].error_extra
         scales = Scales(x_frac, int(rng.integers(-4, 16)), tuple(layers))
         try:
@@ -236,10 +230,10 @@ def extreme_run(
         range_clip=float(rng.random()),
     )
 
-    def draw(shape: tuple[int, ...], limit: int) -> NDArray[np.int64]:
+    def draw(shape: tuple[int, ...], limit: int) -> NDArray[np.integer[Any]]:
         kind = rng.integers(0, 4)
         if kind == 0:
-            return np.full(shape, limit) * rng.choice([-1, 1])
+            return np.full(shape, limit * (1 if rng.random() < 0.5 else -1))
         if kind == 1:
             return rng.choice([-limit, limit], shape)
         if kind == 2:
@@ -248,7 +242,7 @@ def extreme_run(
 
     weights: Weights = {}
     for k, layer in enumerate(network.layers):
-        w = draw((layer.size, network.fan_in(k)), stored_limit(chip))
+        w = draw((layer.size, network.fan_in(k)), chip.stored_max)
         weights[layer.name] = (w.astype(np.int16), draw((layer.size,), STATE_MAX).astype(np.int32))
     x = np.clip(draw((steps, batch, network.inputs), 32768), -32768, 32767)
     if network.loss == "cross_entropy":
@@ -361,10 +355,12 @@ def test_largest_batch(vector: str, seed: int) -> None:
 # --- against whole numbers --------------------------------------------------------------------
 
 
-def check_against_oracle(q: Quantised, weights: Weights, steps: int, learn: bool, what: object):
+def check_against_oracle(
+    q: Quantised, weights: Weights, steps: int, learn: bool, what: object
+) -> None:
     """All five signals of every step, weights, biases and counters, by equality."""
     network, batch = q.image.network, q.input.shape[1]
-    oracle = IntegerChip(q.image.words, batch)
+    oracle = IntegerChip(q.image.words.tolist(), batch)
     for y, (w, b) in zip(oracle.layers, weights.values(), strict=True):
         y.w, y.bias = w.tolist(), b.tolist()
     held = network.loss == "cross_entropy"
@@ -381,7 +377,8 @@ def check_against_oracle(q: Quantised, weights: Weights, steps: int, learn: bool
         if kernels == "scalar":
             expected: list[list[Any]] = [[] for _ in pairs]
             for t in range(steps):
-                oracle.step(q.input[t].tolist(), (q.target if held else q.target[t]).tolist(), learn)
+                target = q.target if held else q.target[t]
+                oracle.step(q.input[t].tolist(), target.tolist(), learn)
                 for to, (k, signal) in zip(expected, pairs, strict=True):
                     to.append([row[:] for row in getattr(oracle.layers[k], signal)])
         for pair, got, want in zip(pairs, signals, expected, strict=True):
@@ -424,3 +421,84 @@ def test_oracle_of_whole_numbers_on_many(seed: int) -> None:
     for k in range(300):
         q, weights, _ = extreme(seed + 10000 + k, neurons=12, batch=40)
         check_against_oracle(q, weights, 10, True, f"seed {seed + 10000 + k}")
+
+
+# --- found by the tests above -----------------------------------------------------------------
+
+
+def one_neuron(
+    rounding: str, learning_rate: float, u_frac: int = 14, rate: int = 10, **options: Any
+) -> Image:
+    """A linear neuron without memory, one input, w_frac 12 as stored."""
+    rng = np.random.default_rng(0)
+    network = make_network([1], ["linear"], rng, inputs=1, dt=1.0, largest_ratio=1.0)
+    scales = Scales(10, 10, (LayerScales(10, u_frac, rate, 6, 0),))
+    chip = chip_with(rounding=rounding)
+    return build_image(network, chip, scales, learning_rate=learning_rate, **options)
+
+
+def learned(image: Image, target: int, steps: int, start: int) -> int:
+    """The stored weight after some steps of learning towards a target, input 4."""
+    with Emulator("scalar") as chip:
+        chip.load(image, 1)
+        chip.write_weights({"l0": (np.array([[start]], np.int16), np.zeros(1, np.int32))})
+        x = np.full((steps, 1, 1), 4, np.int16)
+        chip.run(Block(x, np.full((steps, 1, 1), target, np.int16), learn=True))
+        return int(chip.read_weights()["l0"][0][0, 0])
+
+
+def test_nearest_rounding_leaves_a_weight_alone_when_all_bits_are_dropped() -> None:
+    """A negative gradient shifted by more than 31 is 0, not -1."""
+    for learning_rate in (0.0, 2.0**-40):
+        assert learned(one_neuron("nearest", learning_rate), -3000, 10, 100) == 100
+
+
+def test_a_rate_beyond_the_format_moves_a_weight_to_its_limit() -> None:
+    """Whatever the shift to the left: an update above full scale clips, it does not vanish."""
+    for power in range(1, 33):
+        image = one_neuron("nearest", 2.0**power)
+        # the first error is 0 since phi' starts at 0; the second is about 194 * 2^-6, by 4 * 2^-10
+        exact = 190 * 4 * 2.0 ** (12 - 6 - 10 + power)
+        got = learned(image, 3000, 2, -32764)
+        assert got == 32764 or exact < 2 * 32764, (power, got)
+
+
+def test_a_target_error_beyond_every_format_clips() -> None:
+    """beta (y - r) far above the finest error format: its largest value, of the right sign."""
+    rng = np.random.default_rng(0)
+    for beta in (1.0, 256.0):
+        network = make_network([1], ["linear"], rng, inputs=1, beta=beta, dt=1.0, largest_ratio=1.0)
+        image = build_image(network, chip_with(), Scales(0, 24, (LayerScales(0, 6, 0, 24, 14),)))
+        for bias in (STATE_MAX, -STATE_MAX):
+            x, y = np.zeros((4, 1, 1), np.int16), np.zeros((4, 1, 1), np.int16)
+            weights = {"l0": (np.zeros((1, 1), np.int16), np.array([bias], np.int32))}
+            check_against_oracle(Quantised(image, x, y), weights, 4, False, (beta, bias))
+
+
+def test_auto_ranging_coarsens_a_rate_as_fine_as_its_membrane() -> None:
+    """r_frac == u_frac is allowed at the start, so it must be possible to leave it."""
+    image = one_neuron("nearest", 0.0, u_frac=10, rate=10, range_every=4)
+    with Emulator("scalar") as chip:
+        chip.load(image, 1)
+        chip.write_weights({"l0": (np.array([[32764]], np.int16), np.zeros(1, np.int32))})
+        chip.run(Block(np.full((64, 1, 1), 8191, np.int16), ranging=True))
+        assert chip.counters()[0]["sat_r"] > 0
+        assert chip.formats()[0].rate < 10
+
+
+def test_a_gradient_means_the_same_when_its_step_moved_a_scale() -> None:
+    """gradient() is e below^T in network units, also of a step that ends with a new e_frac."""
+    image = one_neuron("nearest", 0.0, range_every=1, range_clip=0.5)
+    adam = AdamState.of(image, {"l0.weight": [[0.0]], "l0.bias": [0.0]}, 0.0)
+    x = np.full((1, 1, 1), 512, np.int16)
+    moves = 0
+    with Emulator("scalar") as chip:
+        chip.load(image, 1, gradient=True)
+        for _ in range(6):
+            before = chip.formats()[0].error
+            block = Block(x, np.full((1, 1, 1), 100, np.int16), ranging=True, record=[(0, "e")])
+            records = chip.run(block, adam)
+            e = float(records.signals[0][0, 0, 0]) * 2.0 ** -chip.formats()[0].error
+            moves += chip.formats()[0].error > before and e != 0
+            assert chip.gradient()["l0.weight"][0, 0] == e * 512 * 2.0**-10
+    assert moves > 0

@@ -1,0 +1,258 @@
+/* The matrix kernels for AVX-512 VNNI: vpdpwssd multiplies pairs of int16 and adds both
+ * products to an int32 in one instruction. Same tiles and same bits as matvec_avx2.c.
+ */
+#include "neurons.h"
+
+#if defined(__x86_64__) && !defined(GLE_SCALAR_ONLY)
+
+#include <immintrin.h>
+#include <string.h>
+
+#define VNNI __attribute__((target("avx512f,avx512bw,avx512vl,avx512vnni")))
+#define TILE static inline __attribute__((always_inline, target("avx512f,avx512bw,avx512vl,avx512vnni")))
+
+enum { PAIRS = GLE_EXACT / 2, MOST_R = 4, MOST_V = 4 };
+
+TILE __m512i pair_at(const int16_t *p)
+{
+    int32_t two;
+    memcpy(&two, p, sizeof two);
+    return _mm512_set1_epi32(two);
+}
+
+TILE __m512i clamp_to(__m512i x, int32_t low, int32_t high)
+{
+    return _mm512_max_epi32(_mm512_set1_epi32(low), _mm512_min_epi32(_mm512_set1_epi32(high), x));
+}
+
+/* round(x * 2^-shift) clipped to GLE_SUM_MAX, for sums that fit int32. */
+TILE __m512i round_sum(__m512i x, int32_t shift)
+{
+    if (shift > 0) {
+        const __m128i k = _mm_cvtsi32_si128(shift);
+        const __m128i k1 = _mm_cvtsi32_si128(shift - 1);
+        const __m512i bit = _mm512_and_si512(_mm512_sra_epi32(x, k1), _mm512_set1_epi32(1));
+        x = _mm512_add_epi32(_mm512_sra_epi32(x, k), bit);
+    } else if (shift < 0) {
+        const int32_t most = GLE_SUM_MAX >> -shift;
+        x = _mm512_sll_epi32(clamp_to(x, -most, most), _mm_cvtsi32_si128(-shift));
+    }
+    return clamp_to(x, -GLE_SUM_MAX, GLE_SUM_MAX);
+}
+
+/* round((2^16 high + low) * 2^-shift) clipped to GLE_SUM_MAX; 0 <= low < 2^31. */
+TILE __m512i round_wide(__m512i high, __m512i low, int32_t shift)
+{
+    high = _mm512_add_epi32(high, _mm512_srli_epi32(low, 16));
+    low = _mm512_and_si512(low, _mm512_set1_epi32(0xffff));
+    if (shift > 16) {
+        const __m512i half = _mm512_set1_epi32(1 << (shift - 17));
+        high = _mm512_sra_epi32(_mm512_add_epi32(high, half), _mm_cvtsi32_si128(shift - 16));
+    } else {
+        /* Clip first, one beyond what survives the last clip, so that nothing overflows. */
+        const int32_t up = 16 - shift;
+        const int32_t most = up < 30 ? GLE_SUM_MAX >> up : 1;
+        const __m512i half = _mm512_set1_epi32(shift > 0 ? 1 << (shift - 1) : 0);
+        const __m512i inside = clamp_to(high, -most - 1, most);
+        low = _mm512_maskz_mov_epi32(_mm512_cmpeq_epi32_mask(inside, high), low);
+        if (shift >= 0) {
+            low = _mm512_srl_epi32(_mm512_add_epi32(low, half), _mm_cvtsi32_si128(shift));
+        } else {
+            low = _mm512_sll_epi32(low, _mm_cvtsi32_si128(-shift));
+        }
+        high = _mm512_add_epi32(_mm512_sll_epi32(inside, _mm_cvtsi32_si128(up)), low);
+    }
+    return clamp_to(high, -GLE_SUM_MAX, GLE_SUM_MAX);
+}
+
+/* A tile's exact sums over `count` pairs: R rows of pairs, V vectors of columns. */
+TILE void sums_of(const int R, const int V, const int wide, const int16_t *w, int32_t stride,
+                  int32_t count, const int16_t *x, int32_t step, __m512i sum[MOST_R][MOST_V],
+                  __m512i high[MOST_R][MOST_V], __m512i low[MOST_R][MOST_V])
+{
+    const int32_t chunk = wide ? PAIRS : count;
+
+#pragma GCC unroll 4
+    for (int r = 0; r < R; r++) {
+#pragma GCC unroll 4
+        for (int c = 0; c < V; c++) {
+            sum[r][c] = high[r][c] = low[r][c] = _mm512_setzero_si512();
+        }
+    }
+    for (int32_t k = 0; k < count;) {
+        const int32_t end = count - k <= chunk ? count : k + chunk;
+        for (; k < end; k++) {
+            const int16_t *panel = x + (size_t)k * (size_t)step * 2;
+            __m512i xs[MOST_V];
+#pragma GCC unroll 4
+            for (int c = 0; c < V; c++) {
+                xs[c] = _mm512_loadu_si512(panel + 32 * c);
+            }
+#pragma GCC unroll 4
+            for (int r = 0; r < R; r++) {
+                const __m512i ws = pair_at(w + (size_t)r * (size_t)stride + 2 * (size_t)k);
+#pragma GCC unroll 4
+                for (int c = 0; c < V; c++) {
+                    sum[r][c] = _mm512_dpwssd_epi32(sum[r][c], ws, xs[c]);
+                }
+            }
+        }
+        if (wide) {
+#pragma GCC unroll 4
+            for (int r = 0; r < R; r++) {
+#pragma GCC unroll 4
+                for (int c = 0; c < V; c++) {
+                    const __m512i mask = _mm512_set1_epi32(0xffff);
+                    high[r][c] = _mm512_add_epi32(high[r][c], _mm512_srai_epi32(sum[r][c], 16));
+                    low[r][c] = _mm512_add_epi32(low[r][c], _mm512_and_si512(sum[r][c], mask));
+                    sum[r][c] = _mm512_setzero_si512();
+                }
+            }
+        }
+    }
+}
+
+TILE void product_tile(const int R, const int V, const int wide, int32_t *out, const int16_t *w,
+                       int32_t stride, int32_t count, const int16_t *x, int32_t columns,
+                       int32_t shift)
+{
+    __m512i sum[MOST_R][MOST_V], high[MOST_R][MOST_V], low[MOST_R][MOST_V];
+
+    sums_of(R, V, wide, w, stride, count, x, columns, sum, high, low);
+#pragma GCC unroll 4
+    for (int r = 0; r < R; r++) {
+#pragma GCC unroll 4
+        for (int c = 0; c < V; c++) {
+            const __m512i y = wide ? round_wide(high[r][c], low[r][c], shift)
+                                   : round_sum(sum[r][c], shift);
+            _mm512_storeu_si512(out + (size_t)r * (size_t)columns + 16 * (size_t)c, y);
+        }
+    }
+}
+
+TILE void product_rows(const int V, const int wide, int32_t *out, const int16_t *w, int32_t stride,
+                       int32_t n, int32_t count, const int16_t *x, int32_t columns, int32_t shift)
+{
+    int32_t i = 0;
+
+    for (; i + 4 <= n; i += 4) {
+        product_tile(4, V, wide, out + (size_t)i * (size_t)columns,
+                     w + (size_t)i * (size_t)stride, stride, count, x, columns, shift);
+    }
+    for (; i < n; i++) {
+        product_tile(1, V, wide, out + (size_t)i * (size_t)columns,
+                     w + (size_t)i * (size_t)stride, stride, count, x, columns, shift);
+    }
+}
+
+TILE void product_columns(const int wide, int32_t *out, const int16_t *w, int32_t stride, int32_t n,
+                          int32_t count, const int16_t *x, int32_t columns, int32_t shift)
+{
+    int32_t b = 0;
+
+    for (; columns - b >= 64; b += 64) {
+        product_rows(4, wide, out + b, w, stride, n, count, x + 2 * (size_t)b, columns, shift);
+    }
+    for (; columns - b >= 48; b += 48) {
+        product_rows(3, wide, out + b, w, stride, n, count, x + 2 * (size_t)b, columns, shift);
+    }
+    for (; columns - b >= 32; b += 32) {
+        product_rows(2, wide, out + b, w, stride, n, count, x + 2 * (size_t)b, columns, shift);
+    }
+    for (; columns - b >= 16; b += 16) {
+        product_rows(1, wide, out + b, w, stride, n, count, x + 2 * (size_t)b, columns, shift);
+    }
+}
+
+VNNI static void product(int32_t *out, const int16_t *w, int32_t stride, int32_t n, int32_t m,
+                         const int16_t *pairs, int32_t columns, int32_t shift, int32_t fits)
+{
+    const int32_t count = (m + 1) / 2;
+
+    if (fits || count <= PAIRS) {
+        product_columns(0, out, w, stride, n, count, pairs, columns, shift);
+    } else {
+        product_columns(1, out, w, stride, n, count, pairs, columns, shift);
+    }
+}
+
+/* Sums over streams: rows of e by 16 inputs a vector; see outer_tile in matvec_avx2.c. */
+TILE void outer_tile(const int R, const int V, const int wide, int32_t *out, const int16_t *e,
+                     int32_t columns, const int16_t *turned, int32_t stride, int32_t shift)
+{
+    __m512i sum[MOST_R][MOST_V], high[MOST_R][MOST_V], low[MOST_R][MOST_V];
+
+    sums_of(R, V, wide, e, columns, columns / 2, turned, stride, sum, high, low);
+#pragma GCC unroll 4
+    for (int r = 0; r < R; r++) {
+#pragma GCC unroll 4
+        for (int c = 0; c < V; c++) {
+            __m512i y = sum[r][c];
+            if (wide) {
+                const __m512i half = _mm512_set1_epi32(shift > 0 ? 1 << (shift - 1) : 0);
+                const __m512i up = _mm512_sll_epi32(high[r][c], _mm_cvtsi32_si128(16 - shift));
+                y = _mm512_add_epi32(
+                    up, _mm512_srl_epi32(_mm512_add_epi32(low[r][c], half),
+                                         _mm_cvtsi32_si128(shift)));
+            }
+            _mm512_storeu_si512(out + (size_t)r * (size_t)stride + 16 * (size_t)c, y);
+        }
+    }
+}
+
+TILE void outer_rows(const int V, const int wide, int32_t *out, const int16_t *e, int32_t rows,
+                     int32_t columns, const int16_t *turned, int32_t stride, int32_t shift)
+{
+    int32_t i = 0;
+
+    for (; i + 4 <= rows; i += 4) {
+        outer_tile(4, V, wide, out + (size_t)i * (size_t)stride, e + (size_t)i * (size_t)columns,
+                   columns, turned, stride, shift);
+    }
+    for (; i < rows; i++) {
+        outer_tile(1, V, wide, out + (size_t)i * (size_t)stride, e + (size_t)i * (size_t)columns,
+                   columns, turned, stride, shift);
+    }
+}
+
+TILE void outer_columns(const int wide, int32_t *out, const int16_t *e, int32_t rows,
+                        const int16_t *turned, int32_t stride, int32_t m, int32_t columns,
+                        int32_t shift)
+{
+    int32_t j = 0;
+
+    for (; m - j > 48; j += 64) {
+        outer_rows(4, wide, out + j, e, rows, columns, turned + 2 * (size_t)j, stride, shift);
+    }
+    for (; m - j > 32; j += 48) {
+        outer_rows(3, wide, out + j, e, rows, columns, turned + 2 * (size_t)j, stride, shift);
+    }
+    for (; m - j > 16; j += 32) {
+        outer_rows(2, wide, out + j, e, rows, columns, turned + 2 * (size_t)j, stride, shift);
+    }
+    for (; m - j > 0; j += 16) {
+        outer_rows(1, wide, out + j, e, rows, columns, turned + 2 * (size_t)j, stride, shift);
+    }
+}
+
+VNNI static void outer(int32_t *out, const int16_t *e, int32_t rows, const int16_t *turned,
+                       int32_t stride, int32_t m, int32_t columns, int32_t shift)
+{
+    if (columns / 2 <= PAIRS) {
+        outer_columns(0, out, e, rows, turned, stride, m, columns, shift);
+    } else {
+        outer_columns(1, out, e, rows, turned, stride, m, columns, shift);
+    }
+}
+
+#define GLE_TARGET VNNI
+#define GLE_UPDATE update
+#include "update.inc"
+
+/* Layouts are bound by the memory, not by the width of a vector: shared with AVX2. */
+const gle_kernels gle_kernels_vnni = {"vnni",          product, outer,         gle_pairs_avx2,
+                                      gle_turned_avx2, update,  gle_turn_avx2, gle_neurons_vnni};
+
+#else
+typedef int gle_no_vnni; /* ISO C wants one declaration a file */
+#endif

@@ -1,0 +1,233 @@
+/* One time step of a layer's neurons for AVX-512, sixteen streams at a time.
+ *
+ * The same integers as neurons_scalar.c, line by line; see neurons_avx2.c for the
+ * products. Comparisons give masks here, so that counting costs next to nothing.
+ */
+#include "neurons.h"
+
+#if defined(__x86_64__) && !defined(GLE_SCALAR_ONLY)
+
+#include <immintrin.h>
+
+#define AVX512 __attribute__((target("avx512f,avx512bw,avx512vl,popcnt")))
+#define LANES static inline __attribute__((always_inline, target("avx512f,avx512bw,avx512vl,popcnt")))
+
+LANES __m512i all(int32_t x) { return _mm512_set1_epi32(x); }
+
+LANES __m512i clamp(__m512i x, int32_t limit)
+{
+    return _mm512_max_epi32(all(-limit), _mm512_min_epi32(all(limit), x));
+}
+
+LANES __m512i sra(__m512i x, int32_t k) { return _mm512_sra_epi32(x, _mm_cvtsi32_si128(k)); }
+LANES __m512i sll(__m512i x, int32_t k) { return _mm512_sll_epi32(x, _mm_cvtsi32_si128(k)); }
+
+/* gle_scale on lanes. */
+LANES __m512i scale(__m512i d, const gle_mul *f)
+{
+    const __m512i m = all(f->m);
+    const __m512i half = _mm512_set1_epi64(1LL << (f->k - 1));
+    __m512i even = _mm512_add_epi64(_mm512_mul_epi32(d, m), half);
+    __m512i high = _mm512_add_epi64(_mm512_mul_epi32(_mm512_srli_epi64(d, 32), m), half);
+
+    even = _mm512_srl_epi64(even, _mm_cvtsi32_si128(f->k));
+    high = _mm512_sll_epi64(high, _mm_cvtsi32_si128(32 - f->k));
+    return _mm512_mask_mov_epi32(even, 0xaaaa, high);
+}
+
+LANES __m512i scale_q15(__m512i d, __m512i slope)
+{
+    const __m512i half = _mm512_set1_epi64(16384);
+    __m512i even = _mm512_add_epi64(_mm512_mul_epi32(d, slope), half);
+    __m512i high = _mm512_add_epi64(
+        _mm512_mul_epi32(_mm512_srli_epi64(d, 32), _mm512_srli_epi64(slope, 32)), half);
+
+    even = _mm512_srli_epi64(even, 15);
+    high = _mm512_slli_epi64(high, 17);
+    return _mm512_mask_mov_epi32(even, 0xaaaa, high);
+}
+
+LANES __m512i load(const void *p) { return _mm512_loadu_si512(p); }
+LANES void store(void *p, __m512i x) { _mm512_storeu_si512(p, x); }
+LANES void store16(void *p, __m512i x) { _mm256_storeu_si256(p, _mm512_cvtepi32_epi16(x)); }
+
+LANES __m512i interpolated(const uint32_t *table, __m512i position, int falling)
+{
+    const __m512i entry = _mm512_i32gather_epi32(_mm512_srli_epi32(position, 16), table, 4);
+    const __m512i step = _mm512_and_si512(entry, all(0x1fff));
+    const __m512i part = _mm512_and_si512(position, all(0xffff));
+    const __m512i more =
+        _mm512_srli_epi32(_mm512_add_epi32(_mm512_mullo_epi32(step, part), all(0x8000)), 16);
+    const __m512i value = _mm512_srli_epi32(entry, 13);
+    return falling ? _mm512_sub_epi32(value, more) : _mm512_add_epi32(value, more);
+}
+
+LANES __m512i tanh_slope(__m512i y)
+{
+    const __m512i y15 = _mm512_srai_epi32(_mm512_add_epi32(y, all(4)), 3);
+    const __m512i square = _mm512_add_epi32(_mm512_mullo_epi32(y15, y15), all(0x4000));
+    return _mm512_sub_epi32(all(GLE_PHI_ONE), _mm512_srli_epi32(square, 15));
+}
+
+LANES __m512i signed_as(__m512i y, __mmask16 negative)
+{
+    return _mm512_mask_sub_epi32(y, negative, _mm512_setzero_si512(), y);
+}
+
+/* gle_phi_rate on lanes. */
+LANES __m512i rate(const int32_t phi, __m512i uhat, const gle_phi_format *f, __m512i *slope)
+{
+    const __m512i size = _mm512_abs_epi32(uhat);
+    const __mmask16 negative = _mm512_cmplt_epi32_mask(uhat, _mm512_setzero_si512());
+
+    if (phi == GLE_TANH) {
+        __m512i y = sll(_mm512_min_epi32(size, all(f->end8)), f->align);
+        y = interpolated(gle_tanh_table, y, 0);
+        *slope = tanh_slope(y);
+        return signed_as(sra(_mm512_add_epi32(y, all(f->tanh_half)), f->tanh_shift), negative);
+    }
+    if (phi == GLE_SIGMOID || phi == GLE_SOFTPLUS) {
+        const __m512i end = _mm512_min_epi32(size, all(f->end16));
+        const __m512i position =
+            f->align > 0 ? sll(end, f->align - 1) : _mm512_srai_epi32(end, 1);
+        __m512i y = interpolated(gle_tanh_table, position, 0);
+        const __m512i z = _mm512_add_epi32(all(1 << 18), signed_as(y, negative));
+        if (phi == GLE_SIGMOID) {
+            *slope = _mm512_srai_epi32(_mm512_add_epi32(tanh_slope(y), all(2)), 2);
+            return sra(_mm512_add_epi32(z, all(f->sigmoid_half)), f->sigmoid_shift);
+        }
+        *slope = _mm512_srai_epi32(z, 4);
+        y = interpolated(gle_softplus_table, position, 1);
+        y = sll(sra(_mm512_add_epi32(y, all(f->soft_half)), f->soft_right), f->soft_left);
+        y = _mm512_mask_add_epi32(y, (__mmask16)~negative, y, uhat);
+        return sra(_mm512_add_epi32(y, all(f->linear_half)), f->linear_shift);
+    }
+    *slope = all(GLE_PHI_ONE);
+    if (phi == GLE_RELU) {
+        const __mmask16 on = _mm512_cmpgt_epi32_mask(uhat, _mm512_setzero_si512());
+        *slope = _mm512_maskz_mov_epi32(on, *slope);
+        uhat = _mm512_maskz_mov_epi32(on, uhat);
+    }
+    return sra(_mm512_add_epi32(uhat, all(f->linear_half)), f->linear_shift);
+}
+
+LANES uint32_t count(__mmask16 mask) { return (uint32_t)_mm_popcnt_u32((uint32_t)mask); }
+
+LANES void step_row(const gle_neuron_job *job, int32_t i, const int32_t phi)
+{
+    gle_layer *const layer = job->layer;
+    const size_t at = (size_t)i * (size_t)job->columns;
+    const gle_row row = gle_row_of(job, i);
+    const int32_t bounded = phi == GLE_TANH || phi == GLE_SIGMOID;
+    const __m512i zero = _mm512_setzero_si512();
+    __m512i peak_r = zero;
+    uint32_t sat_x = 0, sat_uhat = 0, sat_r = 0, sat_inst = 0, sat_e = 0, under = 0, half_e = 0;
+
+    for (int32_t b = 0; b < job->columns; b += 16) {
+        const size_t here = at + (size_t)b;
+        const int32_t left = job->batch - b;
+        const __mmask16 live = left >= 16 ? (__mmask16)0xffff
+                               : left > 0 ? (__mmask16)((1u << left) - 1u)
+                                          : (__mmask16)0;
+        const __m512i v = load(layer->v + here);
+        const __m512i u = load(layer->u + here);
+        __m512i slope =
+            _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(const void *)(layer->dphi + here)));
+
+        __m512i raw = scale_q15(load(job->above + here), slope);
+        const __m512i inst = clamp(raw, GLE_STATE_MAX);
+        const __m512i delta_v = _mm512_sub_epi32(inst, v);
+        __m512i near = clamp(delta_v, row.ratio_v.limit);
+        sat_inst += count((__mmask16)(live & (_mm512_cmpneq_epi32_mask(raw, inst) |
+                                              _mm512_cmpneq_epi32_mask(near, delta_v))));
+        const __m512i ehat = _mm512_add_epi32(v, scale(near, &row.ratio_v));
+        const __m512i v_new = _mm512_add_epi32(v, scale(delta_v, &row.leak_v));
+        store(layer->v + here, v_new);
+        raw = sra(_mm512_add_epi32(ehat, all(row.v_half)), row.v_extra);
+        const __m512i e = clamp(raw, row.e_max);
+        sat_e += count((__mmask16)(live & _mm512_cmpneq_epi32_mask(raw, e)));
+        under += count((__mmask16)(live & _mm512_cmpeq_epi32_mask(e, zero) &
+                                   _mm512_cmpneq_epi32_mask(ehat, zero)));
+        half_e += count((__mmask16)(
+            live & _mm512_cmpgt_epi32_mask(_mm512_abs_epi32(e), all(row.e_max >> 1))));
+        store16(layer->e + here, e);
+
+        raw = _mm512_add_epi32(load(job->sums + here), all(row.bias));
+        if (row.gamma_m != 0) {
+            __m512i nudge = clamp(_mm512_mullo_epi32(e, all(row.gamma_m)), row.gamma_limit);
+            nudge = sll(nudge, row.gamma_left);
+            nudge = sra(_mm512_add_epi32(nudge, all(row.gamma_half)), row.gamma_right);
+            raw = _mm512_add_epi32(raw, nudge);
+        }
+        const __m512i x = clamp(raw, row.u_max);
+        sat_x += count((__mmask16)(live & _mm512_cmpneq_epi32_mask(raw, x)));
+        const __m512i delta_u = _mm512_sub_epi32(x, u);
+        near = clamp(delta_u, row.ratio_u.limit);
+        sat_uhat += count((__mmask16)(live & _mm512_cmpneq_epi32_mask(near, delta_u)));
+        const __m512i uhat = _mm512_add_epi32(u, scale(near, &row.ratio_u));
+        const __m512i u_new = _mm512_add_epi32(u, scale(delta_u, &row.leak_u));
+        store(layer->u + here, u_new);
+        if (layer->uhat != NULL) {
+            store(layer->uhat + here, uhat);
+        }
+        raw = rate(phi, uhat, &row.format, &slope);
+        const __m512i r = clamp(raw, row.r_max);
+        if (!bounded) {
+            sat_r += count((__mmask16)(live & _mm512_cmpneq_epi32_mask(raw, r)));
+            peak_r = _mm512_mask_max_epi32(peak_r, live, peak_r, _mm512_abs_epi32(r));
+        }
+        store16(layer->r + here, r);
+        store16(layer->dphi + here, slope);
+
+        __m512i hash = load(job->hash + b);
+        hash = _mm512_add_epi32(hash, _mm512_mullo_epi32(u_new, all((int32_t)row.hash_u)));
+        hash = _mm512_add_epi32(hash, _mm512_mullo_epi32(v_new, all((int32_t)row.hash_v)));
+        hash = _mm512_add_epi32(
+            hash, _mm512_mullo_epi32(_mm512_mask_blend_epi16(0x55555555u, _mm512_slli_epi32(e, 16), r),
+                                     all((int32_t)row.hash_s)));
+        store(job->hash + b, hash);
+    }
+    gle_row_counted(job, sat_x, sat_uhat, sat_r, sat_inst, sat_e, under, half_e,
+                    (uint32_t)_mm512_reduce_max_epi32(peak_r));
+}
+
+AVX512 void gle_neurons_vnni(const gle_neuron_job *job)
+{
+    const int32_t n = job->layer->n;
+
+    if (job->columns == 1) {
+        gle_neurons_scalar(job);
+        return;
+    }
+    switch (job->layer->image->phi) {
+    case GLE_TANH:
+        for (int32_t i = 0; i < n; i++) {
+            step_row(job, i, GLE_TANH);
+        }
+        break;
+    case GLE_SIGMOID:
+        for (int32_t i = 0; i < n; i++) {
+            step_row(job, i, GLE_SIGMOID);
+        }
+        break;
+    case GLE_SOFTPLUS:
+        for (int32_t i = 0; i < n; i++) {
+            step_row(job, i, GLE_SOFTPLUS);
+        }
+        break;
+    case GLE_RELU:
+        for (int32_t i = 0; i < n; i++) {
+            step_row(job, i, GLE_RELU);
+        }
+        break;
+    default:
+        for (int32_t i = 0; i < n; i++) {
+            step_row(job, i, GLE_LINEAR);
+        }
+        break;
+    }
+}
+
+#else
+typedef int gle_no_neurons_vnni; /* ISO C wants one declaration a file */
+#endif

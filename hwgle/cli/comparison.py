@@ -1,0 +1,43 @@
+"""A comparison of chip and float64 as text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hwgle.cli.table import pairs, percent, small_share, table
+from hwgle.report.comparison import Comparison
+
+
+def comparison_text(c: Comparison, more: Sequence[tuple[str, str]] = ()) -> str:
+    """Accuracies as a table, then what the arithmetic cost, then what else is to tell."""
+    rows = [["accuracy", "raw", "offset-calibrated"]]
+    for name, score in (("float64", c.floating), ("chip", c.chip)):
+        if score is not None:
+            rows.append([name, percent(score.raw), percent(score.calibrated)])
+    if c.floating is not None:
+        raw, calibrated = c.chip.raw - c.floating.raw, c.chip.calibrated - c.floating.calibrated
+        rows.append(["difference", f"{100 * raw:+.1f}  ", f"{100 * calibrated:+.1f}  "])
+    return table(rows) + "\n\n" + pairs([*_facts(c), *more])
+
+
+def _facts(c: Comparison) -> list[tuple[str, str]]:
+    rows = [("test", f"{c.streams} streams of {c.steps} steps")]
+    if c.sqnr is not None and c.bits is not None:
+        rows.append(("SQNR", f"{c.sqnr:.1f} dB of the output, {c.bits:.1f} effective bits"))
+    clipped = []
+    for name, r, u, of in zip(
+        c.layers, c.clipped_rates, c.clipped_membranes, c.values, strict=True
+    ):
+        if r:
+            clipped.append(f"{name} {small_share(r, of)} of its rates")
+        if u:
+            clipped.append(f"{name} {small_share(u, of)} of its membranes")
+    if c.clipped_input:
+        clipped.append(f"{c.clipped_input} values of the input")
+    if c.clipped_weights:
+        clipped.append(f"{c.clipped_weights} weights")
+    rows.append(("saturated", ", ".join(clipped) or "nothing"))
+    if c.silent:
+        rows.append(("silent", ", ".join(c.silent)))
+    rows.append(("digest", c.digest))
+    return rows

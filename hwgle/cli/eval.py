@@ -1,0 +1,82 @@
+"""`hwgle eval`: what a chip makes of trained weights, next to float64."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import click
+
+from hwgle.cache import replacing
+from hwgle.cli import options
+from hwgle.cli.comparison import comparison_text
+from hwgle.cli.files import Files, unwritable
+from hwgle.cli.progress import Bar, duration
+from hwgle.cli.train import load_task
+from hwgle.devices import open_device
+from hwgle.errors import UsageError
+from hwgle.experiment import Experiment
+from hwgle.report.comparison import compare
+from hwgle.report.floats import FloatPool
+
+
+@click.command()
+@click.argument("experiment", metavar="EXPERIMENT")
+@options.weights
+@options.device
+@options.chip
+@click.option(
+    "--float/--no-float", "floating", default=True, help="With float64, or the chip alone."
+)
+@click.option("--json", "json_", type=options.FILE, metavar="FILE", help="Write the numbers too.")
+def command(
+    experiment: str,
+    weights: Path,
+    device: str,
+    chip: str | None,
+    floating: bool,
+    json_: Path | None,
+) -> None:
+    """Classify the test split of EXPERIMENT (a name or a file) with trained weights.
+
+    Raw: the class is the output that is largest in its sum over the steps. Offset-calibrated:
+    the same after adding output offsets that were fitted on training data.
+    """
+    if json_ is not None and (why := unwritable(json_)) is not None:
+        raise UsageError(why.replace("--out", "--json", 1))
+    files = Files()
+    profile = None if chip is None else files.chip(chip)
+    ex = files.read(lambda: Experiment.load(experiment))
+    network = None if ex is None else ex.load_network()
+    w = files.weights(weights, network)
+    files.check()
+    assert ex is not None
+    assert network is not None
+    assert w is not None
+    profile = profile or ex.load_chip()
+    begun = time.monotonic()
+    with open_device(device) as body, Bar("evaluating") as bar:
+        task = load_task(ex)
+
+        def progress(what: str, done: int, total: int) -> None:
+            bar.label = what
+            bar.update(done, total)
+
+        if floating:
+            with FloatPool() as pool:
+                result = compare(body, network, profile, w, task, pool, progress)
+        else:
+            result = compare(body, network, profile, w, task, None, progress)
+    if json_ is not None:
+        head = {
+            "experiment": ex.name,
+            "network": network.name,
+            "chip": f"{profile.name}:{profile.seed}",
+            "device": device,
+        }
+        with replacing(json_) as temporary:
+            temporary.write_text(json.dumps(head | result.to_dict(), indent=2) + "\n")
+    click.echo(f"{ex.name} on chip {profile.name}:{profile.seed}, {device}\n")
+    time_taken = ("time", duration(time.monotonic() - begun))
+    click.echo(comparison_text(result, [time_taken]))

@@ -1,0 +1,124 @@
+"""`hwgle train`: an experiment, epoch by epoch, into a folder that can be continued."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from hwgle.cli import options
+from hwgle.cli.files import Files, unwritable_folder
+from hwgle.cli.progress import Bar, duration
+from hwgle.cli.table import pairs, percent
+from hwgle.devices import open_device
+from hwgle.errors import UsageError
+from hwgle.experiment import Experiment
+from hwgle.learning.trainer import Event, Trainer
+from hwgle.tasks import TASKS
+
+
+@click.command()
+@click.argument("experiment", metavar="EXPERIMENT")
+@options.device
+@options.chip
+@click.option("--epochs", type=click.IntRange(1, 10**6), help="Other than the experiment's.")
+@options.seed
+@click.option(
+    "--out",
+    type=options.FILE,
+    metavar="DIR",
+    help="Folder of results.  [default: ./hwgle-NAME-seedN]",
+)
+def command(
+    experiment: str,
+    device: str,
+    chip: str | None,
+    epochs: int | None,
+    seed: int | None,
+    out: Path | None,
+) -> None:
+    """Train EXPERIMENT (a name or a file) with the chip in the loop.
+
+    Writes metrics.jsonl, checkpoint.npz, weights.npz (best on validation) and summary.json
+    to DIR. After Ctrl-C the same command continues, with the bits of an uninterrupted
+    training.
+    """
+    ex = load_experiment(experiment, chip).with_(epochs=epochs, seed=seed)
+    out = out or Path(f"hwgle-{ex.name}-seed{ex.training.seed}")
+    if (why := unwritable_folder(out)) is not None:
+        raise UsageError(why)
+    network, profile = ex.load_network(), ex.load_chip()
+    with open_device(device) as body, Bar("training") as bar:
+        task = load_task(ex)
+        if (out / "checkpoint.npz").exists():
+            click.echo(f"continuing from {out / 'checkpoint.npz'}", err=True)
+        show = Show(bar, out / "metrics.jsonl")
+        summary = Trainer(ex, network, profile, task, body, out, show).run()
+    click.echo(pairs(_facts(summary, out)))
+
+
+def load_experiment(name: str, chip: str | None) -> Experiment:
+    """An experiment, perhaps with another chip; the mistakes of both at once."""
+    files = Files()
+    if chip is not None:
+        files.chip(chip)
+    ex = files.read(lambda: Experiment.load(name))
+    files.check()
+    assert ex is not None
+    return ex.with_(chip=chip)
+
+
+def load_task(experiment: Experiment) -> Any:
+    """The data of an experiment; says so, as generating them takes some seconds."""
+    t = experiment.task
+    if sys.stderr.isatty():
+        click.echo(f"data: {t.name}, seeds {t.seed} and {t.validation_seed}", err=True)
+    return TASKS[t.name](t.seed, t.validation_seed, t.train, t.test)
+
+
+class Show:
+    """Draws a training on a terminal; writes a line for each validated epoch elsewhere."""
+
+    def __init__(self, bar: Bar, metrics: Path) -> None:
+        self._bar, self._metrics = bar, metrics
+        self._epoch: int | None = None
+
+    def __call__(self, event: Event) -> None:
+        """See Trainer's on_event."""
+        if self._bar.visible:
+            self._bar.label = f"epoch {min(event.epoch + 1, event.epochs)}/{event.epochs}"
+            best = percent(event.validation) if event.validation >= 0 else "-"
+            accuracy = percent(event.accuracy) if event.accuracy == event.accuracy else "-"
+            note = f"learning {accuracy}, best {best}, {duration(event.seconds_left)} left"
+            self._bar.update(event.share, 1.0, note)
+        elif self._epoch is not None and event.epoch > self._epoch:
+            self._line(event)
+        self._epoch = event.epoch
+
+    def _line(self, event: Event) -> None:
+        last = json.loads(self._metrics.read_text().splitlines()[-1])
+        if "validation" in last:
+            click.echo(
+                f"epoch {last['epoch']}/{event.epochs}  "
+                f"learning {percent(last['accuracy_learning'])}  "
+                f"validation {percent(last['validation'])} raw, "
+                f"{percent(last['validation_calibrated'])} offset-calibrated  "
+                f"best {percent(event.validation)}  {duration(event.seconds_left)} left"
+            )
+
+
+def _facts(summary: dict[str, Any], out: Path) -> list[tuple[str, str]]:
+    both = percent(summary["test"]), percent(summary["test_calibrated"])
+    return [
+        ("experiment", f"{summary['experiment']} on chip {summary['chip']}, {summary['rule']}"),
+        ("seed", str(summary["seed"])),
+        ("best epoch", f"{summary['best_epoch']} of {summary['epochs']}"),
+        ("validation", f"{percent(summary['validation'])} raw"),
+        ("test", f"{both[0]} raw, {both[1]} offset-calibrated"),
+        ("digest", f"{summary['weights_digest']} (weights)"),
+        ("time", duration(summary["seconds"])),
+        ("written", f"{out}/weights.npz, metrics.jsonl, summary.json, checkpoint.npz"),
+    ]

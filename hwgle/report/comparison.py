@@ -1,0 +1,124 @@
+"""A trained network on a chip next to float64: accuracy, SQNR, saturations, digest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwgle.accuracy import (
+    OFFSET_SAMPLES,
+    Score,
+    Votes,
+    chip_scales,
+    chip_votes,
+    part,
+    score,
+    sqnr,
+)
+from hwgle.chip import Chip
+from hwgle.device import Device
+from hwgle.network import Network
+from hwgle.report.floats import FloatPool
+from hwgle.session import run
+from hwgle.tasks import Task
+from hwgle.weights import Weights
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What `hwgle eval` tells; accuracies of the test split, in 0..1.
+
+    floating, sqnr (dB, outputs of all test streams and steps) and bits (effective bits of
+    the output) are None where float64 was not asked for. clipped: per layer, values of
+    rates and membranes that did not fit, out of `values`; clipped_input and
+    clipped_weights: of the input and of the weights. digest: 16 hex digits.
+    """
+
+    chip: Score
+    floating: Score | None
+    sqnr: float | None
+    bits: float | None
+    digest: str
+    streams: int
+    steps: int
+    layers: tuple[str, ...]
+    clipped_rates: tuple[int, ...]
+    clipped_membranes: tuple[int, ...]
+    values: tuple[int, ...]
+    clipped_input: int
+    clipped_weights: int
+    silent: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same for JSON."""
+        return asdict(self)
+
+
+def effective_bits(ratio: float) -> float:
+    """Bits of an ideal converter with this SQNR in dB."""
+    return (ratio - 1.76) / 6.02
+
+
+def compare(
+    device: Device,
+    network: Network,
+    chip: Chip,
+    weights: Weights,
+    task: Task,
+    pool: FloatPool | None,
+    progress: Progress | None = None,
+    meanwhile: Callable[[], None] | None = None,
+) -> Comparison:
+    """Classify the test split on a chip, and in float64 if there is a pool to do so.
+
+    Scales come from training data, output offsets are fitted on its first samples.
+    `meanwhile` is called while the pool is still busy with float64.
+    """
+
+    def say(what: str) -> Callable[[int, int], None]:
+        return lambda done, total: progress(what, done, total) if progress else None
+
+    test, train = task.test, part(task.train, OFFSET_SAMPLES)
+    if pool is not None:
+        on_test = pool.outputs(network, weights, test.x)
+        on_train = pool.outputs(network, weights, train.x)
+    scales = chip_scales(network, chip, weights, task.train)
+    x = np.swapaxes(test.x, 0, 1)
+    result = run(device, network, chip, weights, x, scales=scales, progress=say("chip"))
+    output = result.signals["output"]
+    fit = chip_votes(device, network, chip, weights, scales, train, say("chip, offsets"))
+    if meanwhile is not None:
+        meanwhile()
+    floating = ratio = None
+    if pool is not None:
+        reference = on_test.get(say("float64"))
+        ratio = sqnr(reference, output)
+        fit_float = _votes(on_train.get(say("float64, offsets")))
+        floating = score(_votes(reference), test, fit_float, train)
+    counters = result.counters
+    return Comparison(
+        chip=score(_votes(output), test, fit, train),
+        floating=floating,
+        sqnr=ratio,
+        bits=None if ratio is None else effective_bits(ratio),
+        digest=f"{result.digest:016x}",
+        streams=len(test),
+        steps=x.shape[0],
+        layers=tuple(layer.name for layer in network.layers),
+        clipped_rates=tuple(c["sat_r"] for c in counters),
+        clipped_membranes=tuple(c["sat_x"] + c["sat_uhat"] for c in counters),
+        values=tuple(c["steps"] for c in counters),
+        clipped_input=result.clipped_input,
+        clipped_weights=result.clipped_weights,
+        silent=result.silent,
+    )
+
+
+def _votes(output: NDArray[np.float32]) -> Votes:
+    return Votes(output.sum(axis=0, dtype=np.float64))

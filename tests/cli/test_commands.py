@@ -1,0 +1,202 @@
+"""The commands as a person starts them: what they write and say, exit codes, Ctrl-C."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from hwgle.cli.main import COMMANDS, cli
+from hwgle.network import Network
+from hwgle.weights import initial, save
+
+HWGLE = [sys.executable, "-m", "hwgle"]
+RUN = ["run", "net.yaml", "--weights", "w.npz", "--input", "x.npy", "--target", "y.npy"]
+EXPERIMENT = """\
+format: hwgle/experiment/1
+name: tiny
+network: mnist1d-15k
+chip: ideal
+task: {name: mnist1d, seed: 1, validation_seed: 2, train: 40, test: 10}
+training: {rule: adam, epochs: 2, batch: 20, learning_rate: 1e-3}
+"""
+
+
+def hwgle(args: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*HWGLE, *args], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def arrays(path: str) -> dict[str, np.ndarray]:
+    with np.load(path, allow_pickle=False) as file:
+        return {k: file[k] for k in file.files}
+
+
+def invoke(*args: str) -> str:
+    result = CliRunner().invoke(cli, list(args))
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_help_names_every_command_and_is_quick(environment: dict[str, str]) -> None:
+    code = (
+        "import sys; from hwgle.cli.main import cli\n"
+        "try: cli(['--help'])\n"
+        "except SystemExit as e: assert e.code == 0\n"
+        "assert 'numpy' not in sys.modules and 'matplotlib' not in sys.modules"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    for name in COMMANDS:
+        assert name in done.stdout
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help(name: str) -> None:
+    assert "Usage" in invoke(name, "--help")
+
+
+def test_exit_codes_of_processes(files: Path, environment: dict[str, str]) -> None:
+    for args, code, message in (
+        (["--version"], 0, ""),
+        (["--nope"], 2, "No such option"),
+        ([*RUN, "--out", "no/o.npz"], 2, "no folder"),
+        (["run", "gone", *RUN[2:], "--out", "o.npz"], 4, "no network named 'gone'"),
+    ):
+        done = hwgle(args, environment)
+        assert done.returncode == code, done.stderr
+        assert message in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_run_writes_what_design_says(files: Path) -> None:
+    text = invoke(*RUN, "--record", "r,e", "--out", "o.npz")
+    out = arrays("o.npz")
+    assert out["output"].shape == (40, 6, 3)
+    assert out["output"].dtype == np.float32
+    assert np.array_equal(out["output"], out["out.r"])
+    assert out["hidden.e"].shape == (40, 6, 8)
+    assert "hidden.u" not in out
+    assert out["hidden.weight"].shape == (8, 2)
+    assert out["scales"].shape == (3, 5)
+    assert f"{int(out['digest']):016x}" in text
+    assert out["counters.steps"].tolist() == [40 * 6 * 8, 40 * 6 * 3]
+
+
+def test_earlier_scales_reproduce_a_run(files: Path) -> None:
+    invoke(*RUN, "--out", "a.npz")
+    invoke(*RUN, "--scales", "a.npz", "--out", "b.npz")
+    assert arrays("a.npz")["digest"] == arrays("b.npz")["digest"]
+    half = np.load("x.npy")[:, :2]
+    np.save("half.npy", half)
+    np.save("half-y.npy", np.load("y.npy")[:2])
+    part = ["run", "net.yaml", "--weights", "w.npz", "--input", "half.npy"]
+    invoke(*part, "--target", "half-y.npy", "--scales", "a.npz", "--out", "c.npz")
+    assert np.array_equal(arrays("c.npz")["output"], arrays("a.npz")["output"][:, :2])
+    same = arrays("c.npz")["stream_digests"] == arrays("a.npz")["stream_digests"][:2]
+    assert same.all()
+
+
+def test_learning_changes_weights_and_a_target_alone_does_not(files: Path) -> None:
+    invoke(*RUN, "--out", "still.npz")
+    text = invoke(*RUN, "--learn", "--rate", "0.1", "--seed", "7", "--out", "learned.npz")
+    assert "sgd, rate 0.09375" in text
+    still, learned = arrays("still.npz"), arrays("learned.npz")
+    assert np.abs(still["out.weight"] - arrays("w.npz")["out.weight"]).max() < 1e-3
+    assert np.abs(learned["out.weight"] - still["out.weight"]).max() > 1e-2
+    invoke(*RUN, "--learn", "sgd", "--rate", "0.1", "--seed", "7", "--out", "again.npz")
+    assert learned["digest"] == arrays("again.npz")["digest"]
+    invoke(*RUN, "--learn", "--rate", "0.1", "--seed", "8", "--out", "other.npz")
+    assert learned["digest"] != arrays("other.npz")["digest"]
+
+
+def test_run_takes_the_weights_of_an_earlier_run(files: Path) -> None:
+    invoke(*RUN, "--out", "a.npz")
+    invoke("run", "net.yaml", "--weights", "a.npz", "--input", "x.npy", "--out", "b.npz")
+
+
+def test_saturation_and_silence_are_told_aloud(files: Path) -> None:
+    invoke(*RUN, "--out", "a.npz")
+    np.save("x.npy", 100 * np.load("x.npy"))
+    text = invoke(*RUN, "--scales", "a.npz", "--out", "b.npz")
+    assert "values of the input were clipped" in text
+    np.save("x.npy", np.zeros((40, 6, 2)))
+    w = arrays("w.npz")
+    w["hidden.bias"][:] = 0
+    np.savez("w.npz", **w)
+    text = invoke(*RUN, "--out", "c.npz")
+    assert "warning: silent, all rates 0 whenever looked at: hidden" in text
+
+
+def interrupt(args: list[str], environment: dict[str, str], until: float) -> tuple[int, float, str]:
+    """Start, wait, send SIGINT: exit code, seconds from the signal to the end, stderr."""
+    process = subprocess.Popen(
+        [*HWGLE, *args], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    time.sleep(until)
+    assert process.poll() is None, "it ended before it could be interrupted"
+    begun = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    _, text = process.communicate(timeout=30)
+    return process.returncode, time.monotonic() - begun, text
+
+
+def test_ctrl_c_ends_a_run_and_writes_nothing(files: Path, environment: dict[str, str]) -> None:
+    name = "mnist1d-42k"
+    save("big.npz", initial(Network.load(name), 0))
+    np.save("long.npy", np.ones((40_000, 100, 1), dtype=np.int8))  # some 15 s
+    args = ["run", name, "--weights", "big.npz", "--input", "long.npy", "--out", "o.npz"]
+    before = sorted(p.name for p in files.iterdir())
+    code, seconds, text = interrupt(args, environment, 4.0)
+    assert code == 130, text
+    assert seconds < 2.0
+    assert "interrupted" in text
+    assert "Traceback" not in text
+    assert sorted(p.name for p in files.iterdir()) == before
+
+
+def test_ctrl_c_in_training_and_how_to_continue(files: Path, environment: dict[str, str]) -> None:
+    Path("e.yaml").write_text(EXPERIMENT)
+    args = ["train", "e.yaml", "--out", "trained"]
+    invoke(*args, "--epochs", "1", "--seed", "5", "--out", "warm")  # data into the cache
+    code, seconds, text = interrupt([*args, "--epochs", "100000"], environment, 4.0)
+    assert code == 130, text
+    assert seconds < 2.0
+    assert "the same command continues from trained/checkpoint.npz" in text
+    assert "Traceback" not in text
+    assert not Path("trained/weights.npz").exists()
+    refused = CliRunner().invoke(cli, args)
+    assert refused.exit_code == 2
+    assert "belongs to another experiment" in refused.output
+
+
+def test_train_and_eval(files: Path) -> None:
+    Path("e.yaml").write_text(EXPERIMENT)
+    text = invoke("train", "e.yaml")
+    assert "epoch 2/2" in text
+    assert "test " in text
+    folder = Path("hwgle-tiny-seed0")
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [m["epoch"] for m in lines] == [1, 2]
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["epochs"] == 2
+    weights = str(folder / "weights.npz")
+    text = invoke("eval", "e.yaml", "--weights", weights, "--json", "e.json")
+    numbers = json.loads(Path("e.json").read_text())
+    assert numbers["sqnr"] > 30
+    assert numbers["chip"]["raw"] == summary["test"]
+    assert f"{numbers['sqnr']:.1f} dB" in text
+    assert numbers["digest"] in text
+    text = invoke("eval", "e.yaml", "--weights", weights, "--no-float", "--chip", "ideal8")
+    assert "float64" not in text
+    assert "ideal8" in text

@@ -1,0 +1,235 @@
+"""Training: interrupted anywhere and continued gives the bits of an uninterrupted one."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from networks import make_network
+
+from hwgle.chip import Chip
+from hwgle.devices.emulator import Emulator
+from hwgle.errors import FileMistakes, Interrupted, UsageError
+from hwgle.experiment import Experiment
+from hwgle.learning import trainer as module
+from hwgle.learning.schedule import PlateauState, rate_at
+from hwgle.learning.trainer import Event, Trainer
+from hwgle.network import Network
+from hwgle.tasks import Split, Task
+
+STEPS, CLASSES = 20, 3
+SCHEDULES: dict[str, dict[str, Any]] = {
+    "cosine": {"kind": "cosine", "final": 1e-5},
+    "plateau": {"kind": "plateau", "patience": 1},
+}
+
+
+def split(count: int, seed: int) -> Split:
+    """Waves of three frequencies, which are the classes."""
+    rng = np.random.default_rng(seed)
+    y = rng.integers(0, CLASSES, count)
+    t = np.arange(STEPS)
+    wave = np.sin((y[:, None] + 1) * 0.3 * t + rng.uniform(0, 6, (count, 1)))
+    return Split(wave[:, :, None].astype(np.float32), y.astype(np.int64))
+
+
+TASK = Task("waves", split(35, 1), split(20, 2), split(20, 3))  # 5 samples do not fill a batch
+
+
+def network(seed: int = 0) -> Network:
+    rng = np.random.default_rng(seed)
+    return make_network([6, CLASSES], ["tanh", "linear"], rng, inputs=1, loss="cross_entropy")
+
+
+def experiment(rule: str = "adam", schedule: str = "cosine", **training: Any) -> Experiment:
+    return Experiment.model_validate(
+        {
+            "format": "hwgle/experiment/1",
+            "name": "waves",
+            "network": "waves",
+            "chip": "ideal",
+            "task": {"name": "mnist1d", "seed": 1, "validation_seed": 2, "train": 35, "test": 20},
+            "training": {
+                "rule": rule,
+                "epochs": 3,
+                "batch": 10,
+                "learning_rate": 1e-2 if rule == "adam" else 0.5,
+                "schedule": SCHEDULES[schedule],
+                "validate_every": 2,
+                "seed": 4,
+                **training,
+            },
+        }
+    )
+
+
+def trainer(
+    out: Path,
+    ex: Experiment,
+    on_event: Any = None,
+    chip: str = "ideal",
+    net: Network | None = None,
+) -> Trainer:
+    return Trainer(ex, net or network(), Chip.load(chip), TASK, Emulator(), out, on_event)
+
+
+def outcome(folder: Path) -> dict[str, Any]:
+    """Everything a training leaves behind, apart from how long it took."""
+    metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    summary = json.loads((folder / "summary.json").read_text())
+    for part in (*metrics, summary):
+        del part["seconds"]
+    with np.load(folder / "weights.npz") as file:
+        weights = {name: file[name].tobytes() for name in file.files}
+    with np.load(folder / "checkpoint.npz") as file:
+        state = {name: file[name].tobytes() for name in file.files if name != "position"}
+    return {"metrics": metrics, "summary": summary, "weights": weights, "state": state}
+
+
+class Looks:
+    """Stops a trainer at its n-th look for Ctrl-C, which comes after each piece of steps."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, piece_seconds: float = 0.0) -> None:
+        monkeypatch.setattr(module, "PIECE_SECONDS", piece_seconds)
+        self.count = 0
+        self.at: int | None = None
+        original = Trainer._look
+
+        def look(this: Trainer) -> None:
+            self.count += 1
+            if self.count == self.at:
+                this._stop = True
+            original(this)
+
+        monkeypatch.setattr(Trainer, "_look", look)
+
+
+@pytest.mark.parametrize("rule", ["adam", "sgd"])
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_interrupted_and_continued_is_uninterrupted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int, rule: str, schedule: str
+) -> None:
+    ex = experiment(rule, schedule)
+    trainer(tmp_path / "whole", ex).run()
+    whole = outcome(tmp_path / "whole")
+    looks = Looks(monkeypatch)
+    trainer(tmp_path / "counted", ex).run()
+    assert outcome(tmp_path / "counted") == whole  # pieces of steps do not matter
+    rng = np.random.default_rng(seed)
+    total = looks.count
+    for case in range(4):
+        out = tmp_path / f"cut{case}"
+        # Counted over all parts; a continued part takes fewer looks, so not up to the end.
+        at = sorted(int(n) for n in rng.choice(np.arange(1, total // 2), 3, replace=False))
+        at = [[1], [total], at, at[:2]][case]
+        looks.count = 0
+        for n in at:
+            looks.at = n
+            with pytest.raises(Interrupted, match="the same command continues"):
+                trainer(out, ex).run()
+            assert not (out / "summary.json").exists()
+        looks.at = None
+        trainer(out, ex).run()
+        assert outcome(out) == whole, f"interrupted after {at} of {total} pieces"
+
+
+def test_sigint_is_an_interruption(tmp_path: Path) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    events: list[Event] = []
+
+    def on_event(event: Event) -> None:
+        events.append(event)
+        if len(events) == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    ex = experiment()
+    with pytest.raises(Interrupted) as caught:
+        trainer(tmp_path / "cut", ex, on_event).run()
+    assert caught.value.exit_code == 130
+    assert len(events) == 2
+    assert signal.getsignal(signal.SIGINT) is before
+    trainer(tmp_path / "cut", ex).run()
+    trainer(tmp_path / "whole", ex).run()
+    assert outcome(tmp_path / "cut") == outcome(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("change", [{"seed": 5}, {"learning_rate": 0.02}, {"batch": 5}])
+def test_a_checkpoint_of_another_experiment_is_refused(
+    tmp_path: Path, change: dict[str, Any]
+) -> None:
+    trainer(tmp_path, experiment()).run()
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    with pytest.raises(UsageError, match="belongs to another experiment"):
+        trainer(tmp_path, experiment(**change)).run()
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
+
+
+def test_a_checkpoint_of_a_changed_network_or_chip_of_the_same_name_is_refused(
+    tmp_path: Path,
+) -> None:
+    trainer(tmp_path, experiment()).run()
+    changed = network().model_copy(update={"gamma": 0.1})
+    for others in ({"chip": "ideal:9"}, {"chip": "ideal8"}, {"net": changed}):
+        with pytest.raises(UsageError, match="belongs to another experiment"):
+            trainer(tmp_path, experiment(), **others).run()  # type: ignore[arg-type]
+
+
+def test_a_damaged_checkpoint_is_a_file_with_mistakes(tmp_path: Path) -> None:
+    trainer(tmp_path, experiment()).run()
+    path = tmp_path / "checkpoint.npz"
+    path.write_bytes(path.read_bytes()[:500])
+    with pytest.raises(FileMistakes, match="no checkpoint"):
+        trainer(tmp_path, experiment()).run()
+
+
+def test_a_finished_training_is_not_trained_again(tmp_path: Path) -> None:
+    trainer(tmp_path, experiment()).run()
+    whole = outcome(tmp_path)
+    trainer(tmp_path, experiment()).run()
+    assert outcome(tmp_path) == whole
+
+
+def test_metrics_and_events(tmp_path: Path) -> None:
+    events: list[Event] = []
+    summary = trainer(tmp_path, experiment(), events.append).run()
+    metrics = outcome(tmp_path)["metrics"]
+    assert [m["epoch"] for m in metrics] == [1, 2, 3]
+    assert ["validation" in m for m in metrics] == [False, True, True]  # every 2nd, and the last
+    best = max(m["validation"] for m in metrics if "validation" in m)
+    assert summary["validation"] == best
+    assert len(events) == 3 * (3 + 1)  # after each batch, and after each epoch
+    assert events[-1].share == 1.0
+    assert events[-1].validation == best
+    assert [e.share for e in events] == sorted(e.share for e in events)
+
+
+def test_it_learns(tmp_path: Path) -> None:
+    ex = experiment(epochs=40, validate_every=40)
+    trainer(tmp_path, ex).run()
+    metrics = outcome(tmp_path)["metrics"]
+    assert metrics[-1]["accuracy_learning"] > 0.6 > metrics[0]["accuracy_learning"]
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="cannot write to folder"):
+        trainer(tmp_path / "file" / "out", experiment()).run()
+
+
+def test_learning_rates() -> None:
+    cosine = experiment().training
+    nothing = PlateauState()
+    assert rate_at(cosine, 0.0, nothing) == cosine.learning_rate
+    assert rate_at(cosine, 1.0, nothing) == pytest.approx(1e-5)
+    assert rate_at(cosine, 0.5, nothing) == pytest.approx((1e-2 + 1e-5) / 2)
+    plateau = experiment(schedule="plateau").training
+    state = PlateauState()
+    for score in (0.5, 0.6, 0.6, 0.6, 0.7, 0.1):
+        state.look(score, plateau.schedule)  # type: ignore[arg-type]
+    assert state.reductions == 1
+    assert rate_at(plateau, 0.3, state) == plateau.learning_rate / 2
