@@ -11,7 +11,7 @@ for its numbers and the table of `python -m bench` for its speed.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import groupby
+from itertools import groupby, pairwise
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -39,7 +39,7 @@ class Rival:
     ) -> None:
         layers, dt = network.layers, network.dt
         ends = np.cumsum([0] + [layer.size for layer in layers])
-        self.parts = [slice(int(a), int(b)) for a, b in zip(ends[:-1], ends[1:], strict=True)]
+        self.parts = [slice(int(a), int(b)) for a, b in pairwise(ends)]
         names = [f"{n.name}.weight" for n in layers] + [f"{n.name}.bias" for n in layers]
         flat = [np.asarray(weights[name], np.float32) for name in names]
         cuts = np.cumsum([w.size for w in flat])[: len(layers)]
@@ -67,7 +67,10 @@ class Rival:
         self.rate, self.adam, self.steps = rate, adam, 0
 
     def step(self, x: Float32, y: Float32 | None, learn: bool) -> None:
-        """One dt: input x (B, inputs), target y (B, outputs; one-hot for cross_entropy)."""
+        """One dt: input x (B, inputs), target y (B, outputs; one-hot for cross_entropy).
+
+        y None is inference: the error path is left out, and stays as it was.
+        """
         below = [x, *(self.r[:, part] for part in self.parts[:-1])]
         for w, part, r in zip(self.W, self.parts, below, strict=True):
             np.matmul(r, w.T, out=self.x[:, part])

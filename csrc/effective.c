@@ -18,8 +18,7 @@ static int32_t largest(const int32_t *x, int32_t count)
 void gle_layer_effective(gle_chip *chip, gle_layer *layer, int32_t below_max)
 {
     const int32_t shift = layer->image->w_shift;
-    const int32_t half = shift > 0 ? 1 << (shift - 1) : 0;
-    int32_t *restrict const columns = chip->rows; /* sums of |w| over the neurons */
+    int32_t *const columns = chip->rows; /* sums of |w| over the neurons */
     int32_t most = 0, most_t;
 
     layer->stale = 0;
@@ -32,14 +31,7 @@ void gle_layer_effective(gle_chip *chip, gle_layer *layer, int32_t below_max)
     for (int32_t i = 0; i < layer->n; i++) {
         const int16_t *w = layer->w + (size_t)i * (size_t)layer->stride;
         int16_t *seen = layer->seen + (size_t)i * (size_t)layer->stride;
-        int32_t sum = 0;
-        for (int32_t j = 0; j < layer->m; j++) {
-            const int32_t x = (w[j] + half) >> shift;
-            const int32_t size = x < 0 ? -x : x;
-            seen[j] = (int16_t)x;
-            sum += size;
-            columns[j] += size;
-        }
+        const int32_t sum = chip->kernels->see(seen, w, layer->m, shift, columns);
         most = sum > most ? sum : most;
     }
     most_t = largest(columns, layer->m);

@@ -46,6 +46,9 @@ typedef struct gle_kernels {
     void (*update)(int16_t *w, const int32_t *gradient, int32_t m, int32_t shift, int32_t limit,
                    int32_t stochastic, gle_key key, uint32_t first, gle_update_count *count);
 
+    /* seen[m] = round(w[m] * 2^-shift), see see.inc. */
+    int32_t (*see)(int16_t *seen, const int16_t *w, int32_t m, int32_t shift, int32_t *columns);
+
     /* Transposed copy, to[m][stride_t] = from[n][stride]. */
     void (*transpose)(int16_t *to, const int16_t *from, int32_t n, int32_t m, int32_t stride,
                       int32_t stride_t);

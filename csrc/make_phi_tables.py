@@ -9,6 +9,7 @@ softplus 9; a rate with 13 fraction bits has an LSB of 32 units.
 """
 
 from decimal import Decimal, getcontext
+from itertools import pairwise
 from pathlib import Path
 
 getcontext().prec = 50
@@ -33,7 +34,7 @@ def table(name: str, values: list[int]) -> str:
     entries = [
         f"0x{v << 13 | abs(values[i + 1] - v):08x}u" for i, v in enumerate(values[:SEGMENTS])
     ]
-    assert all(abs(b - a) < 1 << 13 and 0 <= a < 1 << 19 for a, b in zip(values, values[1:]))
+    assert all(abs(b - a) < 1 << 13 and 0 <= a < 1 << 19 for a, b in pairwise(values))
     lines = [", ".join(entries[i : i + 8]) for i in range(0, SEGMENTS, 8)]
     return f"static const uint32_t {name}[{SEGMENTS}] = {{\n    " + ",\n    ".join(lines) + "\n};\n"
 

@@ -355,9 +355,12 @@ AVX2 void gle_turn_avx2(int16_t *to, const int16_t *from, int32_t n, int32_t m, 
 #define GLE_TARGET AVX2
 #define GLE_UPDATE update
 #include "update.inc"
+#define GLE_SEE see
+#include "see.inc"
 
 const gle_kernels gle_kernels_avx2 = {"avx2",          product, outer,         gle_pairs_avx2,
-                                      gle_turned_avx2, update,  gle_turn_avx2, gle_neurons_avx2};
+                                      gle_turned_avx2, update,  see,           gle_turn_avx2,
+                                      gle_neurons_avx2};
 
 #else
 typedef int gle_no_avx2; /* ISO C wants one declaration a file */

@@ -113,6 +113,9 @@ static void transpose(int16_t *to, const int16_t *from, int32_t n, int32_t m, in
 #define GLE_TARGET
 #define GLE_UPDATE update
 #include "update.inc"
+#define GLE_SEE see
+#include "see.inc"
 
 const gle_kernels gle_kernels_scalar = {"scalar",    product, outer,     pack_pairs,
-                                        pack_turned, update,  transpose, gle_neurons_scalar};
+                                        pack_turned, update,  see,       transpose,
+                                        gle_neurons_scalar};

@@ -248,10 +248,13 @@ VNNI static void outer(int32_t *out, const int16_t *e, int32_t rows, const int16
 #define GLE_TARGET VNNI
 #define GLE_UPDATE update
 #include "update.inc"
+#define GLE_SEE see
+#include "see.inc"
 
 /* Layouts are bound by the memory, not by the width of a vector: shared with AVX2. */
 const gle_kernels gle_kernels_vnni = {"vnni",          product, outer,         gle_pairs_avx2,
-                                      gle_turned_avx2, update,  gle_turn_avx2, gle_neurons_vnni};
+                                      gle_turned_avx2, update,  see,           gle_turn_avx2,
+                                      gle_neurons_vnni};
 
 #else
 typedef int gle_no_vnni; /* ISO C wants one declaration a file */

@@ -17,50 +17,39 @@ int64_t gle_adam_size(const gle_chip *chip)
     return size;
 }
 
-void gle_adam_step(gle_chip *chip, gle_adam *adam);
+/* Elementwise IEEE float32 without contraction: compiled for wider vectors the bits stay. */
+#define GLE_TARGET
+#define GLE_ADAM(name) name##_plain
+#include "adam.inc"
+#undef GLE_TARGET
+#undef GLE_ADAM
+#if defined(__x86_64__) && !defined(GLE_SCALAR_ONLY)
+#define GLE_TARGET __attribute__((target("avx2")))
+#define GLE_ADAM(name) name##_avx2
+#include "adam.inc"
+#endif
 
-/* Values of a run of weights; plain elementwise float32, so that vectorising cannot
- * change a bit. `scale` turns the integer gradient into the mean over the batch. */
-static void values(float *restrict w, float *restrict m, float *restrict v,
-                   const int32_t *restrict gradient, int32_t count, float scale, float rate,
-                   float root_correction, const gle_adam *adam)
+typedef struct {
+    void (*values)(float *w, float *m, float *v, const int32_t *gradient, int32_t count,
+                   float scale, float rate, float root_correction, const gle_adam *adam);
+    int32_t (*store)(int16_t *to, const float *w, int32_t count, float scale, float limit,
+                     int32_t shift);
+} adam_loops;
+
+static adam_loops loops_of_this_machine(void)
 {
-    const float beta1 = adam->beta1, beta2 = adam->beta2, epsilon = adam->epsilon;
-
-    for (int32_t k = 0; k < count; k++) {
-        const float g = (float)gradient[k] * scale;
-        const float mk = beta1 * m[k] + (1.0f - beta1) * g;
-        const float vk = beta2 * v[k] + (1.0f - beta2) * (g * g);
-        m[k] = mk;
-        v[k] = vk;
-        w[k] += rate * mk / (sqrtf(vk) * root_correction + epsilon);
+#if defined(__x86_64__) && !defined(GLE_SCALAR_ONLY)
+    if (__builtin_cpu_supports("avx2")) {
+        return (adam_loops){values_avx2, store_avx2};
     }
-}
-
-/* Nearest value that the array can tell apart (ties up), as it is stored. */
-static uint64_t store(gle_layer *layer, int32_t i, const float *restrict w)
-{
-    int16_t *restrict to = layer->w + (size_t)i * (size_t)layer->stride;
-    const int32_t shift = layer->image->w_shift;
-    const float scale = ldexpf(1.0f, layer->w_frac - shift);
-    const float limit = (float)(layer->image->w_max >> shift);
-    int32_t clipped = 0;
-
-    for (int32_t j = 0; j < layer->m; j++) {
-        float x = floorf(w[j] * scale + 0.5f);
-        clipped += x > limit || x < -limit;
-        x = x > limit ? limit : x;
-        x = x < -limit ? -limit : x;
-        to[j] = (int16_t)((int32_t)x * (1 << shift));
-    }
-    layer->window.sat_w += (uint32_t)clipped;
-    layer->counters.sat_w += (uint32_t)clipped;
-    return (uint64_t)clipped;
+#endif
+    return (adam_loops){values_plain, store_plain};
 }
 
 void gle_adam_step(gle_chip *chip, gle_adam *adam)
 {
     float *w = adam->weight, *m = adam->m, *v = adam->v;
+    const adam_loops loops = loops_of_this_machine();
     float rate, root;
 
     adam->beta1_power *= (double)adam->beta1;
@@ -70,7 +59,9 @@ void gle_adam_step(gle_chip *chip, gle_adam *adam)
     for (int32_t l = 0; l < chip->layers; l++) {
         gle_layer *layer = &chip->layer[l];
         gle_formats f;
-        float scale, scale_bias, unit;
+        const int32_t shift = layer->image->w_shift;
+        float scale, scale_bias, unit, seen;
+        int32_t clipped = 0;
         if (!layer->image->learn) {
             continue;
         }
@@ -78,15 +69,20 @@ void gle_adam_step(gle_chip *chip, gle_adam *adam)
         scale = ldexpf(1.0f, -f.grad_frac) / (float)chip->batch;
         scale_bias = ldexpf(1.0f, -f.e_frac) / (float)chip->batch;
         unit = ldexpf(1.0f, f.u_frac);
+        seen = ldexpf(1.0f, layer->w_frac - shift);
         for (int32_t i = 0; i < layer->n; i++) {
-            values(w, m, v, layer->gradient + (size_t)i * (size_t)layer->stride, layer->m, scale,
-                   rate, root, adam);
-            adam->clipped += store(layer, i, w);
+            const size_t row = (size_t)i * (size_t)layer->stride;
+            loops.values(w, m, v, layer->gradient + row, layer->m, scale, rate, root, adam);
+            clipped += loops.store(layer->w + row, w, layer->m, seen,
+                                   (float)(layer->image->w_max >> shift), shift);
             w += layer->m;
             m += layer->m;
             v += layer->m;
         }
-        values(w, m, v, layer->gradient_bias, layer->n, scale_bias, rate, root, adam);
+        layer->window.sat_w += (uint32_t)clipped;
+        layer->counters.sat_w += (uint32_t)clipped;
+        adam->clipped += (uint32_t)clipped;
+        loops.values(w, m, v, layer->gradient_bias, layer->n, scale_bias, rate, root, adam);
         for (int32_t i = 0; i < layer->n; i++) {
             const float x = floorf(w[i] * unit + 0.5f);
             layer->bias[i] = gle_clamp64((int64_t)x, GLE_STATE_MAX);

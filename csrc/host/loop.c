@@ -35,8 +35,6 @@ static void record(const gle_chip *chip, const gle_block *block, int32_t t)
     }
 }
 
-void gle_adam_step(gle_chip *chip, gle_adam *adam);
-
 int32_t gle_run(gle_chip *chip, const gle_block *block, gle_adam *adam, const volatile int32_t *stop)
 {
     const size_t input_size = (size_t)chip->batch * (size_t)chip->image->inputs;

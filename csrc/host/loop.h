@@ -33,6 +33,8 @@ typedef struct {
 } gle_adam;
 
 int64_t gle_adam_size(const gle_chip *chip);
+/* After a step that read the gradient. */
+void gle_adam_step(gle_chip *chip, gle_adam *adam);
 
 /* Returns the number of steps done; stops before the next step when *stop is not 0. */
 int32_t gle_run(gle_chip *chip, const gle_block *block, gle_adam *adam, const volatile int32_t *stop);

@@ -17,7 +17,7 @@ from hwgle.errors import DeviceError, UsageError
 from hwgle.quantise import Image, Quantised
 
 SIGNAL_IDS = {name: k for k, name in enumerate(SIGNALS)}
-COUNTERS = ["steps", "sat_x", "sat_uhat", "sat_r", "sat_inst", "sat_e", "under_e", "updates", "under_w", "sat_w", "range_moves"]
+COUNTERS = tuple(name for name, _ in ffi.typeof("gle_counters").fields)
 CALL_SECONDS = 0.05  # of one call into the core, so that Ctrl-C is noticed in time
 
 

@@ -94,6 +94,7 @@ class Trainer:
         self._rule = make_rule(self._training.rule)
         self._plateau = PlateauState()
         self._stop = False
+        self._validating = False
         self._checked = time.monotonic()
 
     def run(self) -> dict[str, Any]:
@@ -148,12 +149,9 @@ class Trainer:
         p = self._position
         order = np.random.Generator(np.random.PCG64([self._training.seed, p.epoch]))
         order_of = order.permutation(len(self._task.train))
-        total = self._training.epochs * self._batches
         piece = 16
         while p.batch < self._batches:
-            done = (p.epoch * self._batches + p.batch) / total
-            rate = rate_at(self._training, done, self._plateau)
-            self._rule.set_rate(rate)
+            self._rule.set_rate(self._rate(p.batch))
             which = order_of[p.batch * self._batch : (p.batch + 1) * self._batch]
             x, y = self._x[:, which], self._y[which]
             while p.step < self._steps:
@@ -172,14 +170,19 @@ class Trainer:
             p.batch, p.step = p.batch + 1, 0
             self._votes = self._no_votes()
             self._tell()
-        self._epoch_done(rate)
+        self._epoch_done()
 
-    def _epoch_done(self, rate: float) -> None:
+    def _rate(self, batch: int) -> float:
+        """Learning rate of a batch of this epoch."""
+        done = (self._position.epoch * self._batches + batch) / self._batches
+        return rate_at(self._training, done / self._training.epochs, self._plateau)
+
+    def _epoch_done(self) -> None:
         p = self._position
         formats = self._device.formats()
         line: dict[str, Any] = {
             "epoch": p.epoch + 1,
-            "learning_rate": rate,
+            "learning_rate": self._rate(self._batches - 1),
             "accuracy_learning": p.hits / max(1, p.seen),
             "error_frac": [f.error for f in formats],
             "weight_frac": [f.stored for f in formats],
@@ -188,7 +191,7 @@ class Trainer:
         last = p.epoch + 1 == self._training.epochs
         if last or (p.epoch + 1) % self._training.validate_every == 0:
             weights = self._weights()
-            raw, calibrated = self._scores(weights, self._task.validation)
+            raw, calibrated = self._validated(weights)
             line |= {"validation": raw, "validation_calibrated": calibrated}
             if raw >= p.best:
                 p.best, p.best_epoch, self._best = raw, p.epoch + 1, weights
@@ -201,6 +204,20 @@ class Trainer:
         _write_text(self._out / "metrics.jsonl", "".join(json.dumps(m) + "\n" for m in p.metrics))
         self._save_sometimes()
         self._tell()
+
+    def _validated(self, weights: Weights) -> tuple[float, float]:
+        """Scores on the validation split; Ctrl-C leaves before them, at the epoch's end."""
+        self._validating = True
+        try:
+            if self._stop:
+                raise KeyboardInterrupt
+            return self._scores(weights, self._task.validation)
+        except KeyboardInterrupt:
+            self._stop = True
+            self._look()
+            raise
+        finally:
+            self._validating = False
 
     def _scores(self, weights: Weights, split: Split) -> tuple[float, float]:
         network, chip, train = self._network, self._chip, self._task.train
@@ -277,7 +294,7 @@ class Trainer:
             return
 
         def handler(number: int, frame: FrameType | None) -> None:
-            if self._stop:
+            if self._stop or self._validating:
                 raise KeyboardInterrupt
             self._stop = True
 
