@@ -1,4 +1,4 @@
-"""The machine's int16 multiply-accumulate peak: what a core could do at the very most.
+"""The machine's int16 multiply-accumulate peaks: what a core could do at the very most.
 
 peak.c is compiled when the bench runs (cffi, a temporary directory), so that nothing of it
 is in the installed package.
@@ -14,26 +14,25 @@ from typing import Any
 
 from cffi import FFI
 
-DECLARATIONS = "int32_t bench_peak_macs_per_round(void); void bench_peak_run(int64_t rounds);"
+DECLARATIONS = """
+    int32_t bench_peak_macs(int32_t vnni);
+    void bench_peak_run(int32_t vnni, int64_t rounds);
+"""
 SOURCE = Path(__file__).with_name("peak.c")
+INSTRUCTIONS = {"avx2": 0, "vnni": 1}  # by kernel table
 SECONDS = 0.01  # CPU time of one measurement
 
 
 class Peak:
-    """int16 peak of one core with AVX2, compiled anew.
+    """The peak of one core with the instructions of one kernel table, avx2 or vnni."""
 
-    Raises:
-        RuntimeError: no compiler, no Python headers, or a CPU without AVX2; says which.
-    """
-
-    def __init__(self) -> None:
-        self._lib = _compiled()
-        self._macs = int(self._lib.bench_peak_macs_per_round())
-        if not self._macs:
-            raise RuntimeError("no AVX2 on this CPU")
+    def __init__(self, name: str, lib: Any) -> None:
+        self.name = name
+        self._lib, self._which = lib, INSTRUCTIONS[name]
+        self._macs = int(lib.bench_peak_macs(self._which))
         self._rounds = 10_000
         while (seconds := self._time()) < SECONDS:
-            self._rounds = int(self._rounds * min(10.0, 1.2 * SECONDS / max(seconds, 1e-6)))
+            self._rounds = int(self._rounds * min(10.0, 1.2 * SECONDS / max(seconds, 1e-6))) + 1
 
     def gmacs(self) -> float:
         """Measure once, about 10 ms of CPU time: 10^9 multiply-accumulates per second."""
@@ -41,8 +40,21 @@ class Peak:
 
     def _time(self) -> float:
         begun = time.process_time()
-        self._lib.bench_peak_run(self._rounds)
+        self._lib.bench_peak_run(self._which, self._rounds)
         return time.process_time() - begun
+
+
+def peaks() -> dict[str, Peak]:
+    """Those that this CPU has, by name.
+
+    Raises:
+        RuntimeError: no compiler, no Python headers, or none of the instructions; says which.
+    """
+    lib = _compiled()
+    found = {n: Peak(n, lib) for n, which in INSTRUCTIONS.items() if lib.bench_peak_macs(which)}
+    if not found:
+        raise RuntimeError("no AVX2 on this CPU")
+    return found
 
 
 def _compiled() -> Any:

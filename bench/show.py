@@ -21,15 +21,18 @@ ratio      time of NumPy / time of this, median (min..max) over the rounds
 GMAC/s     weights x batch x 3 for a training step, x 2 for errors, x 1 for inference.
            The emulator computes the error path in inference too (its digest covers it);
            NumPy does not: GMAC/s of inference says half of what the emulator does.
-of peak    GMAC/s over the int16 peak of this core in the same round (AVX2 pmaddwd and add,
-           in registers)
+of peak    GMAC/s over the int16 peak of this core in the same round, in registers, with the
+           instructions of the kernels: vpdpwssd for vnni, else AVX2's vpmaddwd and vpaddd
 numpy      the same equations in float32 (bench/numpy_rival.py)"""
 
 
 def table(
-    results: Sequence[Result], machine: Mapping[str, str], peak: float | None, without: str = ""
+    results: Sequence[Result],
+    machine: Mapping[str, str],
+    peaks: Mapping[str, float],
+    without: str = "",
 ) -> str:
-    """All results as text. peak: int16 GMAC/s; without: why there is none."""
+    """All results as text. peaks: int16 GMAC/s by instructions; without: why there is none."""
     head = ("network", "batch", "step", "who", "ms/step", "ratio", "GMAC/s", "of peak")
     rows = [head]
     before: tuple[str, ...] = ()
@@ -58,7 +61,8 @@ def table(
     ]
     lines.insert(1, "  ".join("-" * w for w in wide))
     told = [f"{key:<9}  {value}" for key, value in machine.items()]
-    top = f"{peak:.1f} GMAC/s" if peak else f"not measured ({without})"
+    tops = ", ".join(f"{name} {gmacs:.0f} GMAC/s" for name, gmacs in peaks.items())
+    top = tops or f"not measured ({without})"
     return "\n".join([*told, f"int16 peak {top}", "", *lines, "", NOTES])
 
 

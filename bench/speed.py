@@ -13,7 +13,7 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from bench.machine import describe
 from bench.numpy_rival import Rival
-from bench.peak import Peak
+from bench.peak import Peak, peaks
 from bench.show import plot, table
 from hwgle.calibrate import FOR_TRAINING, calibrate
 from hwgle.chip import Chip
@@ -67,8 +67,8 @@ class Result:
 
     steps: of each call. ms: milliseconds of CPU time per step. ratio: the rival's time over
     this one's, of the same round. gmacs: 10^9 multiply-accumulates per second, counted as
-    WORK says. share: gmacs over the int16 peak of the same round, None without one and for
-    the rival.
+    WORK says. share: gmacs over the int16 peak that its instructions have (`peak_of`) in
+    the same round; None without one and for the rival.
     """
 
     network: str
@@ -187,8 +187,13 @@ def seconds(run: Contestant, steps: int) -> float:
     return time.process_time() - begun
 
 
-def measure(case: Case, kernels: Sequence[str], peak: Peak | None) -> list[Result]:
-    """All contestants at all kinds of step, in turn within each round."""
+def peak_of(who: str) -> str:
+    """The peak that a contestant is held against: AVX2's for all but vnni."""
+    return "vnni" if who.endswith("vnni") else "avx2"
+
+
+def measure(case: Case, kernels: Sequence[str], tops: Mapping[str, Peak]) -> list[Result]:
+    """All contestants at all kinds of step, and the peaks, in turn within each round."""
     weights = sum(n * case.network.fan_in(k) for k, n in enumerate(case.network.sizes))
     results = []
     for work, field in contestants(case, kernels).items():
@@ -198,16 +203,17 @@ def measure(case: Case, kernels: Sequence[str], peak: Peak | None) -> list[Resul
             most = int(CALL_SECONDS / max(step, 1e-7))
             steps[who] = min(case.steps, max(LEAST_STEPS, most))
         times: dict[str, list[float]] = {who: [] for who in field}
-        peaks = []
+        top: dict[str, list[float]] = {name: [] for name in tops}
         for _ in range(case.rounds):
             for who, run in field.items():
                 times[who].append(seconds(run, steps[who]) * 1e3 / steps[who])
-            if peak:
-                peaks.append(peak.gmacs())
+            for name, peak in tops.items():
+                top[name].append(peak.gmacs())
         macs = WORK[work] * weights * case.batch / 1e6  # of a step, so that macs / ms is GMAC/s
         for who, ms in times.items():
             ratios = [a / b for a, b in zip(times["numpy"], ms, strict=True)]
-            shares = [macs / t / p for t, p in zip(ms, peaks, strict=True)] if peaks else []
+            limits = () if who == "numpy" else top.get(peak_of(who), ())
+            shares = [macs / t / p for t, p in zip(ms, limits, strict=False)]
             results.append(
                 Result(
                     network=case.network.name,
@@ -220,7 +226,7 @@ def measure(case: Case, kernels: Sequence[str], peak: Peak | None) -> list[Resul
                     ratio=statistics.median(ratios),
                     ratio_range=(min(ratios), max(ratios)),
                     gmacs=macs / statistics.median(ms),
-                    share=statistics.median(shares) if shares and who != "numpy" else None,
+                    share=statistics.median(shares) if shares else None,
                 )
             )
     return results
@@ -263,11 +269,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         if path and not path.absolute().parent.is_dir():
             parser.error(f"{path}: there is no such folder")  # not after minutes of measuring
     results: list[Result] = []
-    peaks: list[float] = []
+    tops: dict[str, Peak] = {}
+    without = ""
     try:
-        peak, without = Peak(), ""
+        tops = peaks()
     except RuntimeError as error:
-        peak, without = None, str(error).splitlines()[0]
+        without = str(error).splitlines()[0]
+    gmacs: dict[str, list[float]] = {name: [] for name in tops}
     try:
         with one_thread():
             machine = describe()
@@ -275,18 +283,19 @@ def main(argv: Sequence[str] | None = None) -> int:
             for case in cases(options.quick):
                 where = f"{case.network.name}, batch {case.batch}"
                 print(f"measuring {where} ...", file=sys.stderr, flush=True)
-                results += measure(case, kernels, peak)
-                peaks += [peak.gmacs()] if peak else []
+                results += measure(case, kernels, tops)
+                for name, peak in tops.items():
+                    gmacs[name].append(peak.gmacs())
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    gmacs = statistics.median(peaks) if peaks else None
-    print(table(results, machine, gmacs, without))
+    typical = {name: statistics.median(values) for name, values in gmacs.items()}
+    print(table(results, machine, typical, without))
     if options.json:
         found = {
             "format": "hwgle/bench-speed/1",
             "machine": machine,
-            "peak_gmacs": gmacs,
+            "peak_gmacs": typical,
             "work": WORK,
             "results": [asdict(result) for result in results],
         }

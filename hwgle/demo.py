@@ -118,7 +118,7 @@ def relearn_chip(device: Device, setting: Setting, progress: Progress) -> list[f
     weights = forgotten(setting)
     scales = calibrate_on(network, chip, weights, x, train.y, learning=True)
     image = build_image(
-        network, chip, scales, batch=how.batch, range_every=len(x), range_clip=0.01, seed=how.seed
+        network, chip, scales, batch=how.batch, range_every=len(x), seed=how.seed
     )
     rule = Learner()
     rule.begin(device, image, how.batch, weights)

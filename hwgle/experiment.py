@@ -81,7 +81,10 @@ class Training(Checked):
     """How it learns; the learning rate is per step of the network.
 
     error_clip: share of errors that may clip before auto-ranging makes a layer's scale
-    coarser. validate_every: epochs between two looks at the validation split; the
+    coarser. layer_rate: factor on the learning rate for each layer further from the
+    output, with rule adam: an error is amplified by tau_m/tau_r in every layer that it
+    passes, its noise most of all, and Adam would let noise take full steps. average: epochs over which a host that keeps weights averages them for
+    validation (0: none). validate_every: epochs between two looks at the validation split; the
     weights that did best there are kept.
     """
 
@@ -91,6 +94,8 @@ class Training(Checked):
     learning_rate: float = Field(gt=0)
     schedule: Schedule = Constant()
     error_clip: float = Field(0.0003, ge=0, le=0.5)
+    layer_rate: float = Field(1.0, gt=0, le=1)
+    average: float = Field(0.0, ge=0, le=1000)
     validate_every: Count = 1
     seed: Seed = 0
 
@@ -132,7 +137,7 @@ class Experiment(Checked):
 
     @classmethod
     def rules(cls, data: Mapping[str, Any]) -> Iterator[Rule]:
-        """Splits differ, a batch can be filled, the learning rate falls."""
+        """Splits differ, a batch can be filled, the rule knows its settings, the rate falls."""
         task, training = data.get("task"), data.get("training")
         task = task if isinstance(task, Mapping) else {}
         training = training if isinstance(training, Mapping) else {}
@@ -145,6 +150,12 @@ class Experiment(Checked):
         if train is not None and batch is not None and batch > train >= 1:
             allowed = f"at most train = {train:g}"
             yield Rule(("training", "batch"), f"{batch:g}", allowed)
+        if training.get("rule") == "sgd":
+            for key, only in (("layer_rate", 1.0), ("average", 0.0)):
+                value = number(training.get(key, only))
+                if value is not None and value != only:
+                    allowed = f"{only:g} with rule sgd, which knows none"
+                    yield Rule(("training", key), f"{value:g}", allowed)
         schedule = training.get("schedule")
         final = number(schedule.get("final")) if isinstance(schedule, Mapping) else None
         rate = number(training.get("learning_rate"))

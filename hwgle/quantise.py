@@ -134,7 +134,7 @@ def build_image(
     batch: int = 1,
     learning_rate: float = 0.0,
     range_every: int = 0,
-    range_clip: float = 0.003,
+    range_clip: float = 0.0003,
     seed: int | None = None,
 ) -> Image:
     """Pack a network with its formats into an image.

@@ -60,6 +60,7 @@ void gle_adam_step(gle_chip *chip, gle_adam *adam)
         gle_layer *layer = &chip->layer[l];
         gle_formats f;
         const int32_t shift = layer->image->w_shift;
+        const float layer_rate = adam->layer_rate == NULL ? rate : rate * adam->layer_rate[l];
         float scale, scale_bias, unit, seen;
         int32_t clipped = 0;
         if (!layer->image->learn) {
@@ -72,7 +73,8 @@ void gle_adam_step(gle_chip *chip, gle_adam *adam)
         seen = ldexpf(1.0f, layer->w_frac - shift);
         for (int32_t i = 0; i < layer->n; i++) {
             const size_t row = (size_t)i * (size_t)layer->stride;
-            loops.values(w, m, v, layer->gradient + row, layer->m, scale, rate, root, adam);
+            loops.values(w, m, v, layer->gradient + row, layer->m, scale, layer_rate, root,
+                         adam);
             clipped += loops.store(layer->w + row, w, layer->m, seen,
                                    (float)(layer->image->w_max >> shift), shift);
             w += layer->m;
@@ -82,7 +84,8 @@ void gle_adam_step(gle_chip *chip, gle_adam *adam)
         layer->window.sat_w += (uint32_t)clipped;
         layer->counters.sat_w += (uint32_t)clipped;
         adam->clipped += (uint32_t)clipped;
-        loops.values(w, m, v, layer->gradient_bias, layer->n, scale_bias, rate, root, adam);
+        loops.values(w, m, v, layer->gradient_bias, layer->n, scale_bias, layer_rate, root,
+                     adam);
         for (int32_t i = 0; i < layer->n; i++) {
             const float x = floorf(w[i] * unit + 0.5f);
             layer->bias[i] = gle_clamp64((int64_t)x, GLE_STATE_MAX);

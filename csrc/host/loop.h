@@ -29,6 +29,7 @@ typedef struct {
     float *weight, *m, *v;
     double beta1_power, beta2_power; /* of the steps done so far */
     float rate, beta1, beta2, epsilon;
+    const float *layer_rate;         /* NULL, or a factor on the rate for each layer */
     uint64_t clipped;                /* weights that did not fit their format */
 } gle_adam;
 

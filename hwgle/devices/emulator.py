@@ -26,6 +26,7 @@ class AdamState:
     """Adam on the host: float32 weights and moments of all learning layers, flat.
 
     Order: layer by layer, weights row by row, then biases. Powers are beta**steps.
+    layer_rate: (layers,) factors on the rate, None for 1 throughout.
     """
 
     weight: NDArray[np.float32]
@@ -38,6 +39,7 @@ class AdamState:
     beta1_power: float = 1.0
     beta2_power: float = 1.0
     clipped: int = 0
+    layer_rate: NDArray[np.float32] | None = None
 
     @classmethod
     def of(cls, image: Image, weights: Mapping[str, ArrayLike], rate: float) -> AdamState:
@@ -275,6 +277,8 @@ class Emulator(Device):
         for name in ("weight", "m", "v"):
             setattr(state, name, ffi.from_buffer("float[]", getattr(adam, name)))
         state.rate, state.beta1, state.beta2 = adam.rate, adam.beta1, adam.beta2
+        if adam.layer_rate is not None:
+            state.layer_rate = ffi.from_buffer("float[]", adam.layer_rate)
         state.epsilon, state.clipped = adam.epsilon, adam.clipped
         state.beta1_power, state.beta2_power = adam.beta1_power, adam.beta2_power
         return state

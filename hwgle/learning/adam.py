@@ -11,13 +11,23 @@ from numpy.typing import NDArray
 from hwgle.device import Block, Device, Records
 from hwgle.devices.emulator import AdamState, Emulator
 from hwgle.errors import UsageError
+from hwgle.experiment import Training
 from hwgle.learning.rule import Arrays
-from hwgle.quantise import Image, quantise_weights
+from hwgle.quantise import Image, quantise_weights, round_half_up, weight_shift
 from hwgle.weights import Weights
 
 
 class Learner:
-    """Kingma and Ba, arXiv 1412.6980, at every time step as in the GLE paper."""
+    """Kingma and Ba, arXiv 1412.6980, at every time step as in the GLE paper.
+
+    With `average` epochs in the experiment the host also keeps a running average of its
+    weights, with that time constant, and it is this average that is validated and kept:
+    the weights of the moment carry the noise of the last samples.
+    """
+
+    def __init__(self, training: Training | None = None, batches: int = 0) -> None:
+        self._window = training.average * batches if training is not None else 0.0
+        self._layer_rate = training.layer_rate if training is not None else 1.0
 
     def begin(self, device: Device, image: Image, batch: int, weights: Weights) -> None:
         """See Rule. Raises UsageError on a body that cannot be read out at every step."""
@@ -27,6 +37,12 @@ class Learner:
         device.load(image, batch, gradient=True, uhat=False)
         device.write_weights(quantise_weights(image, weights, stored=False))
         self._adam = AdamState.of(image, weights, 0.0)
+        depth = np.arange(len(image.network.layers))[::-1]
+        self._adam.layer_rate = (self._layer_rate**depth).astype(np.float32)
+        self._image = image
+        self._weights = weights
+        self._average = self._adam.weight.astype(np.float64)
+        self._samples = 0
 
     def set_rate(self, rate: float) -> None:
         """See Rule."""
@@ -35,6 +51,31 @@ class Learner:
     def run(self, block: Block) -> Records:
         """See Rule."""
         return self._device.run(block, adam=self._adam)
+
+    def sample_done(self) -> None:
+        """See Rule."""
+        self._samples += 1
+        share = 1.0 / min(max(self._window, 1.0), self._samples)
+        self._average += (self._adam.weight - self._average) * share
+
+    def weights(self) -> Weights | None:
+        """See Rule; in steps that the array can tell apart."""
+        if self._window == 0:
+            return None
+        result: Weights = dict(self._weights)
+        at = 0
+        for layer, f in zip(self._image.network.layers, self._device.formats(), strict=True):
+            if not layer.learn:
+                continue
+            seen = f.stored - weight_shift(self._image.chip)
+            for kind, frac in (("weight", seen), ("bias", f.membrane)):
+                shape = self._weights[f"{layer.name}.{kind}"].shape
+                size = int(np.prod(shape))
+                values = self._average[at : at + size].reshape(shape)
+                steps = round_half_up(np.ldexp(values, frac))
+                result[f"{layer.name}.{kind}"] = np.ldexp(steps, -frac)
+                at += size
+        return result
 
     def state(self) -> Arrays:
         """See Rule."""
@@ -45,6 +86,8 @@ class Learner:
             "adam.v": a.v,
             "adam.powers": np.array([a.beta1_power, a.beta2_power]),
             "adam.clipped": np.array(a.clipped),
+            "adam.average": self._average,
+            "adam.samples": np.array(self._samples),
         }
 
     def restore(self, state: Mapping[str, NDArray[np.generic]]) -> None:
@@ -54,3 +97,5 @@ class Learner:
             getattr(a, name)[:] = state[f"adam.{name}"]
         a.beta1_power, a.beta2_power = (float(p) for p in state["adam.powers"])
         a.clipped = int(state["adam.clipped"])
+        self._average = np.array(state["adam.average"], dtype=np.float64)
+        self._samples = int(state["adam.samples"])

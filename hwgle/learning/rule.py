@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwgle.device import Block, Device, Records
+from hwgle.experiment import Training
 from hwgle.quantise import Image
 from hwgle.weights import Weights
 
@@ -31,6 +32,14 @@ class Rule(Protocol):
         """Run a block, learning after every step."""
         ...
 
+    def sample_done(self) -> None:
+        """A batch of samples has been shown to its end."""
+        ...
+
+    def weights(self) -> Weights | None:
+        """The weights to validate and keep; None: those that the device holds."""
+        ...
+
     def state(self) -> Arrays:
         """What the host keeps beside the device's snapshot."""
         ...
@@ -44,7 +53,7 @@ class Rule(Protocol):
 RULES: dict[str, str] = {"adam": "hwgle.learning.adam", "sgd": "hwgle.learning.sgd"}
 
 
-def make_rule(name: str) -> Rule:
-    """The rule of that name; KeyError for one that does not exist."""
-    make: Callable[[], Rule] = import_module(RULES[name]).Learner
-    return make()
+def make_rule(training: Training, batches: int) -> Rule:
+    """The rule that a training names; `batches`: of an epoch."""
+    make: Callable[[Training, int], Rule] = import_module(RULES[training.rule]).Learner
+    return make(training, batches)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwgle.device import Block, Device, Records
+from hwgle.experiment import Training
 from hwgle.learning.rule import Arrays
 from hwgle.quantise import Image, quantise_weights, rate_shift
 from hwgle.weights import Weights
@@ -16,6 +17,9 @@ from hwgle.weights import Weights
 
 class Learner:
     """The first local rule; the rounding is the chip's plasticity."""
+
+    def __init__(self, training: Training, batches: int) -> None:
+        del training, batches  # nothing to set but the rate
 
     def begin(self, device: Device, image: Image, batch: int, weights: Weights) -> None:
         """See Rule."""
@@ -31,6 +35,13 @@ class Learner:
     def run(self, block: Block) -> Records:
         """See Rule."""
         return self._device.run(replace(block, learn=True))
+
+    def sample_done(self) -> None:
+        """See Rule."""
+
+    def weights(self) -> Weights | None:
+        """See Rule."""
+        return None
 
     def state(self) -> Arrays:
         """See Rule."""

@@ -33,6 +33,7 @@ from hwgle.errors import Interrupted, UsageError
 from hwgle.experiment import Experiment, Plateau
 from hwgle.learning import checkpoint as checkpoints
 from hwgle.learning.checkpoint import Checkpoint, Position
+from hwgle.learning.order import balanced_order
 from hwgle.learning.rule import make_rule
 from hwgle.learning.schedule import PlateauState, rate_at
 from hwgle.network import Network
@@ -91,7 +92,7 @@ class Trainer:
         self._batch = self._training.batch
         self._steps = task.train.x.shape[1]
         self._batches = len(task.train) // self._batch
-        self._rule = make_rule(self._training.rule)
+        self._rule = make_rule(self._training, self._batches)
         self._plateau = PlateauState()
         self._stop = False
         self._validating = False
@@ -147,12 +148,12 @@ class Trainer:
 
     def _epoch(self) -> None:
         p = self._position
-        order = np.random.Generator(np.random.PCG64([self._training.seed, p.epoch]))
-        order_of = order.permutation(len(self._task.train))
+        rng = np.random.Generator(np.random.PCG64([self._training.seed, p.epoch]))
+        order = balanced_order(self._task.train.y, rng)
         piece = 16
         while p.batch < self._batches:
             self._rule.set_rate(self._rate(p.batch))
-            which = order_of[p.batch * self._batch : (p.batch + 1) * self._batch]
+            which = order[p.batch * self._batch : (p.batch + 1) * self._batch]
             x, y = self._x[:, which], self._y[which]
             while p.step < self._steps:
                 end = min(p.step + piece, self._steps)
@@ -168,6 +169,7 @@ class Trainer:
             p.hits += int(np.count_nonzero(self._votes.argmax(axis=1) == y))
             p.seen += self._batch
             p.batch, p.step = p.batch + 1, 0
+            self._rule.sample_done()
             self._votes = self._no_votes()
             self._tell()
         self._epoch_done()
@@ -230,6 +232,9 @@ class Trainer:
         return result.raw, result.calibrated
 
     def _weights(self) -> Weights:
+        kept = self._rule.weights()
+        if kept is not None:
+            return kept
         return weights_from(self._image, self._device.read_weights(), self._device.formats())
 
     def _look(self) -> None:

@@ -422,7 +422,8 @@ static int32_t up(int32_t n, int32_t to) { return (n + to - 1) / to * to; }
 static void check_product(uint64_t seed)
 {
     const int32_t n = between(1, 9), columns = 8 * between(1, 7), shift = between(-14, 31);
-    const int32_t m = between(0, 9) == 0 ? between(2000, 4096) : between(1, 100);
+    const int32_t kind = between(0, 9);
+    const int32_t m = kind == 0 ? between(2000, 4096) : kind < 4 ? between(28, 37) : between(1, 100);
     const int32_t stride = up(m, GLE_LANES), m_even = up(m, 2);
     int16_t *w = filled((size_t)n * (size_t)stride, between(0, 4));
     int16_t *x = filled((size_t)m * (size_t)columns, between(0, 4));
@@ -469,7 +470,10 @@ static void check_product(uint64_t seed)
 static void check_outer(uint64_t seed)
 {
     const int32_t rows = between(1, 4), m = between(1, 70);
-    const int32_t batch = between(0, 9) == 0 ? between(1000, 4096) : between(2, 130);
+    const int32_t kind = between(0, 9);
+    const int32_t batch = kind == 0  ? between(1000, 4096)
+                          : kind < 4 ? between(28, 37)
+                                     : between(2, 130);
     const int32_t columns = up(batch, GLE_LANES), stride = up(m, GLE_LANES);
     const int32_t shift = gle_gradient_shift(batch);
     int16_t *e = filled((size_t)rows * (size_t)columns, between(0, 4));

@@ -330,6 +330,23 @@ def test_largest_sums(vector: str, shift: int, seed: int) -> None:
         assert_same(vector, q, weights, (shift, signs), target=q.target, learn=True)
 
 
+@pytest.mark.parametrize("batch", [8, 33])
+def test_sums_at_the_edge_of_int32(vector: str, batch: int, seed: int) -> None:
+    """Around 32 and 64 of the largest products, the most that a part of a sum may hold."""
+    rng = np.random.default_rng(seed)
+    for n in (31, 32, 33, 34, 35, 36, 63, 64, 65, 66, 68):
+        network = make_network([n, n], ["linear"] * 2, rng, inputs=n, loss="mse", dt=1.0)
+        scales = Scales(8, 0, (LayerScales(22, 12, 6, 0, 0), LayerScales(24, 12, 6, 0, 0)))
+        image = build_image(network, chip_with(), scales, batch=batch, learning_rate=1e-9)
+        for sign in (1, -1):
+            w = np.full((n, n), 32764 * sign, np.int16)
+            weights = {f"l{k}": (w, np.zeros(n, np.int32)) for k in range(2)}
+            x = np.full((5, batch, n), 8191, np.int16)
+            q = Quantised(image, x, np.full((5, batch, n), 32767, np.int16))
+            assert_same(vector, q, weights, (n, sign), target=q.target, learn=True)
+            assert_same(vector, q, weights, (n, sign), target=q.target, adam_rate=1e-9)
+
+
 def test_largest_batch(vector: str, seed: int) -> None:
     """The sum of the largest e r^T over 4096 streams still fits what holds it."""
     rng = np.random.default_rng(seed)

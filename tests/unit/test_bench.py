@@ -22,10 +22,17 @@ sys.path.insert(0, str(ROOT))  # bench/ is no part of the installed package
 from bench import speed  # noqa: E402
 from bench.machine import describe  # noqa: E402
 from bench.numpy_rival import Rival  # noqa: E402
-from bench.peak import Peak  # noqa: E402
+from bench.peak import peaks  # noqa: E402
 from bench.show import plot, table  # noqa: E402
 
 STEPS = 50
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """On a busy machine threads that wait for each other take most of the time."""
+    with speed.one_thread():
+        yield
 
 
 def small_network(rng, loss, gamma):
@@ -54,9 +61,9 @@ def test_rival_equals_the_reference(loss, gamma, batch, work, seed):
     below = [network.inputs] + [layer.size for layer in network.layers]
     weights = {}
     for m, layer in zip(below, network.layers, strict=False):
-        weights[f"{layer.name}.weight"] = rng.normal(size=(layer.size, m)) / np.sqrt(m)
+        weights[f"{layer.name}.weight"] = rng.normal(size=(layer.size, m)) / (2 * np.sqrt(m))
         weights[f"{layer.name}.bias"] = rng.normal(size=layer.size) * 0.1
-    x = rng.normal(size=(STEPS, batch, network.inputs))
+    x = 0.5 * rng.normal(size=(STEPS, batch, network.inputs))
     if loss == "mse":
         target = rng.normal(size=(STEPS, batch, 3))
         for_rival = target.astype(np.float32)
@@ -82,20 +89,21 @@ def test_rival_equals_the_reference(loss, gamma, batch, work, seed):
         close(w, oracle.weights[f"{layer.name}.weight"], "weight")
         close(rival.b[part], oracle.weights[f"{layer.name}.bias"], "bias")
         moved = max(moved, np.abs(w - weights[f"{layer.name}.weight"]).max())
-    assert (moved > 0.01) == learns
+    assert (moved > 0.003) == learns
 
 
 def close(got, expected, what):
     assert got.dtype == np.float32
     scale = max(1.0, np.abs(expected).max())
-    np.testing.assert_allclose(got, expected, rtol=0, atol=2e-4 * scale, err_msg=what)
+    error = np.abs(got - expected).max()
+    assert error <= 1e-4 * scale, f"{what}: off by {error} of {scale}"
 
 
 @pytest.fixture
 def tiny():
     """Two steps of a small network, all contestants: real results, meaningless times."""
     case = speed.Case(speed.three_layers(6), 2, 2, 2)
-    return speed.measure(case, ["scalar"], None)
+    return speed.measure(case, ["scalar"], {})
 
 
 def test_results_cover_every_kind_of_step(tiny):
@@ -116,7 +124,7 @@ def test_cases_are_the_promised_ones():
 
 def test_table_json_and_plot_hold_all_results(tiny, tmp_path):
     machine = describe()
-    text = table(tiny, machine, None, "no compiler")
+    text = table(tiny, machine, {}, "no compiler")
     assert "not measured (no compiler)" in text
     assert text.count("hwgle scalar") == len(speed.WORK)
     assert json.loads(json.dumps([asdict(r) for r in tiny]))[1]["who"] == "hwgle scalar"
@@ -135,7 +143,7 @@ def test_missing_folder_is_told_before_measuring(tmp_path, capsys):
 
 def test_peak_counts_what_it_runs():
     try:
-        peak = Peak()
+        found = peaks()
     except RuntimeError as why:
         pytest.skip(str(why).splitlines()[0])
-    assert peak.gmacs() > 0
+    assert all(peak.gmacs() > 0 for peak in found.values())

@@ -145,6 +145,22 @@ def test_neighbouring_steps_seeds_places_and_purposes(fill: Fill, seed: int) -> 
         assert_independent(here, there, (seed, name))
 
 
+def test_avalanche(fill: Fill, seed: int) -> None:
+    """One bit of the index flips each bit of the result in half of all cases."""
+    count = 1 << 17
+    here = fill(seed, count=count)
+    for bit in range(32):
+        if 1 << bit < count:
+            there = here[np.arange(count) ^ 1 << bit]
+        else:
+            there = fill(seed, count=count, first=1 << bit)
+        ones = np.unpackbits((here ^ there).view(np.uint8)).reshape(-1, 32).sum(axis=0, dtype=int)
+        # pairs within the block are counted twice; 1024 numbers: one more sigma
+        pairs = count / 2 if 1 << bit < count else count
+        off = np.abs(ones / count - 0.5) * 2 * np.sqrt(pairs)
+        assert off.max() < SIGMA + 1, (seed, bit, off.max())
+
+
 def test_a_function_of_its_counters_and_of_each(fill: Fill, seed: int) -> None:
     """The same event, the same bits, in any order; another event, others."""
     x = fill(seed, 1, 7, 11, count=1000)

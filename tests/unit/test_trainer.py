@@ -62,6 +62,7 @@ def experiment(rule: str = "adam", schedule: str = "cosine", **training: Any) ->
                 "schedule": SCHEDULES[schedule],
                 "validate_every": 2,
                 "seed": 4,
+                **({"layer_rate": 0.5, "average": 1.0} if rule == "adam" else {}),
                 **training,
             },
         }
@@ -155,6 +156,28 @@ def test_sigint_is_an_interruption(tmp_path: Path) -> None:
     assert signal.getsignal(signal.SIGINT) is before
     trainer(tmp_path / "cut", ex).run()
     trainer(tmp_path / "whole", ex).run()
+    assert outcome(tmp_path / "cut") == outcome(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("call", [1, 2])
+def test_interrupted_while_validating(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: int
+) -> None:
+    ex = experiment("adam", "plateau")
+    trainer(tmp_path / "whole", ex).run()
+    original, calls = Trainer._scores, 0
+
+    def scores(this: Trainer, *args: Any) -> tuple[float, float]:
+        nonlocal calls
+        calls += 1
+        if calls == call:
+            os.kill(os.getpid(), signal.SIGINT)
+        return original(this, *args)
+
+    monkeypatch.setattr(Trainer, "_scores", scores)
+    with pytest.raises(Interrupted):
+        trainer(tmp_path / "cut", ex).run()
+    trainer(tmp_path / "cut", ex).run()
     assert outcome(tmp_path / "cut") == outcome(tmp_path / "whole")
 
 
