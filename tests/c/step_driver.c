@@ -421,7 +421,7 @@ static int32_t up(int32_t n, int32_t to) { return (n + to - 1) / to * to; }
 /* Every table and the definition: exact sum, one rounding, one clip. */
 static void check_product(uint64_t seed)
 {
-    const int32_t n = between(1, 9), columns = 8 * between(1, 7), shift = between(-14, 31);
+    const int32_t n = between(1, 9), columns = GLE_LANES * between(1, 5), shift = between(-14, 31);
     const int32_t kind = between(0, 9);
     const int32_t m = kind == 0 ? between(2000, 4096) : kind < 4 ? between(28, 37) : between(1, 100);
     const int32_t stride = up(m, GLE_LANES), m_even = up(m, 2);

@@ -25,6 +25,7 @@ FLAGS = ["-std=c11", "-O2", "-ffreestanding", *WARNINGS]
 HEADER = struct.Struct("<BBBBHHHH")
 OVERHEAD = HEADER.size + 4
 SYN, SYN_ACK, REFUSED, DATA, ACK, RESET, CLOSE = range(1, 8)
+NAK = 1  # a flag
 DEFAULTS: dict[str, int] = {
     "rx_window": 4, "rx_payload": 256, "tx_window": 4, "tx_payload": 256,
     "rto_initial": 100, "rto_least": 20, "rto_most": 1000, "keepalive": 250,

@@ -41,6 +41,10 @@ def test_each_end_learns_the_limits_of_the_other(c: tuple[FFI, Any]) -> None:
     assert (lib.link_largest(host.link), lib.link_largest(board.link)) == (64, 100)
     assert host.send(bytes(65)) == lib.LINK_TOO_LONG
     assert host.events == board.events == [(lib.LINK_OPENED, 0, 0, 0)]
+    # The shorter keep-alive holds for both.
+    frames = host.count.frames_out
+    pair.run(1000)
+    assert 9 <= host.count.frames_out - frames <= 11
 
 
 def test_a_mismatch_is_refused_before_anything_changes(c: tuple[FFI, Any]) -> None:
@@ -322,3 +326,45 @@ def test_a_frame_that_is_half_sent_ends_with_its_session(c: tuple[FFI, Any]) -> 
     host.send(b"B")
     pair.run(20)
     assert (pair.board.got, host.confirmed, host.count.retransmitted) == ([b"B"], 1, 0)
+
+
+def test_each_copy_of_a_syn_gets_the_same_answer(c: tuple[FFI, Any]) -> None:
+    """Whichever answer arrives, it opens the session."""
+    pair = make_pair(c)
+    c[1].link_open(pair.host.link, pair.now)
+    syn = pair.host.poll(pair.now)
+    answers = []
+    for _ in range(3):
+        pair.board.receive(pair.now, syn)
+        answers.append(pair.board.poll(pair.now))
+    assert answers[0] == answers[1] == answers[2]
+    pair.host.receive(pair.now, answers[0])
+    pair.board.receive(pair.now, pair.host.poll(pair.now))
+    assert pair.board.open
+
+
+def test_each_session_has_a_nak_of_its_own(c: tuple[FFI, Any]) -> None:
+    pair = make_pair(c)
+    for session in (1, 2):
+        pair.connect()
+        pair.board.receive(pair.now, b"damaged\0")
+        pair.run(3)
+        assert pair.board.count.naks == session
+        c[1].link_close(pair.host.link)
+        pair.run(5)
+
+
+def test_events_that_nobody_reads_hold_back_sessions_and_are_never_lost(c: tuple[FFI, Any]) -> None:
+    lib = c[1]
+    pair = make_pair(c)
+    take, pair.board.take_events = pair.board.take_events, lambda: None
+    for _ in range(4):
+        lib.link_open(pair.host.link, pair.now)
+        pair.run(20)
+        lib.link_close(pair.host.link)
+        pair.run(20)
+    assert pair.board.count.busy > 0
+    take()
+    kinds = [event[0] for event in pair.board.events]
+    assert kinds == [lib.LINK_OPENED, lib.LINK_CLOSED] * 2
+    pair.connect()
