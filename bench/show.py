@@ -102,9 +102,9 @@ def plot(results: Sequence[Result], machine: Mapping[str, str], path: Path) -> N
                 axes.axhline(y - 0.5, color="#cccccc", linewidth=0.8)
         axes.set_yticks(range(len(rows[batch])))
         axes.set_yticklabels([f"{n}: {NAMES[w]}" for n, w in rows[batch]], fontsize=8)
-        axes.invert_yaxis()
+        axes.set_ylim(len(rows[batch]) - 0.4, -0.6)
         axes.set_xscale("log")
-        axes.margins(x=0.14)
+        axes.margins(x=0.17)
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter("{x:g}")
         axes.xaxis.set_minor_formatter(NullFormatter())
@@ -118,7 +118,7 @@ def plot(results: Sequence[Result], machine: Mapping[str, str], path: Path) -> N
     figure.legend(handles=handles, loc="outside upper center", ncols=len(handles), frameon=False)
     figure.supxlabel(
         f"{machine.get('cpu', '')}. Lines: fastest to slowest round. "
-        "Numbers: NumPy's time over that of the fastest emulator.",
+        "Numbers: NumPy's time over that of the fastest kernels.",
         fontsize=8,
     )
     with matplotlib.rc_context({"svg.hashsalt": "hwgle"}):

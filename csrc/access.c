@@ -139,19 +139,18 @@ gle_status gle_set_rate(gle_chip *chip, int32_t shift)
 gle_status gle_formats_of(const gle_chip *chip, int32_t l, gle_formats *formats)
 {
     const gle_layer *y;
-    int32_t below_frac;
 
     if (layer_bad(chip, l)) {
         return GLE_BAD_ARGUMENT;
     }
     y = &chip->layer[l];
-    below_frac = l > 0 ? y[-1].r_frac : chip->image->input_frac;
     formats->w_frac = y->w_frac;
     formats->u_frac = y->u_frac;
     formats->r_frac = y->r_frac;
     formats->e_frac = y->e_frac;
     formats->v_frac = y->v_frac;
-    formats->grad_frac = y->e_frac + below_frac - gle_gradient_shift(chip->batch);
+    formats->gradient_frac = y->gradient_frac;
+    formats->gradient_bias_frac = y->gradient_bias_frac;
     return GLE_OK;
 }
 

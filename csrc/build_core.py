@@ -48,7 +48,13 @@ ffi.set_source(
     '#include "gle.h"\n#include "host/loop.h"\n',
     sources=[f"csrc/{name}" for name in CORE + HOST],
     include_dirs=["csrc"],
-    extra_compile_args="-std=c11 -O3 -ffp-contract=off -fno-math-errno -fvisibility=hidden".split(),
+    extra_compile_args=[
+        "-std=c11",
+        "-O3",
+        "-ffp-contract=off",
+        "-fno-math-errno",
+        "-fvisibility=hidden",
+    ],
     libraries=["m"],
     py_limited_api=True,
 )

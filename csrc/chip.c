@@ -118,7 +118,7 @@ gle_status gle_step(gle_chip *chip, const int16_t *input, const int16_t *target,
                                            chip->columns);
             }
             if ((flags & GLE_READ_GRADIENT) != 0) {
-                gle_layer_gradient(chip, layer, below);
+                gle_layer_gradient(chip, layer, below, below_frac);
             }
             if ((flags & GLE_LEARN) != 0) {
                 gle_layer_sgd(chip, layer, below, below_frac);

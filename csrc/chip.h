@@ -13,6 +13,8 @@
 #include "kernels.h"
 #include "rng.h"
 
+enum { GLE_R_FRAC_LEAST = -8 };
+
 typedef struct {
     uint32_t samples, sat_e, half_e, sat_r, peak_r, sat_w; /* half_e: above half of full scale */
 } gle_window;
@@ -35,6 +37,7 @@ typedef struct {
     int32_t *bias;
     int32_t *gradient;    /* [n][stride], NULL without GLE_WITH_GRADIENT */
     int32_t *gradient_bias;
+    int32_t gradient_frac, gradient_bias_frac; /* of the read-out as it was made */
 
     int32_t *u, *v;
     int32_t *uhat;        /* NULL without GLE_WITH_UHAT */
@@ -83,7 +86,8 @@ void gle_target_error(const gle_chip *chip, const gle_layer *top, const int16_t 
 void gle_layer_effective(gle_chip *chip, gle_layer *layer, int32_t below_max);
 
 /* plasticity.c */
-void gle_layer_gradient(gle_chip *chip, gle_layer *layer, const int16_t *below);
+void gle_layer_gradient(gle_chip *chip, gle_layer *layer, const int16_t *below,
+                        int32_t below_frac);
 void gle_layer_sgd(gle_chip *chip, gle_layer *layer, const int16_t *below, int32_t below_frac);
 
 /* ranges.c */

@@ -46,6 +46,18 @@ static inline int32_t gle_round(int32_t x, int32_t k)
     return k == 0 ? x : (x >> k) + ((x >> (k - 1)) & 1);
 }
 
+/* The same, clipped to +-limit; nothing overflows however far it is shifted left. */
+static inline int32_t gle_round_clamp64(int64_t x, int32_t k, int32_t limit)
+{
+    if (k < 0) {
+        const int64_t most = (int64_t)limit >> (-k < 62 ? -k : 62);
+        if (x > most || x < -most) {
+            return x > 0 ? limit : -limit;
+        }
+    }
+    return gle_clamp64(gle_round64(x, k), limit);
+}
+
 /* A multiplier c = m * 2^-k, 0 <= m < 2^15, packed as m << 8 | k. */
 typedef uint32_t gle_coef;
 

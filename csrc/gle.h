@@ -87,7 +87,7 @@ typedef struct {
 /* What a layer's numbers mean now (auto-ranging moves them). */
 typedef struct {
     int32_t w_frac, u_frac, r_frac, e_frac, v_frac;
-    int32_t grad_frac;    /* of the gradient read-out */
+    int32_t gradient_frac, gradient_bias_frac; /* of the last gradient read-out */
 } gle_formats;
 
 enum gle_signal { GLE_SIGNAL_R = 0, GLE_SIGNAL_U, GLE_SIGNAL_UHAT, GLE_SIGNAL_V, GLE_SIGNAL_E,
@@ -128,8 +128,8 @@ gle_status gle_bias_write(gle_chip *chip, int32_t layer, int32_t first, int32_t 
                           const int32_t *from);
 gle_status gle_bias_read(const gle_chip *chip, int32_t layer, int32_t first, int32_t count,
                          int32_t *to);
-/* Gradient of the last step with GLE_READ_GRADIENT, summed over the batch: weights in
- * grad_frac (n * m), biases in e_frac (n). */
+/* Gradient of the last step with GLE_READ_GRADIENT, summed over the batch: weights (n * m)
+ * in gradient_frac, biases (n) in gradient_bias_frac. */
 gle_status gle_gradient(const gle_chip *chip, int32_t layer, int32_t *weight, int32_t *bias);
 /* One signal after the last step: [batch][n]. */
 gle_status gle_read(const gle_chip *chip, int32_t layer, int32_t signal, int32_t *to);

@@ -31,7 +31,7 @@ static int layer_ok(const gle_image_layer *y)
            between(y->w_frac, -16, 40) && between(y->w_max, 1, 32764) &&
            (y->w_max + (1 << y->w_shift) / 2) >> y->w_shift <= 8191 &&
            between(y->u_frac, 6, 22) && between(y->u_max, 1, GLE_STATE_MAX) &&
-           between(y->r_max, 1, 8191) && between(y->r_frac, y->u_frac - 30, 15) &&
+           between(y->r_max, 1, 8191) && between(y->r_frac, GLE_R_FRAC_LEAST, 15) && y->u_frac - y->r_frac <= 30 &&
            y->r_frac <= y->u_frac && between(y->e_max, 1, 8191) && between(y->e_frac, -12, 24) &&
            between(y->v_frac_extra, 0, 14) && between(y->rate_shift, -32, 64);
 }

@@ -62,16 +62,32 @@ LANES void store16(void *p, __m256i x)
     _mm_storeu_si128(p, _mm256_castsi256_si128(y));
 }
 
-LANES __m256i interpolated(const uint32_t *table, __m256i position, int falling)
+LANES __m256i entries(const uint32_t *table, __m256i position)
 {
-    const __m256i entry = _mm256_i32gather_epi32((const int *)(const void *)table,
+    return _mm256_i32gather_epi32((const int *)(const void *)table,
                                                  _mm256_srli_epi32(position, 16), 4);
+}
+
+/* step * part + half of a table's entry at a position */
+LANES __m256i within(__m256i entry, __m256i position, int32_t half)
+{
     const __m256i step = _mm256_and_si256(entry, all(0x1fff));
     const __m256i part = _mm256_and_si256(position, all(0xffff));
-    const __m256i more =
-        _mm256_srli_epi32(_mm256_add_epi32(_mm256_mullo_epi32(step, part), all(0x8000)), 16);
-    const __m256i value = _mm256_srli_epi32(entry, 13);
-    return falling ? _mm256_sub_epi32(value, more) : _mm256_add_epi32(value, more);
+    return _mm256_add_epi32(_mm256_mullo_epi32(step, part), all(half));
+}
+
+LANES __m256i tanh_at(__m256i position)
+{
+    const __m256i entry = entries(gle_tanh_table, position);
+    return _mm256_add_epi32(_mm256_srli_epi32(entry, 13),
+                            _mm256_srli_epi32(within(entry, position, 0x8000), 16));
+}
+
+LANES __m256i softplus_at(__m256i position)
+{
+    const __m256i entry = entries(gle_softplus_table, position);
+    return _mm256_sub_epi32(_mm256_slli_epi32(_mm256_srli_epi32(entry, 13), 4),
+                            _mm256_srli_epi32(within(entry, position, 0x800), 12));
 }
 
 LANES __m256i tanh_slope(__m256i y)
@@ -89,7 +105,7 @@ LANES __m256i rate(const int32_t phi, __m256i uhat, const gle_phi_format *f, __m
 
     if (phi == GLE_TANH) {
         __m256i y = sll(_mm256_min_epi32(size, all(f->end8)), f->align);
-        y = interpolated(gle_tanh_table, y, 0);
+        y = tanh_at(y);
         *slope = tanh_slope(y);
         y = sra(_mm256_add_epi32(y, all(f->tanh_half)), f->tanh_shift);
         return _mm256_sub_epi32(_mm256_xor_si256(y, negative), negative);
@@ -98,7 +114,7 @@ LANES __m256i rate(const int32_t phi, __m256i uhat, const gle_phi_format *f, __m
         const __m256i end = _mm256_min_epi32(size, all(f->end16));
         const __m256i position =
             f->align > 0 ? sll(end, f->align - 1) : _mm256_srai_epi32(end, 1);
-        __m256i y = interpolated(gle_tanh_table, position, 0);
+        __m256i y = tanh_at(position);
         const __m256i z = _mm256_add_epi32(
             all(1 << 18), _mm256_sub_epi32(_mm256_xor_si256(y, negative), negative));
         if (phi == GLE_SIGMOID) {
@@ -106,8 +122,8 @@ LANES __m256i rate(const int32_t phi, __m256i uhat, const gle_phi_format *f, __m
             return sra(_mm256_add_epi32(z, all(f->sigmoid_half)), f->sigmoid_shift);
         }
         *slope = _mm256_srai_epi32(z, 4);
-        y = interpolated(gle_softplus_table, position, 1);
-        y = sll(sra(_mm256_add_epi32(y, all(f->soft_half)), f->soft_right), f->soft_left);
+        y = softplus_at(position);
+        y = sra(_mm256_add_epi32(y, all(f->soft_half)), f->soft_shift);
         y = _mm256_add_epi32(y, _mm256_andnot_si256(negative, uhat));
         return sra(_mm256_add_epi32(y, all(f->linear_half)), f->linear_shift);
     }

@@ -51,15 +51,31 @@ LANES __m512i load(const void *p) { return _mm512_loadu_si512(p); }
 LANES void store(void *p, __m512i x) { _mm512_storeu_si512(p, x); }
 LANES void store16(void *p, __m512i x) { _mm256_storeu_si256(p, _mm512_cvtepi32_epi16(x)); }
 
-LANES __m512i interpolated(const uint32_t *table, __m512i position, int falling)
+LANES __m512i entries(const uint32_t *table, __m512i position)
 {
-    const __m512i entry = _mm512_i32gather_epi32(_mm512_srli_epi32(position, 16), table, 4);
+    return _mm512_i32gather_epi32(_mm512_srli_epi32(position, 16), table, 4);
+}
+
+/* step * part + half of a table's entry at a position */
+LANES __m512i within(__m512i entry, __m512i position, int32_t half)
+{
     const __m512i step = _mm512_and_si512(entry, all(0x1fff));
     const __m512i part = _mm512_and_si512(position, all(0xffff));
-    const __m512i more =
-        _mm512_srli_epi32(_mm512_add_epi32(_mm512_mullo_epi32(step, part), all(0x8000)), 16);
-    const __m512i value = _mm512_srli_epi32(entry, 13);
-    return falling ? _mm512_sub_epi32(value, more) : _mm512_add_epi32(value, more);
+    return _mm512_add_epi32(_mm512_mullo_epi32(step, part), all(half));
+}
+
+LANES __m512i tanh_at(__m512i position)
+{
+    const __m512i entry = entries(gle_tanh_table, position);
+    return _mm512_add_epi32(_mm512_srli_epi32(entry, 13),
+                            _mm512_srli_epi32(within(entry, position, 0x8000), 16));
+}
+
+LANES __m512i softplus_at(__m512i position)
+{
+    const __m512i entry = entries(gle_softplus_table, position);
+    return _mm512_sub_epi32(_mm512_slli_epi32(_mm512_srli_epi32(entry, 13), 4),
+                            _mm512_srli_epi32(within(entry, position, 0x800), 12));
 }
 
 LANES __m512i tanh_slope(__m512i y)
@@ -82,7 +98,7 @@ LANES __m512i rate(const int32_t phi, __m512i uhat, const gle_phi_format *f, __m
 
     if (phi == GLE_TANH) {
         __m512i y = sll(_mm512_min_epi32(size, all(f->end8)), f->align);
-        y = interpolated(gle_tanh_table, y, 0);
+        y = tanh_at(y);
         *slope = tanh_slope(y);
         return signed_as(sra(_mm512_add_epi32(y, all(f->tanh_half)), f->tanh_shift), negative);
     }
@@ -90,15 +106,15 @@ LANES __m512i rate(const int32_t phi, __m512i uhat, const gle_phi_format *f, __m
         const __m512i end = _mm512_min_epi32(size, all(f->end16));
         const __m512i position =
             f->align > 0 ? sll(end, f->align - 1) : _mm512_srai_epi32(end, 1);
-        __m512i y = interpolated(gle_tanh_table, position, 0);
+        __m512i y = tanh_at(position);
         const __m512i z = _mm512_add_epi32(all(1 << 18), signed_as(y, negative));
         if (phi == GLE_SIGMOID) {
             *slope = _mm512_srai_epi32(_mm512_add_epi32(tanh_slope(y), all(2)), 2);
             return sra(_mm512_add_epi32(z, all(f->sigmoid_half)), f->sigmoid_shift);
         }
         *slope = _mm512_srai_epi32(z, 4);
-        y = interpolated(gle_softplus_table, position, 1);
-        y = sll(sra(_mm512_add_epi32(y, all(f->soft_half)), f->soft_right), f->soft_left);
+        y = softplus_at(position);
+        y = sra(_mm512_add_epi32(y, all(f->soft_half)), f->soft_shift);
         y = _mm512_mask_add_epi32(y, (__mmask16)~negative, y, uhat);
         return sra(_mm512_add_epi32(y, all(f->linear_half)), f->linear_shift);
     }

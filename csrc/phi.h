@@ -22,12 +22,12 @@ typedef struct {
     int32_t tanh_shift, tanh_half;
     int32_t sigmoid_shift, sigmoid_half;
     int32_t linear_shift, linear_half;
-    int32_t soft_left, soft_right, soft_half;
+    int32_t soft_shift, soft_half;
 } gle_phi_format;
 
 static inline int32_t gle_half(int32_t shift) { return shift > 0 ? 1 << (shift - 1) : 0; }
 
-/* 6 <= u_frac <= 22, r_frac <= u_frac, u_frac - r_frac <= 30, r_frac <= 15. */
+/* 6 <= u_frac <= 22, r_frac <= u_frac, u_frac - r_frac <= 30, -8 <= r_frac <= 15. */
 static inline gle_phi_format gle_phi_format_of(int32_t u_frac, int32_t r_frac)
 {
     gle_phi_format f;
@@ -40,9 +40,8 @@ static inline gle_phi_format gle_phi_format_of(int32_t u_frac, int32_t r_frac)
     f.sigmoid_half = gle_half(f.sigmoid_shift);
     f.linear_shift = u_frac - r_frac;
     f.linear_half = gle_half(f.linear_shift);
-    f.soft_left = u_frac > 18 ? u_frac - 18 : 0;
-    f.soft_right = u_frac < 18 ? 18 - u_frac : 0;
-    f.soft_half = gle_half(f.soft_right);
+    f.soft_shift = 22 - u_frac;
+    f.soft_half = gle_half(f.soft_shift);
     return f;
 }
 
@@ -60,11 +59,13 @@ static inline int32_t gle_tanh_at(int32_t position)
                      (((entry & 0x1fffu) * ((uint32_t)position & 0xffffu) + 0x8000u) >> 16));
 }
 
+/* log(1 + exp(-x)) at x = position * 2^-21, in 22 fraction bits: finer than tanh, since a
+ * residual that falls in coarse steps would make softplus fall where it must rise. */
 static inline int32_t gle_softplus_at(int32_t position)
 {
     uint32_t entry = gle_softplus_table[position >> 16];
-    return (int32_t)((entry >> 13) -
-                     (((entry & 0x1fffu) * ((uint32_t)position & 0xffffu) + 0x8000u) >> 16));
+    return (int32_t)((entry >> 13 << 4) -
+                     (((entry & 0x1fffu) * ((uint32_t)position & 0xffffu) + 0x800u) >> 12));
 }
 
 /* 1 - y^2 in Q15 from y in 18 fraction bits. */
@@ -100,7 +101,7 @@ gle_phi_rate(const int32_t phi, int32_t uhat, const gle_phi_format *f, int32_t *
         }
         *slope = z >> 4;
         y = gle_softplus_at(position);
-        y = ((y + f->soft_half) >> f->soft_right) << f->soft_left;
+        y = (y + f->soft_half) >> f->soft_shift;
         y += negative ? 0 : uhat;
         return (y + f->linear_half) >> f->linear_shift;
     }

@@ -56,8 +56,12 @@ static int32_t error_sum(const gle_chip *chip, const gle_layer *layer, int32_t i
     return sum;
 }
 
-void gle_layer_gradient(gle_chip *chip, gle_layer *layer, const int16_t *below)
+void gle_layer_gradient(gle_chip *chip, gle_layer *layer, const int16_t *below,
+                        int32_t below_frac)
 {
+    /* noted here: auto-ranging may move the scales before anybody reads */
+    layer->gradient_frac = layer->e_frac + below_frac - gle_gradient_shift(chip->batch);
+    layer->gradient_bias_frac = layer->e_frac;
     outer_rows(chip, layer, 0, layer->n, below, layer->gradient);
     for (int32_t i = 0; i < layer->n; i++) {
         layer->gradient_bias[i] = error_sum(chip, layer, i);

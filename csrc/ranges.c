@@ -72,8 +72,9 @@ static void move_rate(gle_chip *chip, gle_layer *layer, int32_t finer)
     const int32_t l = (int32_t)(layer - chip->layer);
 
     layer->r_frac += step;
-    if (layer->r_frac > 15 || layer->r_frac > layer->u_frac - 4 ||
-        layer->u_frac - layer->r_frac > 30 || !consistent(chip, l)) {
+    if ((finer && (layer->r_frac > 15 || layer->r_frac > layer->u_frac - 4)) ||
+        layer->r_frac < GLE_R_FRAC_LEAST || layer->u_frac - layer->r_frac > 30 ||
+        !consistent(chip, l)) {
         layer->r_frac -= step;
         return;
     }

@@ -81,7 +81,7 @@ static void cross_entropy(const gle_layer *top, int32_t b, int32_t columns, int3
         int32_t *at = r + (size_t)i * (size_t)columns;
         const uint64_t p = (uint64_t)(uint32_t)*at * inverse >> (32 + norm - P_FRAC);
         const int64_t e = (i == label ? (int64_t)1 << P_FRAC : 0) - (int64_t)p;
-        *at = gle_clamp64(gle_round64(e * gle_coef_m(beta), shift), GLE_SUM_MAX);
+        *at = gle_round_clamp64(e * gle_coef_m(beta), shift, GLE_SUM_MAX);
     }
 }
 
@@ -96,7 +96,7 @@ static void squared(const gle_layer *top, int32_t b, int32_t columns, const int1
         int32_t *at = above + (size_t)i * (size_t)columns + (size_t)b;
         const int64_t e =
             gle_round64(y[i], target_frac - frac) - gle_round64(*at, rate_frac - frac);
-        *at = gle_clamp64(gle_round64(e * gle_coef_m(beta), shift), GLE_SUM_MAX);
+        *at = gle_round_clamp64(e * gle_coef_m(beta), shift, GLE_SUM_MAX);
     }
 }
 

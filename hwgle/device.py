@@ -64,6 +64,7 @@ class Formats:
     error: int
     error_state: int
     gradient: int
+    gradient_bias: int
 
 
 class Device(ABC):

@@ -83,8 +83,9 @@ class Training(Checked):
     error_clip: share of errors that may clip before auto-ranging makes a layer's scale
     coarser. layer_rate: factor on the learning rate for each layer further from the
     output, with rule adam: an error is amplified by tau_m/tau_r in every layer that it
-    passes, its noise most of all, and Adam would let noise take full steps. average: epochs over which a host that keeps weights averages them for
-    validation (0: none). validate_every: epochs between two looks at the validation split; the
+    passes, its noise most of all, and Adam would let noise take full steps. average:
+    epochs over which a host that keeps weights averages them for validation (0: none).
+    validate_every: epochs between two looks at the validation split; the
     weights that did best there are kept.
     """
 

@@ -67,8 +67,8 @@ void gle_adam_step(gle_chip *chip, gle_adam *adam)
             continue;
         }
         gle_formats_of(chip, l, &f);
-        scale = ldexpf(1.0f, -f.grad_frac) / (float)chip->batch;
-        scale_bias = ldexpf(1.0f, -f.e_frac) / (float)chip->batch;
+        scale = ldexpf(1.0f, -f.gradient_frac) / (float)chip->batch;
+        scale_bias = ldexpf(1.0f, -f.gradient_bias_frac) / (float)chip->batch;
         unit = ldexpf(1.0f, f.u_frac);
         seen = ldexpf(1.0f, layer->w_frac - shift);
         for (int32_t i = 0; i < layer->n; i++) {

@@ -198,7 +198,7 @@ class Emulator(Device):
             to = ffi.from_buffer("int32_t[]", w), ffi.from_buffer("int32_t[]", b)
             self._check(lib.gle_gradient(self._chip, k, *to), layer.name)
             result[f"{layer.name}.weight"] = np.ldexp(w / self.batch, -f.gradient)
-            result[f"{layer.name}.bias"] = np.ldexp(b / self.batch, -f.error)
+            result[f"{layer.name}.bias"] = np.ldexp(b / self.batch, -f.gradient_bias)
         return result
 
     def digest(self) -> int:
@@ -229,7 +229,8 @@ class Emulator(Device):
         result = []
         for k in range(len(self._sizes)):
             lib.gle_formats_of(self._chip, k, f)
-            result.append(Formats(f.w_frac, f.u_frac, f.r_frac, f.e_frac, f.v_frac, f.grad_frac))
+            states = (f.w_frac, f.u_frac, f.r_frac, f.e_frac, f.v_frac)
+            result.append(Formats(*states, f.gradient_frac, f.gradient_bias_frac))
         return result
 
     def snapshot(self) -> bytes:

@@ -104,12 +104,16 @@ SOFTPLUS_TABLE = [_entry(math.log1p(math.exp(-i / 32))) for i in range(513)]
 EXP2_TABLE = [math.floor(2.0 ** (-i / 256) * (1 << 20) + 0.5) for i in range(257)]
 
 
-def interpolated(table: Sequence[int], position: int) -> int:
-    """Linear, 16 bits between two entries; the part of a step is rounded to nearest."""
+def interpolated(table: Sequence[int], position: int, finer: int = 0) -> int:
+    """Linear, 16 bits between two entries; the part of a step is rounded to nearest.
+
+    finer: fraction bits of the result beyond the table's 18.
+    """
     at, part = position >> 16, position & 0xFFFF
     step = table[at + 1] - table[at]
-    more = nearest(abs(step) * part, 16)
-    return table[at] + more if step >= 0 else table[at] - more
+    more = nearest(abs(step) * part, 16 - finer)
+    value = table[at] << finer
+    return value + more if step >= 0 else value - more
 
 
 def activation(phi: int, uhat: int, u_frac: int, r_frac: int) -> tuple[int, int]:
@@ -128,8 +132,7 @@ def activation(phi: int, uhat: int, u_frac: int, r_frac: int) -> tuple[int, int]
         if phi == SIGMOID:
             y15 = nearest(y, 3)
             return nearest(z, 19 - r_frac), nearest((1 << 15) - nearest(y15 * y15, 15), 2)
-        rest = interpolated(SOFTPLUS_TABLE, position)
-        rest = nearest(rest, 18 - u_frac)
+        rest = nearest(interpolated(SOFTPLUS_TABLE, position, finer=4), 22 - u_frac)
         return nearest(rest + max(uhat, 0), u_frac - r_frac), z >> 4
     if phi == RELU:
         return nearest(max(uhat, 0), u_frac - r_frac), (1 << 15 if uhat > 0 else 0)

@@ -56,7 +56,8 @@ def compiled(compiler: str, sources: list[Path], to: Path, flags: list[str]) -> 
 
 @pytest.mark.parametrize("compiler", ["gcc", "clang"])
 def test_no_warning(compiler: str, tmp_path: Path) -> None:
-    compiled(program(compiler), CORE, tmp_path, [*STRICT, "-O0"])
+    # not -O0: there gcc's intrinsics are macros, and their insides would be warned about
+    compiled(program(compiler), CORE, tmp_path, [*STRICT, "-O1"])
 
 
 @pytest.mark.parametrize("compiler", ["gcc", "clang"])

@@ -232,7 +232,7 @@ def test_metrics_and_events(tmp_path: Path) -> None:
 
 
 def test_it_learns(tmp_path: Path) -> None:
-    ex = experiment(epochs=40, validate_every=40)
+    ex = experiment(epochs=40, validate_every=40, layer_rate=1.0, average=0.0)
     trainer(tmp_path, ex).run()
     metrics = outcome(tmp_path)["metrics"]
     assert metrics[-1]["accuracy_learning"] > 0.6 > metrics[0]["accuracy_learning"]
