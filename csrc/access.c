@@ -51,6 +51,47 @@ gle_status gle_weights_read(const gle_chip *chip, int32_t l, int32_t first, int3
     return GLE_OK;
 }
 
+gle_status gle_weights_add(gle_chip *chip, int32_t l, int32_t first, int32_t count,
+                           const int16_t *from)
+{
+    gle_layer *y;
+    uint32_t clipped = 0;
+
+    if (layer_bad(chip, l) || range_bad(first, count, chip->layer[l].n * chip->layer[l].m)) {
+        return GLE_BAD_ARGUMENT;
+    }
+    y = &chip->layer[l];
+    for (int32_t k = 0; k < count; k++) {
+        const int32_t at = first + k;
+        int16_t *w = &y->w[(size_t)(at / y->m) * (size_t)y->stride + (size_t)(at % y->m)];
+        const int32_t sum = (int32_t)*w + from[k];
+        *w = (int16_t)gle_clamp(sum, y->image->w_max);
+        clipped += (uint32_t)(*w != sum);
+    }
+    y->counters.sat_w += clipped;
+    y->stale = 1;
+    return GLE_OK;
+}
+
+gle_status gle_bias_add(gle_chip *chip, int32_t l, int32_t first, int32_t count,
+                        const int32_t *from)
+{
+    uint32_t clipped = 0;
+
+    if (layer_bad(chip, l) || range_bad(first, count, chip->layer[l].n)) {
+        return GLE_BAD_ARGUMENT;
+    }
+    for (int32_t k = 0; k < count; k++) {
+        int32_t *bias = &chip->layer[l].bias[first + k];
+        const int64_t sum = (int64_t)*bias + from[k];
+        *bias = gle_clamp64(sum, GLE_STATE_MAX);
+        clipped += (uint32_t)(*bias != sum);
+    }
+    chip->layer[l].counters.sat_w += clipped;
+    chip->digest_known = 0;
+    return GLE_OK;
+}
+
 gle_status gle_bias_write(gle_chip *chip, int32_t l, int32_t first, int32_t count,
                           const int32_t *from)
 {
@@ -60,6 +101,7 @@ gle_status gle_bias_write(gle_chip *chip, int32_t l, int32_t first, int32_t coun
     for (int32_t k = 0; k < count; k++) {
         chip->layer[l].bias[first + k] = gle_clamp(from[k], GLE_STATE_MAX);
     }
+    chip->digest_known = 0;
     return GLE_OK;
 }
 
@@ -92,6 +134,26 @@ gle_status gle_gradient(const gle_chip *chip, int32_t l, int32_t *weight, int32_
     return GLE_OK;
 }
 
+gle_status gle_gradient_part(const gle_chip *chip, int32_t l, int32_t first, int32_t count,
+                             int32_t *to)
+{
+    const gle_layer *y;
+
+    if (layer_bad(chip, l) || chip->layer[l].gradient == NULL) {
+        return GLE_BAD_ARGUMENT;
+    }
+    y = &chip->layer[l];
+    if (range_bad(first, count, y->n * (y->m + 1))) {
+        return GLE_BAD_ARGUMENT;
+    }
+    for (int32_t k = first; k < first + count; k++) {
+        *to++ = k < y->n * y->m
+                    ? y->gradient[(size_t)(k / y->m) * (size_t)y->stride + (size_t)(k % y->m)]
+                    : y->gradient_bias[k - y->n * y->m];
+    }
+    return GLE_OK;
+}
+
 static int32_t signal_at(const gle_layer *y, int32_t signal, size_t at)
 {
     switch (signal) {
@@ -108,12 +170,34 @@ static int32_t signal_at(const gle_layer *y, int32_t signal, size_t at)
     }
 }
 
+static int signal_bad(const gle_chip *chip, int32_t l, int32_t signal)
+{
+    return layer_bad(chip, l) || signal < 0 || signal >= GLE_SIGNAL_COUNT ||
+           (signal == GLE_SIGNAL_UHAT && chip->layer[l].uhat == NULL);
+}
+
+gle_status gle_read_part(const gle_chip *chip, int32_t l, int32_t signal, int32_t first,
+                         int32_t count, int32_t *to)
+{
+    const gle_layer *y;
+
+    if (signal_bad(chip, l, signal) ||
+        range_bad(first, count, chip->batch * chip->layer[l].n)) {
+        return GLE_BAD_ARGUMENT;
+    }
+    y = &chip->layer[l];
+    for (int32_t k = first; k < first + count; k++) {
+        const size_t b = (size_t)(k / y->n), i = (size_t)(k % y->n);
+        *to++ = signal_at(y, signal, i * (size_t)chip->columns + b);
+    }
+    return GLE_OK;
+}
+
 gle_status gle_read(const gle_chip *chip, int32_t l, int32_t signal, int32_t *to)
 {
     const gle_layer *y;
 
-    if (layer_bad(chip, l) || signal < 0 || signal >= GLE_SIGNAL_COUNT ||
-        (signal == GLE_SIGNAL_UHAT && chip->layer[l].uhat == NULL)) {
+    if (signal_bad(chip, l, signal)) {
         return GLE_BAD_ARGUMENT;
     }
     y = &chip->layer[l];
@@ -133,6 +217,90 @@ gle_status gle_set_rate(gle_chip *chip, int32_t shift)
     for (int32_t l = 0; l < chip->layers; l++) {
         chip->layer[l].rate_shift = shift;
     }
+    return GLE_OK;
+}
+
+/* x with one bit of `bits` changed, within +-limit; see gle_flip. */
+static int32_t flipped(int32_t x, int32_t bit, int32_t bits, int32_t limit)
+{
+    for (int32_t k = 0; k < bits; k++) {
+        const int32_t at = k <= bit ? bit - k : k;
+        const uint32_t y = (uint32_t)x ^ UINT32_C(1) << at;
+        const int64_t sign = (int64_t)1 << (bits - 1);
+        const int64_t value = ((int64_t)(y & (uint32_t)(2 * sign - 1)) ^ sign) - sign;
+        if (value <= limit && value >= -limit) {
+            return (int32_t)value;
+        }
+    }
+    return 0; /* -1 with a limit of 1: each bit leads out */
+}
+
+static void flip16(int16_t *x, int32_t bit, int32_t limit)
+{
+    *x = (int16_t)flipped(*x, bit, 16, limit);
+}
+
+gle_status gle_flip(gle_chip *chip, int32_t l, int32_t signal, int32_t index, int32_t bit)
+{
+    const int32_t narrow =
+        signal == GLE_SIGNAL_R || signal == GLE_SIGNAL_E || signal == GLE_STORED_WEIGHT;
+    gle_layer *y;
+    int32_t count;
+    size_t at;
+
+    if (layer_bad(chip, l) || bit < 0 || bit >= (narrow ? 16 : 32) ||
+        (signal != GLE_STORED_WEIGHT && signal != GLE_STORED_BIAS &&
+         signal_bad(chip, l, signal))) {
+        return GLE_BAD_ARGUMENT;
+    }
+    y = &chip->layer[l];
+    count = signal == GLE_STORED_WEIGHT ? y->n * y->m
+            : signal == GLE_STORED_BIAS ? y->n
+                                        : y->n * chip->batch;
+    if (range_bad(index, 1, count)) {
+        return GLE_BAD_ARGUMENT;
+    }
+    at = (size_t)(index % y->n) * (size_t)chip->columns + (size_t)(index / y->n);
+    switch (signal) {
+    case GLE_SIGNAL_R:
+        flip16(&y->r[at], bit, y->image->r_max);
+        break;
+    case GLE_SIGNAL_U:
+        y->u[at] = flipped(y->u[at], bit, 32, y->image->u_max);
+        break;
+    case GLE_SIGNAL_UHAT:
+        y->uhat[at] = flipped(y->uhat[at], bit, 32, GLE_UHAT_MAX);
+        break;
+    case GLE_SIGNAL_V:
+        y->v[at] = flipped(y->v[at], bit, 32, GLE_STATE_MAX);
+        break;
+    case GLE_SIGNAL_E:
+        flip16(&y->e[at], bit, y->image->e_max);
+        break;
+    case GLE_STORED_WEIGHT:
+        at = (size_t)(index / y->m) * (size_t)y->stride + (size_t)(index % y->m);
+        flip16(&y->w[at], bit, y->image->w_max);
+        y->stale = 1;
+        break;
+    default:
+        y->bias[index] = flipped(y->bias[index], bit, 32, GLE_STATE_MAX);
+        chip->digest_known = 0;
+        break;
+    }
+    return GLE_OK;
+}
+
+gle_status gle_shape_of(const gle_chip *chip, int32_t l, gle_shape *shape)
+{
+    if (layer_bad(chip, l)) {
+        return GLE_BAD_ARGUMENT;
+    }
+    shape->neurons = chip->layer[l].n;
+    shape->inputs = chip->layer[l].m;
+    shape->batch = chip->batch;
+    shape->loss = chip->image->loss;
+    shape->options = chip->options;
+    shape->uhat = chip->layer[l].uhat != NULL;
     return GLE_OK;
 }
 
@@ -165,7 +333,7 @@ gle_status gle_counters_of(const gle_chip *chip, int32_t l, gle_counters *counte
 
 void gle_counters_clear(gle_chip *chip)
 {
-    static const gle_counters none = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0};
+    static const gle_counters none = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0};
 
     for (int32_t l = 0; l < chip->layers; l++) {
         chip->layer[l].counters = none;

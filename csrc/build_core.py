@@ -12,41 +12,76 @@ from pathlib import Path
 from cffi import FFI
 
 CSRC = Path(__file__).resolve().parent
-CORE = [
+# What a board compiles, with -DGLE_SCALAR_ONLY: plain C, no libc, no floating point.
+CORE_PORTABLE = [
     "access.c",
     "chip.c",
     "digest.c",
     "effective.c",
     "image.c",
-    "matvec_avx2.c",
     "matvec_scalar.c",
-    "matvec_vnni.c",
-    "neurons_avx2.c",
     "neurons_scalar.c",
-    "neurons_vnni.c",
     "plasticity.c",
     "ranges.c",
     "snapshot.c",
     "softmax.c",
+    "link/cobs.c",
+    "link/crc32.c",
+    "link/frame.c",
+    "link/hello.c",
+    "link/link.c",
+    "link/link_poll.c",
+    "link/link_receive.c",
+    "link/rto.c",
+    "link/session.c",
+    "device/device.c",
+    "device/device_answers.c",
+    "device/device_block.c",
+    "device/device_image.c",
+    "device/device_snapshot.c",
+    "device/device_weights.c",
+    "device/message.c",
 ]
+# Vector kernels; empty on other machines.
+CORE_X86 = ["matvec_avx2.c", "matvec_vnni.c", "neurons_avx2.c", "neurons_vnni.c"]
 HOST = ["host/adam.c", "host/loop.c"]
+# What Python sees, each after those that it includes.
+HEADERS = [
+    "gle.h",
+    "host/loop.h",
+    "link/crc32.h",
+    "link/cobs.h",
+    "link/frame.h",
+    "link/rto.h",
+    "link/link.h",
+    "device/message.h",
+    "device/device.h",
+]
+NAMED = r"^(#define (?:GLE|LINK|DEVICE)_\w+)"
+LIST = '#include "messages.def"'
+ROW = re.compile(r"^MESSAGE\((\w+), (0x\w+),", re.M)
 
 
 def declarations(header: str) -> str:
     """A header as cffi reads it: no comments, no preprocessor, plain constants."""
     text = (CSRC / header).read_text()
     text = re.sub(r"/\*.*?\*/", "", text, flags=re.S)
-    text = re.sub(r"^#define (GLE_\w+) .+$", r"#define \1 ...", text, flags=re.M)
-    text = re.sub(r"^#(?!define \w+ \.\.\.).*$", "", text, flags=re.M)
+    if LIST in text:
+        messages = (CSRC / "device/messages.def").read_text()
+        ids = "\n".join(f"MESSAGE_{name} = {number}," for name, number in ROW.findall(messages))
+        text = text.replace(LIST, ids)
+    # A plain number may size an array; of anything else the compiler finds the value.
+    text = re.sub(NAMED + r" (?!(?:\d+|0x[0-9a-f]+) *$).+$", r"\1 ...", text, flags=re.M)
+    text = re.sub(r"^#(?!define \w+ (?:\.\.\.|\d)).*$", "", text, flags=re.M)
     return text
 
 
 ffi = FFI()
-ffi.cdef(declarations("gle.h") + declarations("host/loop.h"))
+ffi.cdef("".join(map(declarations, HEADERS)))
 ffi.set_source(
     "hwgle._core",
-    '#include "gle.h"\n#include "host/loop.h"\n',
-    sources=[f"csrc/{name}" for name in CORE + HOST],
+    "".join(f'#include "{name}"\n' for name in HEADERS),
+    sources=[f"csrc/{name}" for name in CORE_PORTABLE + CORE_X86 + HOST],
     include_dirs=["csrc"],
     extra_compile_args=[
         "-std=c11",

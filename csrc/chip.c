@@ -81,10 +81,12 @@ static void chain_digests(gle_chip *chip)
 
 gle_status gle_step(gle_chip *chip, const int16_t *input, const int16_t *target, uint32_t flags)
 {
-    const int32_t learns = (flags & (GLE_LEARN | GLE_READ_GRADIENT)) != 0;
+    const uint32_t gradients = flags & (GLE_READ_GRADIENT | GLE_ADD_GRADIENT);
+    const int32_t learns = gradients != 0 || (flags & GLE_LEARN) != 0;
     gle_neuron_job job = {0};
 
-    if ((flags & GLE_READ_GRADIENT) != 0 && (chip->options & GLE_WITH_GRADIENT) == 0) {
+    if ((gradients != 0 && (chip->options & GLE_WITH_GRADIENT) == 0) ||
+        gradients == (GLE_READ_GRADIENT | GLE_ADD_GRADIENT)) {
         return GLE_BAD_ARGUMENT;
     }
     load_input(chip, input);
@@ -102,6 +104,7 @@ gle_status gle_step(gle_chip *chip, const int16_t *input, const int16_t *target,
         const int32_t below_max = l > 0 ? layer[-1].image->r_max : chip->image->input_max;
 
         if (layer->stale) {
+            chip->digest_known = 0;
             gle_layer_effective(chip, layer, below_max);
         }
         products(chip, layer, below, gle_shift_forward(layer, below_frac),
@@ -120,6 +123,9 @@ gle_status gle_step(gle_chip *chip, const int16_t *input, const int16_t *target,
             if ((flags & GLE_READ_GRADIENT) != 0) {
                 gle_layer_gradient(chip, layer, below, below_frac);
             }
+            if ((flags & GLE_ADD_GRADIENT) != 0) {
+                gle_layer_gradient_add(chip, layer, below, below_frac);
+            }
             if ((flags & GLE_LEARN) != 0) {
                 gle_layer_sgd(chip, layer, below, below_frac);
             }
@@ -128,6 +134,10 @@ gle_status gle_step(gle_chip *chip, const int16_t *input, const int16_t *target,
     chain_digests(chip);
     chip->step++;
     if (job.ranging) {
+        const uint32_t every = (uint32_t)chip->image->range_every;
+        if (every != 0 && chip->step % every == 0) {
+            chip->digest_known = 0; /* scales may move */
+        }
         gle_autorange(chip);
     }
     return GLE_OK;
@@ -162,6 +172,32 @@ void gle_reset(gle_chip *chip)
     zero(chip->hash, (size_t)chip->columns * sizeof *chip->hash);
     zero(chip->digest, (size_t)chip->batch * sizeof *chip->digest);
     chip->step = 0;
+}
+
+void gle_blank(gle_chip *chip)
+{
+    for (int32_t l = 0; l < chip->layers; l++) {
+        gle_layer *layer = &chip->layer[l];
+        const gle_image_layer *image = layer->image;
+        zero(layer->w, (size_t)layer->n * (size_t)layer->stride * sizeof *layer->w);
+        zero(layer->bias, (size_t)layer->n * sizeof *layer->bias);
+        layer->w_frac = image->w_frac;
+        layer->u_frac = image->u_frac;
+        layer->r_frac = image->r_frac;
+        layer->e_frac = image->e_frac;
+        layer->v_frac = image->e_frac + image->v_frac_extra;
+        layer->rate_shift = image->rate_shift;
+        layer->stale = 1;
+    }
+    chip->digest_known = 0;
+    gle_counters_clear(chip);
+    gle_reset(chip);
+    if ((chip->options & GLE_WITH_GRADIENT) != 0) {
+        gle_gradient_clear(chip, 0);
+        for (int32_t l = 0; l < chip->layers; l++) {
+            chip->layer[l].gradient_frac = chip->layer[l].gradient_bias_frac = 0;
+        }
+    }
 }
 
 int32_t gle_layers(const gle_chip *chip) { return chip->layers; }

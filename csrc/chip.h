@@ -15,6 +15,9 @@
 
 enum { GLE_R_FRAC_LEAST = -8 };
 
+/* A prospective membrane: a state and a term that fits 2^30. */
+#define GLE_UHAT_MAX (GLE_SUM_MAX + GLE_STATE_MAX)
+
 typedef struct {
     uint32_t samples, sat_e, half_e, sat_r, peak_r, sat_w; /* half_e: above half of full scale */
 } gle_window;
@@ -37,7 +40,8 @@ typedef struct {
     int32_t *bias;
     int32_t *gradient;    /* [n][stride], NULL without GLE_WITH_GRADIENT */
     int32_t *gradient_bias;
-    int32_t gradient_frac, gradient_bias_frac; /* of the read-out as it was made */
+    int32_t gradient_frac, gradient_bias_frac; /* of the read-out as it was made, or of the
+                                                  accumulators as they were cleared */
 
     int32_t *u, *v;
     int32_t *uhat;        /* NULL without GLE_WITH_UHAT */
@@ -54,6 +58,8 @@ struct gle_chip {
     int32_t layers, batch, columns;
     uint32_t options;
     uint64_t seed, step;
+    uint64_t weights_digest; /* holds if digest_known and no layer is stale */
+    int32_t digest_known;
 
     /* scratch, shared by all layers */
     int16_t *input;        /* [inputs][columns] */
@@ -88,6 +94,8 @@ void gle_layer_effective(gle_chip *chip, gle_layer *layer, int32_t below_max);
 /* plasticity.c */
 void gle_layer_gradient(gle_chip *chip, gle_layer *layer, const int16_t *below,
                         int32_t below_frac);
+void gle_layer_gradient_add(gle_chip *chip, gle_layer *layer, const int16_t *below,
+                            int32_t below_frac);
 void gle_layer_sgd(gle_chip *chip, gle_layer *layer, const int16_t *below, int32_t below_frac);
 
 /* ranges.c */

@@ -17,7 +17,7 @@ uint64_t gle_stream_digest(const gle_chip *chip, int32_t stream)
     return stream >= 0 && stream < chip->batch ? chip->digest[stream] : 0;
 }
 
-uint64_t gle_weights_digest(const gle_chip *chip)
+static uint64_t digest_of_weights(const gle_chip *chip)
 {
     uint64_t d = 0;
 
@@ -35,6 +35,28 @@ uint64_t gle_weights_digest(const gle_chip *chip)
         d = gle_digest_mix(d, (uint64_t)(uint32_t)layer->r_frac << 32 | (uint32_t)layer->e_frac);
     }
     return d;
+}
+
+/* Whoever changes weights marks their layer stale, until the next step notes it; whoever
+ * changes biases or formats alone says so in digest_known. */
+static int known(const gle_chip *chip)
+{
+    for (int32_t l = 0; l < chip->layers; l++) {
+        if (chip->layer[l].stale) {
+            return 0;
+        }
+    }
+    return chip->digest_known;
+}
+
+uint64_t gle_weights_digest(const gle_chip *chip)
+{
+    if (!known(chip)) {
+        gle_chip *kept = (gle_chip *)(uintptr_t)chip; /* a memory of what it says anyway */
+        kept->weights_digest = digest_of_weights(chip);
+        kept->digest_known = 1;
+    }
+    return chip->weights_digest;
 }
 
 uint64_t gle_digest(const gle_chip *chip)

@@ -16,6 +16,12 @@
 #define GLE_MAX_SIZE 4096
 #define GLE_MAX_BATCH 4096
 
+/* Alignment of the arena and of every array in it, in bytes. Small boards, which have no
+ * vectors, build with -DGLE_ALIGN=8 and save the padding; no result depends on it. */
+#ifndef GLE_ALIGN
+#define GLE_ALIGN 64
+#endif
+
 typedef enum {
     GLE_OK = 0,
     GLE_BAD_IMAGE = 1,    /* an image that breaks a rule of gle_image_check */
@@ -82,16 +88,30 @@ typedef struct {
     uint64_t under_w;     /* of these, rounded to nothing */
     uint64_t sat_w;       /* stored weights clipped */
     uint64_t range_moves; /* changes of a scale */
+    uint64_t sat_gradient; /* accumulated gradients clipped (GLE_ADD_GRADIENT) */
 } gle_counters;
 
 /* What a layer's numbers mean now (auto-ranging moves them). */
 typedef struct {
     int32_t w_frac, u_frac, r_frac, e_frac, v_frac;
-    int32_t gradient_frac, gradient_bias_frac; /* of the last gradient read-out */
+    int32_t gradient_frac, gradient_bias_frac; /* of the last gradient read-out, or of the
+                                                  accumulators since gle_gradient_clear;
+                                                  0 before either */
 } gle_formats;
+
+/* Sizes of a layer. */
+typedef struct {
+    int32_t neurons, inputs, batch;
+    int32_t loss;         /* gle_loss of the network */
+    uint32_t options;     /* of gle_open */
+    int32_t uhat;         /* 1: can be read */
+} gle_shape;
 
 enum gle_signal { GLE_SIGNAL_R = 0, GLE_SIGNAL_U, GLE_SIGNAL_UHAT, GLE_SIGNAL_V, GLE_SIGNAL_E,
                   GLE_SIGNAL_COUNT };
+
+/* What gle_flip can change beside the signals. */
+enum gle_stored { GLE_STORED_WEIGHT = GLE_SIGNAL_COUNT, GLE_STORED_BIAS, GLE_FLIP_COUNT };
 
 /* Options of gle_open. */
 #define GLE_WITH_GRADIENT 1u /* room to read the gradient out, one int32 a weight */
@@ -101,14 +121,17 @@ enum gle_signal { GLE_SIGNAL_R = 0, GLE_SIGNAL_U, GLE_SIGNAL_UHAT, GLE_SIGNAL_V,
 #define GLE_LEARN 1u         /* plain on-chip SGD after this step */
 #define GLE_READ_GRADIENT 2u /* leave this step's gradient where gle_gradient finds it */
 #define GLE_RANGE 4u         /* this step counts for the auto-ranging */
+#define GLE_ADD_GRADIENT 8u  /* add this step's gradient to the accumulators; not with
+                                GLE_READ_GRADIENT, which overwrites them */
 
 typedef struct gle_chip gle_chip;
 struct gle_kernels;
 
 gle_status gle_image_check(const uint32_t *words, size_t count);
+/* GLE_NO_MEMORY: more than this machine can address. */
 gle_status gle_arena_bytes(const uint32_t *words, size_t count, int32_t batch, uint32_t options,
                            size_t *bytes);
-/* `arena` must be aligned to 64 bytes; `words` must stay as it is while the chip lives. */
+/* `arena` must be aligned to GLE_ALIGN bytes; `words` must stay as it is while the chip lives. */
 gle_status gle_open(void *arena, size_t bytes, const uint32_t *words, size_t count, int32_t batch,
                     uint32_t options, const struct gle_kernels *kernels, gle_chip **chip);
 
@@ -128,28 +151,74 @@ gle_status gle_bias_write(gle_chip *chip, int32_t layer, int32_t first, int32_t 
                           const int32_t *from);
 gle_status gle_bias_read(const gle_chip *chip, int32_t layer, int32_t first, int32_t count,
                          int32_t *to);
-/* Gradient of the last step with GLE_READ_GRADIENT, summed over the batch: weights (n * m)
+/* Stored += from, clipped to w_max and to the range of a state; what was clipped is
+ * counted in sat_w. Any increment will do, none wraps. GLE_BAD_ARGUMENT: nothing changed. */
+gle_status gle_weights_add(gle_chip *chip, int32_t layer, int32_t first, int32_t count,
+                           const int16_t *from);
+gle_status gle_bias_add(gle_chip *chip, int32_t layer, int32_t first, int32_t count,
+                        const int32_t *from);
+/* Accumulators to zero, and their formats fixed from the scales as they stand, with `drop`
+ * bits (0 .. 31) fewer than a single step's gradient has: 2^drop steps cannot clip. From
+ * then on each step with GLE_ADD_GRADIENT is summed over the batch exactly, rounded once
+ * to that format, whatever the scales are by then, and added; int32 that would overflow
+ * clip and are counted in sat_gradient. Biases, which have bits to spare, drop only what
+ * they need to. GLE_BAD_ARGUMENT: without GLE_WITH_GRADIENT, or drop out of range. */
+gle_status gle_gradient_clear(gle_chip *chip, int32_t drop);
+/* Gradient of the last step with GLE_READ_GRADIENT, or of all steps with GLE_ADD_GRADIENT
+ * since gle_gradient_clear, summed over the batch: weights (n * m)
  * in gradient_frac, biases (n) in gradient_bias_frac. */
 gle_status gle_gradient(const gle_chip *chip, int32_t layer, int32_t *weight, int32_t *bias);
+/* The same by ranges: number first .. first + count of the n * m weights and then n biases. */
+gle_status gle_gradient_part(const gle_chip *chip, int32_t layer, int32_t first, int32_t count,
+                             int32_t *to);
 /* One signal after the last step: [batch][n]. */
 gle_status gle_read(const gle_chip *chip, int32_t layer, int32_t signal, int32_t *to);
+/* The same by ranges. */
+gle_status gle_read_part(const gle_chip *chip, int32_t layer, int32_t signal, int32_t first,
+                         int32_t count, int32_t *to);
+
+/* For proofs that a difference is found. Flips one bit of a signal (index as gle_read
+ * counts) or of what is stored (GLE_STORED_WEIGHT, row after row; GLE_STORED_BIAS): bit
+ * 0 .. 15 of r, e and weights, 0 .. 31 of the others. The value stays within its limits:
+ * where this bit would leave them, the next lower one that does not is flipped, then the
+ * next higher; where none will do, the value becomes 0. It always changes.
+ * GLE_BAD_ARGUMENT: no such thing, nothing changed. */
+gle_status gle_flip(gle_chip *chip, int32_t layer, int32_t signal, int32_t index, int32_t bit);
 
 /* Learning rate of on-chip SGD, 2^-shift, for all layers; -32..64. */
 gle_status gle_set_rate(gle_chip *chip, int32_t shift);
+gle_status gle_shape_of(const gle_chip *chip, int32_t layer, gle_shape *shape);
 gle_status gle_formats_of(const gle_chip *chip, int32_t layer, gle_formats *formats);
 gle_status gle_counters_of(const gle_chip *chip, int32_t layer, gle_counters *counters);
 void gle_counters_clear(gle_chip *chip);
 int32_t gle_layers(const gle_chip *chip);
 uint64_t gle_steps(const gle_chip *chip);
 
-/* The complete state: weights, formats, neurons, digests, counters, the step number. */
+/* The complete state: weights, formats, neurons, digests, counters, the step number. Not
+ * in it: gradients that were read out or accumulated. */
 size_t gle_snapshot_bytes(const gle_chip *chip);
 gle_status gle_snapshot_read(const gle_chip *chip, unsigned char *to, size_t size);
+/* GLE_BAD_IMAGE: of another image or batch, or with values that a chip of this image
+ * cannot have; nothing has changed then. */
 gle_status gle_snapshot_write(gle_chip *chip, const unsigned char *from, size_t size);
+/* n of its bytes, from `offset` on. */
+gle_status gle_snapshot_part(const gle_chip *chip, size_t offset, unsigned char *to, size_t n);
+/* The same inwards, for who has no room for a whole one: parts in order, from offset 0 on.
+ * GLE_BAD_IMAGE, which only the first GLE_SNAPSHOT_HEAD bytes can cause: of another image
+ * or batch, nothing has changed. Once anything behind these has been put, the chip must not
+ * be stepped before gle_snapshot_check has accepted it. */
+#define GLE_SNAPSHOT_HEAD 16
+gle_status gle_snapshot_put(gle_chip *chip, size_t offset, const unsigned char *from, size_t n);
+/* After the last part. GLE_BAD_IMAGE: values that a chip of this image cannot have; the
+ * chip is as gle_open left it, weights zero. */
+gle_status gle_snapshot_check(gle_chip *chip);
+/* Everything as gle_open left it: weights, states, counters zero, formats as in the image. */
+void gle_blank(gle_chip *chip);
 
 /* Running digest of one stream: all states of all its steps since the reset. */
 uint64_t gle_stream_digest(const gle_chip *chip, int32_t stream);
-/* Digest of all stored weights, biases and formats as they stand. */
+/* Digest of all stored weights, biases and formats as they stand. Kept until one of them
+ * changes, so that asking again costs nothing. */
 uint64_t gle_weights_digest(const gle_chip *chip);
 /* All of it: streams in order, weights, the step number. */
 uint64_t gle_digest(const gle_chip *chip);

@@ -1,7 +1,7 @@
 /* From an image (32-bit words, possibly from a wire) to a chip in the caller's arena. */
 #include "image.h"
 
-enum { ALIGN = 64, HEADER = (int)(sizeof(gle_image) / 4), LAYER = (int)(sizeof(gle_image_layer) / 4),
+enum { HEADER = (int)(sizeof(gle_image) / 4), LAYER = (int)(sizeof(gle_image_layer) / 4),
        NEURON = (int)(sizeof(gle_neuron) / 4) };
 
 const gle_image_layer *gle_image_layers(const uint32_t *words)
@@ -98,14 +98,14 @@ gle_status gle_image_check(const uint32_t *words, size_t count)
 /* One walk over the arena serves both the question of its size and its use. */
 typedef struct {
     unsigned char *base; /* NULL: only measure */
-    size_t used;
+    uint64_t used;       /* an image can ask for more than 32 bits can count */
 } arena;
 
 static void *take(arena *a, size_t count, size_t size)
 {
-    const size_t at = (a->used + ALIGN - 1) / ALIGN * ALIGN;
-    a->used = at + count * size;
-    return a->base == NULL ? NULL : a->base + at;
+    const uint64_t at = (a->used + GLE_ALIGN - 1) / GLE_ALIGN * GLE_ALIGN;
+    a->used = at + (uint64_t)count * size;
+    return a->base == NULL ? NULL : a->base + (size_t)at;
 }
 
 static int32_t padded(int32_t n, int32_t to) { return (n + to - 1) / to * to; }
@@ -146,8 +146,8 @@ static void take_layer(arena *a, gle_layer *y, int32_t n, int32_t m, int32_t w_s
 }
 
 /* `chip` may be NULL: then only the size is found. */
-static size_t lay_out(const uint32_t *words, int32_t batch, uint32_t options, unsigned char *base,
-                      gle_chip **made)
+static uint64_t lay_out(const uint32_t *words, int32_t batch, uint32_t options, unsigned char *base,
+                        gle_chip **made)
 {
     const gle_image *image = (const gle_image *)(const void *)words;
     const gle_image_layer *layers = gle_image_layers(words);
@@ -166,13 +166,6 @@ static size_t lay_out(const uint32_t *words, int32_t batch, uint32_t options, un
             y->image = &layers[l];
             y->neurons = gle_image_neurons(words) + first;
             y->first = first;
-            y->w_frac = layers[l].w_frac;
-            y->u_frac = layers[l].u_frac;
-            y->r_frac = layers[l].r_frac;
-            y->e_frac = layers[l].e_frac;
-            y->v_frac = layers[l].e_frac + layers[l].v_frac_extra;
-            y->rate_shift = layers[l].rate_shift;
-            y->stale = 1;
         }
         m = layers[l].size;
         first += m;
@@ -212,13 +205,14 @@ static size_t lay_out(const uint32_t *words, int32_t batch, uint32_t options, un
     if (made != NULL) {
         *made = chip;
     }
-    return (a.used + ALIGN - 1) / ALIGN * ALIGN;
+    return (a.used + GLE_ALIGN - 1) / GLE_ALIGN * GLE_ALIGN;
 }
 
 gle_status gle_arena_bytes(const uint32_t *words, size_t count, int32_t batch, uint32_t options,
                            size_t *bytes)
 {
     const gle_status status = gle_image_check(words, count);
+    uint64_t need;
 
     if (status != GLE_OK) {
         return status;
@@ -226,7 +220,11 @@ gle_status gle_arena_bytes(const uint32_t *words, size_t count, int32_t batch, u
     if (batch < 1 || batch > GLE_MAX_BATCH || bytes == NULL) {
         return GLE_BAD_ARGUMENT;
     }
-    *bytes = lay_out(words, batch, options, NULL, NULL);
+    need = lay_out(words, batch, options, NULL, NULL);
+    if (need > SIZE_MAX / 2) {
+        return GLE_NO_MEMORY;
+    }
+    *bytes = (size_t)need;
     return GLE_OK;
 }
 
@@ -240,7 +238,7 @@ gle_status gle_open(void *memory, size_t bytes, const uint32_t *words, size_t co
     if (status != GLE_OK) {
         return status;
     }
-    if (memory == NULL || (uintptr_t)memory % ALIGN != 0 || kernels == NULL || chip == NULL) {
+    if (memory == NULL || (uintptr_t)memory % GLE_ALIGN != 0 || kernels == NULL || chip == NULL) {
         return GLE_BAD_ARGUMENT;
     }
     if (bytes < need) {
@@ -251,6 +249,6 @@ gle_status gle_open(void *memory, size_t bytes, const uint32_t *words, size_t co
     }
     lay_out(words, batch, options, memory, chip);
     (*chip)->kernels = kernels;
-    gle_reset(*chip);
+    gle_blank(*chip);
     return GLE_OK;
 }

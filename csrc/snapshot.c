@@ -1,74 +1,193 @@
 /* The complete state of a chip as bytes, and back: checkpoints and resuming rest on it.
  *
  * Written value by value without padding, streams apart, so that a snapshot means the
- * same on every body. One walk serves measuring, reading and writing.
+ * same on every body. One walk over all pieces serves measuring, reading, writing and
+ * checking; a range is read or written by skipping the pieces outside it whole.
+ *
+ * A snapshot comes from outside. What the core relies on (formats whose shifts the kernels
+ * can do, values within their limits) is checked, either in the bytes or in a chip that
+ * they were put into.
  */
 #include "chip.h"
 
 enum { SNAPSHOT_MAGIC = 0x53454c47 }; /* "GLES" */
 
+enum walk_mode { MEASURE, READ, WRITE, CHECK };
+
 typedef struct {
-    unsigned char *at;         /* NULL: only measure */
-    const unsigned char *from; /* not NULL: restore */
-    size_t used;
+    enum walk_mode mode;
+    unsigned char *to;         /* READ: of the range */
+    const unsigned char *from; /* WRITE: of the range; CHECK: all of it, NULL: as in the chip */
+    size_t used;               /* bytes of the pieces before this one */
+    size_t first, end;         /* the range, of the whole snapshot */
+    int bad;
 } walk;
 
+/* The part of a piece of `size` bytes that lies in the range. */
 static void bytes(walk *s, void *value, size_t size)
 {
     unsigned char *v = value;
+    const size_t at = s->used;
+    size_t k = s->first > at ? s->first - at : 0;
+    size_t end = s->end > at ? s->end - at : 0;
 
-    for (size_t k = 0; k < size; k++) {
-        if (s->from != NULL) {
-            v[k] = s->from[s->used + k];
-        } else if (s->at != NULL) {
-            s->at[s->used + k] = v[k];
+    s->used += size;
+    if (s->mode != READ && s->mode != WRITE) {
+        return;
+    }
+    end = end < size ? end : size;
+    for (; k < end; k++) {
+        if (s->mode == READ) {
+            s->to[at + k - s->first] = v[k];
+        } else {
+            v[k] = s->from[at + k - s->first];
         }
     }
-    s->used += size;
 }
 
 static void rows(walk *s, void *array, int32_t n, int32_t count, int32_t stride, size_t size)
 {
     unsigned char *a = array;
+    const size_t row = (size_t)count * size, all = (size_t)n * row;
+    size_t i = 0;
+
+    if (s->mode == MEASURE || s->end <= s->used || s->first >= s->used + all) {
+        s->used += all;
+        return;
+    }
+    if (s->first > s->used) {
+        i = (s->first - s->used) / row;
+        s->used += i * row;
+    }
+    for (; i < (size_t)n && s->used < s->end; i++) {
+        bytes(s, a + i * (size_t)stride * size, row);
+    }
+    s->used += ((size_t)n - i) * row;
+}
+
+/* One number as the mode has it: from the bytes or from the chip. */
+static uint32_t number(const walk *s, const void *value, size_t size)
+{
+    const unsigned char *v = s->from != NULL ? s->from + s->used : value;
+    union {
+        unsigned char byte[4];
+        uint32_t wide;
+        uint16_t narrow;
+    } x = {{0, 0, 0, 0}};
+
+    for (size_t k = 0; k < size; k++) {
+        x.byte[k] = v[k];
+    }
+    return size == 4 ? x.wide : x.narrow;
+}
+
+static int32_t format(walk *s, const int32_t *value)
+{
+    const uint32_t x = number(s, value, sizeof *value);
+
+    s->used += sizeof *value;
+    return (int32_t)x;
+}
+
+/* All numbers of rows within -limit .. limit, or 0 .. limit for dphi. */
+static void within(walk *s, const void *array, int32_t n, int32_t count, int32_t stride,
+                   size_t size, int32_t limit, int unsign)
+{
+    const unsigned char *a = array;
 
     for (int32_t i = 0; i < n; i++) {
-        bytes(s, a + (size_t)i * (size_t)stride * size, (size_t)count * size);
+        const unsigned char *row = a + (size_t)i * (size_t)stride * size;
+        for (int32_t k = 0; k < count; k++) {
+            const uint32_t x = number(s, row + (size_t)k * size, size);
+            const int32_t y = size == 4 ? (int32_t)x : unsign ? (int32_t)x : (int16_t)x;
+            s->bad |= y > limit || y < -limit;
+            s->used += size;
+        }
     }
+}
+
+static void piece(walk *s, void *array, int32_t n, int32_t count, int32_t stride, size_t size,
+                  int32_t limit, int unsign)
+{
+    if (s->mode == CHECK) {
+        within(s, array, n, count, stride, size, limit, unsign);
+    } else {
+        rows(s, array, n, count, stride, size);
+    }
+}
+
+static int outside(int32_t x, int32_t least, int32_t most) { return x < least || x > most; }
+
+/* The rules of gle_image_check for what moves; weights only ever get coarser. The layer
+ * carries them, changed, to the next one's turn: `below` is what is seen of it. */
+static void check_formats(walk *s, const gle_layer *y, int32_t below_frac,
+                          const int32_t *below_v_frac, int32_t *r_frac, int32_t *v_frac)
+{
+    const int32_t w = format(s, &y->w_frac), r = format(s, &y->r_frac);
+    const int32_t e = format(s, &y->e_frac), v = format(s, &y->v_frac);
+    const int32_t rate = format(s, &y->rate_shift);
+
+    *r_frac = *v_frac = 0;
+    if (outside(w, -64, y->image->w_frac) || outside(r, GLE_R_FRAC_LEAST, 15) ||
+        outside(y->u_frac - r, 0, 30) || outside(e, -12, 24) ||
+        outside(v, e + y->image->v_frac_extra, e + y->image->v_frac_extra) ||
+        outside(rate, -32, 64)) {
+        s->bad = 1;
+        return;
+    }
+    s->bad |= outside(w - y->image->w_shift + below_frac - y->u_frac, -14, 31) ||
+              (below_v_frac != NULL &&
+               outside(w - y->image->w_shift + e - *below_v_frac, -14, 31));
+    *r_frac = r;
+    *v_frac = v;
 }
 
 static void walk_layer(walk *s, gle_layer *y, int32_t batch, int32_t columns, int32_t top)
 {
-    bytes(s, &y->w_frac, sizeof y->w_frac);
-    bytes(s, &y->r_frac, sizeof y->r_frac);
-    bytes(s, &y->e_frac, sizeof y->e_frac);
-    bytes(s, &y->v_frac, sizeof y->v_frac);
-    bytes(s, &y->rate_shift, sizeof y->rate_shift);
+    const gle_image_layer *const image = y->image;
+
     bytes(s, &y->counters, sizeof y->counters);
     bytes(s, &y->window, sizeof y->window);
-    rows(s, y->w, y->n, y->m, y->stride, sizeof *y->w);
-    bytes(s, y->bias, (size_t)y->n * sizeof *y->bias);
-    rows(s, y->u, y->n, batch, columns, sizeof *y->u);
-    rows(s, y->v, y->n, batch, columns, sizeof *y->v);
-    rows(s, y->r, y->n, batch, columns, sizeof *y->r);
-    rows(s, y->e, y->n, batch, columns, sizeof *y->e);
-    rows(s, y->dphi, y->n, batch, columns, sizeof *y->dphi);
+    piece(s, y->w, y->n, y->m, y->stride, sizeof *y->w, image->w_max, 0);
+    piece(s, y->bias, 1, y->n, y->n, sizeof *y->bias, GLE_STATE_MAX, 0);
+    piece(s, y->u, y->n, batch, columns, sizeof *y->u, image->u_max, 0);
+    piece(s, y->v, y->n, batch, columns, sizeof *y->v, GLE_STATE_MAX, 0);
+    piece(s, y->r, y->n, batch, columns, sizeof *y->r, image->r_max, 0);
+    piece(s, y->e, y->n, batch, columns, sizeof *y->e, image->e_max, 0);
+    piece(s, y->dphi, y->n, batch, columns, sizeof *y->dphi, 32768, 1);
     if (top) {
-        rows(s, y->uhat, y->n, batch, columns, sizeof *y->uhat);
+        piece(s, y->uhat, y->n, batch, columns, sizeof *y->uhat, GLE_UHAT_MAX, 0);
     }
 }
 
 static void walk_chip(walk *s, gle_chip *chip)
 {
+    int32_t below_frac = chip->image->input_frac, v_frac = 0;
+
     bytes(s, &chip->step, sizeof chip->step);
     bytes(s, chip->digest, (size_t)chip->batch * sizeof *chip->digest);
     for (int32_t l = 0; l < chip->layers; l++) {
-        walk_layer(s, &chip->layer[l], chip->batch, chip->columns, l + 1 == chip->layers);
+        gle_layer *y = &chip->layer[l];
+        if (s->mode == CHECK) {
+            int32_t v;
+            check_formats(s, y, below_frac, l > 0 ? &v_frac : NULL, &below_frac, &v);
+            v_frac = v;
+        } else {
+            bytes(s, &y->w_frac, sizeof y->w_frac);
+            bytes(s, &y->r_frac, sizeof y->r_frac);
+            bytes(s, &y->e_frac, sizeof y->e_frac);
+            bytes(s, &y->v_frac, sizeof y->v_frac);
+            bytes(s, &y->rate_shift, sizeof y->rate_shift);
+        }
+        walk_layer(s, y, chip->batch, chip->columns, l + 1 == chip->layers);
     }
 }
 
 typedef struct {
     uint32_t magic, image_words, image_check, batch;
 } head;
+
+_Static_assert(sizeof(head) == GLE_SNAPSHOT_HEAD, "the head as gle.h says");
 
 /* What a snapshot belongs to: shapes and constants, not only their number. */
 static head head_of(const gle_chip *chip)
@@ -86,43 +205,94 @@ static head head_of(const gle_chip *chip)
 
 size_t gle_snapshot_bytes(const gle_chip *chip)
 {
-    walk s = {NULL, NULL, sizeof(head)};
+    walk s = {MEASURE, NULL, NULL, sizeof(head), 0, 0, 0};
 
     walk_chip(&s, (gle_chip *)(uintptr_t)chip); /* only measures */
     return s.used;
 }
 
-gle_status gle_snapshot_read(const gle_chip *chip, unsigned char *to, size_t size)
+static int range_bad(const gle_chip *chip, size_t offset, size_t n)
 {
-    walk s = {to, NULL, 0};
-    head h = head_of(chip);
+    const size_t size = gle_snapshot_bytes(chip);
+    return offset > size || n > size - offset;
+}
 
-    if (to == NULL || size != gle_snapshot_bytes(chip)) {
+gle_status gle_snapshot_part(const gle_chip *chip, size_t offset, unsigned char *to, size_t n)
+{
+    walk s = {READ, to, NULL, 0, offset, offset + n, 0};
+
+    if (to == NULL || range_bad(chip, offset, n)) {
         return GLE_BAD_ARGUMENT;
     }
-    bytes(&s, &h, sizeof h);
+    if (offset < sizeof(head)) {
+        head h = head_of(chip);
+        bytes(&s, &h, sizeof h);
+    }
+    s.used = sizeof(head);
     walk_chip(&s, (gle_chip *)(uintptr_t)chip); /* only reads */
+    return GLE_OK;
+}
+
+gle_status gle_snapshot_read(const gle_chip *chip, unsigned char *to, size_t size)
+{
+    return size == gle_snapshot_bytes(chip) ? gle_snapshot_part(chip, 0, to, size)
+                                            : GLE_BAD_ARGUMENT;
+}
+
+gle_status gle_snapshot_put(gle_chip *chip, size_t offset, const unsigned char *from, size_t n)
+{
+    walk s = {WRITE, NULL, from, sizeof(head), offset, offset + n, 0};
+
+    if (from == NULL || range_bad(chip, offset, n)) {
+        return GLE_BAD_ARGUMENT;
+    }
+    if (offset < sizeof(head)) {
+        const head own = head_of(chip);
+        const unsigned char *h = (const unsigned char *)&own;
+        for (size_t k = 0; k < n && offset + k < sizeof own; k++) {
+            if (from[k] != h[offset + k]) {
+                return GLE_BAD_IMAGE;
+            }
+        }
+    }
+    if (offset + n <= sizeof(head)) {
+        return GLE_OK;
+    }
+    if (offset <= sizeof(head)) {
+        gle_reset(chip); /* what no snapshot holds */
+    }
+    walk_chip(&s, chip);
+    chip->digest_known = 0;
+    for (int32_t l = 0; l < chip->layers; l++) {
+        chip->layer[l].stale = 1;
+    }
+    return GLE_OK;
+}
+
+gle_status gle_snapshot_check(gle_chip *chip)
+{
+    walk s = {CHECK, NULL, NULL, sizeof(head), 0, 0, 0};
+
+    walk_chip(&s, chip);
+    if (s.bad) {
+        gle_blank(chip);
+        return GLE_BAD_IMAGE;
+    }
     return GLE_OK;
 }
 
 gle_status gle_snapshot_write(gle_chip *chip, const unsigned char *from, size_t size)
 {
-    walk s = {NULL, from, 0};
-    const head own = head_of(chip);
-    head h;
+    walk s = {CHECK, NULL, from, sizeof(head), 0, 0, 0};
+    gle_status status;
 
     if (from == NULL || size != gle_snapshot_bytes(chip)) {
         return GLE_BAD_ARGUMENT;
     }
-    bytes(&s, &h, sizeof h);
-    if (h.magic != own.magic || h.image_words != own.image_words ||
-        h.image_check != own.image_check || h.batch != own.batch) {
-        return GLE_BAD_IMAGE;
+    status = gle_snapshot_put(chip, 0, from, sizeof(head));
+    if (status != GLE_OK) {
+        return status;
     }
-    gle_reset(chip);
-    walk_chip(&s, chip);
-    for (int32_t l = 0; l < chip->layers; l++) {
-        chip->layer[l].stale = 1;
-    }
-    return GLE_OK;
+    walk_chip(&s, chip); /* looks at the bytes only */
+    return s.bad ? GLE_BAD_IMAGE : gle_snapshot_put(chip, 0, from, size);
 }

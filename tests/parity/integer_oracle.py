@@ -181,7 +181,10 @@ class Layer:
     r: Rows = field(default_factory=list)
     e: Rows = field(default_factory=list)
     slope: Rows = field(default_factory=list)
-    counters: dict[str, int] = field(default_factory=lambda: dict.fromkeys(COUNTED, 0))
+    # the oracle accumulates no gradients: that counter stays 0 (tests/link/test_device_core.py)
+    counters: dict[str, int] = field(
+        default_factory=lambda: dict.fromkeys((*COUNTED, "sat_gradient"), 0)
+    )
 
     def seen(self, i: int, j: int) -> int:
         """The weight as the array sees it."""

@@ -1,0 +1,170 @@
+"""Over a bad line every session ends with the digest of a good one, or with a typed error.
+
+A session that loads, learns, adds increments and reads a digest: whatever is executed twice
+or not at all changes the digest. One host process serves all sessions of a test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+from networks import Case, Quantised, chip_with, quantised, random_case
+
+from hwgle.boards import HostBoard, start_host
+from hwgle.device import Block
+from hwgle.devices.emulator import Emulator
+from hwgle.devices.fault import FaultLine, Faults
+from hwgle.devices.line import open_line
+from hwgle.devices.port import FAST
+from hwgle.devices.serial import SerialDevice
+from hwgle.errors import BoardReset, SessionEnded
+from hwgle.quantise import Quantised as Weights
+from hwgle.quantise import quantise_weights
+
+pytestmark = pytest.mark.board("cc")
+
+PATIENT = replace(FAST, silent_after=5000, stalled_after=20000, open_within=10000)
+WAYS = ("out", "in")
+ROUNDS = 3
+
+
+@dataclass(frozen=True)
+class Script:
+    """What a session does."""
+
+    case: Case
+    q: Quantised
+    weights: Weights
+    increments: Weights
+
+    def play(self, device: SerialDevice | Emulator) -> int:
+        """The session; returns the digest at its end."""
+        device.load(self.q.image, self.case.batch, uhat=False)
+        device.write_weights(self.weights)
+        pending = []
+        for k in range(ROUNDS):
+            device.set_rate(2 + k)
+            pending.append(device.submit(Block(self.q.input, self.q.target, learn=True)))
+            device.add_weights(self.increments)
+        for block in pending:
+            block.result()
+        return device.digest()
+
+
+@pytest.fixture(scope="module")
+def script() -> Script:
+    case = random_case(20, layers=2, neurons=6, inputs=2, batch=1, steps=24)
+    q = quantised(case, chip_with(seed=1), learning_rate=0.1, range_every=16)
+    weights = quantise_weights(q.image, case.weights)
+    rng = np.random.default_rng(1)
+    increments = {
+        name: (
+            rng.integers(-9, 10, w.shape).astype(np.int16),
+            rng.integers(-9, 10, b.shape).astype(np.int32),
+        )
+        for name, (w, b) in weights.items()
+    }
+    return Script(case, q, weights, increments)
+
+
+@pytest.fixture(scope="module")
+def want(script: Script) -> int:
+    with Emulator() as emulator:
+        return script.play(emulator)
+
+
+@pytest.fixture(scope="module")
+def board() -> Iterator[HostBoard]:
+    with start_host(payload=256, window=4) as running:
+        yield running
+
+
+def session(board: HostBoard, script: Script, faults: Faults) -> tuple[int, FaultLine]:
+    """A session of its own over a line with these faults; the digest at its end."""
+    line = FaultLine(open_line(board.port, 115200), faults, board.reset)
+    with SerialDevice(line, "host", PATIENT) as device:
+        return script.play(device), line
+
+
+def frames(board: HostBoard, script: Script) -> dict[str, int]:
+    """How many frames a session without faults has, each way."""
+    nowhere = Faults(lose=frozenset({("out", 10**6)}))
+    _, line = session(board, script, nowhere)
+    return {way: line.ways[way].struck.frames for way in WAYS}
+
+
+def test_the_session_is_long_enough(board: HostBoard, script: Script, want: int) -> None:
+    count = frames(board, script)
+    assert count["out"] >= 20
+    assert session(board, script, Faults())[0] == want
+
+
+def each_frame(board: HostBoard, script: Script) -> list[tuple[str, int]]:
+    """Every frame of a session, the handshake and the acknowledgements too."""
+    count = frames(board, script)
+    return [(way, k) for way in WAYS for k in range(count[way])]
+
+
+@pytest.mark.parametrize("kind", ["lose", "twice"])
+def test_each_frame_lost_or_repeated_once(
+    board: HostBoard, script: Script, want: int, kind: str
+) -> None:
+    struck = 0
+    for where in each_frame(board, script):
+        digest, line = session(board, script, Faults(**{kind: frozenset({where})}))
+        assert digest == want, where
+        struck += line.ways[where[0]].struck.faults
+    assert struck > 0
+
+
+def outcome(board: HostBoard, script: Script, faults: Faults) -> int | SessionEnded:
+    """The digest, or the error that ended the session."""
+    try:
+        return session(board, script, faults)[0]
+    except SessionEnded as error:
+        return error
+
+
+def names_what_is_open(error: SessionEnded) -> bool:
+    """The first request that is not confirmed, if the session had any."""
+    return error.number is None or bool(error.message)
+
+
+def test_a_reset_in_flight_at_each_frame(board: HostBoard, script: Script, want: int) -> None:
+    resets = 0
+    for where in each_frame(board, script):
+        ended = outcome(board, script, Faults(reset=frozenset({where})))
+        if isinstance(ended, SessionEnded):
+            assert names_what_is_open(ended), where
+            resets += isinstance(ended, BoardReset)
+        else:
+            assert ended == want, where  # the reset came before the session, or after it
+    assert resets > 0
+
+
+def random_faults(board: HostBoard, script: Script, want: int, rate: float, seed: int) -> bool:
+    """A session with all kinds of random faults; True if it came to its end."""
+    faults = Faults(flip=rate, drop=rate / 4, dup=rate / 4, insert=rate / 4, seed=seed)
+    ended = outcome(board, script, faults)
+    if isinstance(ended, SessionEnded):
+        assert names_what_is_open(ended), (rate, seed)
+        return False
+    assert ended == want, (rate, seed)
+    return True
+
+
+@pytest.mark.parametrize("rate", [1e-6, 1e-5, 1e-4, 1e-3])
+def test_random_faults(board: HostBoard, script: Script, want: int, rate: float, seed: int) -> None:
+    assert all(random_faults(board, script, want, rate, seed + k) for k in range(4))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("rate", [1e-6, 1e-5, 1e-4, 3e-4, 1e-3])
+def test_many_random_faults(
+    board: HostBoard, script: Script, want: int, rate: float, seed: int
+) -> None:
+    ended = sum(random_faults(board, script, want, rate, seed + k) for k in range(100))
+    assert ended >= 95
