@@ -58,7 +58,7 @@ class Relearning:
 
 @dataclass(frozen=True)
 class Setting:
-    """What the demo works on."""
+    """What the demo works on; shown: streams of which one is drawn."""
 
     network: Network
     chip: Chip
@@ -66,6 +66,7 @@ class Setting:
     metrics: list[dict[str, Any]]
     task: Task
     relearning: Relearning = Relearning()
+    shown: int = SHOWN_STREAMS
 
 
 @dataclass(frozen=True)
@@ -110,8 +111,13 @@ def forgotten(setting: Setting) -> Weights:
     return {**setting.weights, **new}
 
 
-def relearn_chip(device: Device, setting: Setting, progress: Progress) -> list[float]:
-    """Accuracy of each batch while the chip learns it; the gradient is read out each step."""
+def prepared(
+    device: Device, setting: Setting
+) -> tuple[Learner, NDArray[np.int16], NDArray[np.int64]]:
+    """The chip with a forgotten read-out, ready to learn; inputs and labels of all batches.
+
+    Raises DeviceRefused or UsageError on a body that cannot.
+    """
     how, network, chip = setting.relearning, setting.network, setting.chip
     train = setting.task.train
     x = np.swapaxes(train.x, 0, 1)
@@ -123,12 +129,19 @@ def relearn_chip(device: Device, setting: Setting, progress: Progress) -> list[f
     rule = Learner()
     rule.begin(device, image, how.batch, weights)
     rule.set_rate(how.rate)
+    count = how.batch * how.batches
+    return rule, to_int16(x[:, :count], scales.input, chip.input_max)[0], train.y[:count]
+
+
+def relearn_chip(device: Device, setting: Setting, progress: Progress) -> list[float]:
+    """Accuracy of each batch while the chip learns it; the gradient is read out each step."""
+    how = setting.relearning
+    rule, x, labels = prepared(device, setting)
     accuracies = []
     for k in range(how.batches):
         who = slice(k * how.batch, (k + 1) * how.batch)
-        xi, _ = to_int16(x[:, who], scales.input, chip.input_max)
-        y = train.y[who]
-        votes = rule.run(Block(xi, y.astype(np.int16), ranging=True, votes=True)).votes
+        y = labels[who]
+        votes = rule.run(Block(x[:, who], y.astype(np.int16), ranging=True, votes=True)).votes
         assert votes is not None
         accuracies.append(float(np.mean(votes.argmax(axis=1) == y)))
         progress("chip learns", k + 1, how.batches)
@@ -198,8 +211,8 @@ def show_stream(device: Device, setting: Setting) -> Stream:
     """
     network, weights = setting.network, setting.weights
     test = setting.task.test
-    x = np.swapaxes(test.x[:SHOWN_STREAMS], 0, 1)
-    y = test.y[:SHOWN_STREAMS]
+    x = np.swapaxes(test.x[: setting.shown], 0, 1)
+    y = test.y[: setting.shown]
     on_chip = run(device, network, setting.chip, weights, x, y, record=SIGNALS).signals
     decided = on_chip["output"].sum(axis=0).argmax(axis=1)
     index = int(np.argmax(decided == y))

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +29,7 @@ class Block:
     for cross_entropy, -1 for none, held during the block; (T, B, outputs) int16 for mse.
     learn: on-chip SGD after each step. ranging: these steps count for the auto-ranging.
     record: (layer index, signal) pairs to return after each step. votes: return the sum of
-    the output layer's r over the block.
+    the output layer's r over the block. gradient: add each step's to the accumulators.
     """
 
     input: NDArray[np.int16]
@@ -38,6 +38,7 @@ class Block:
     ranging: bool = False
     record: Sequence[tuple[int, str]] = ()
     votes: bool = False
+    gradient: bool = False
 
 
 @dataclass
@@ -45,13 +46,53 @@ class Records:
     """What a block returned, as integers.
 
     signals: per asked pair (T, B, n) int32. fracs: (T, layers, 2) int8, the formats of r
-    and e at each step (auto-ranging moves them). votes: (B, outputs) int64 or None.
+    and e at each step (auto-ranging moves them). votes: (B, outputs) int64 or None. digests:
+    (steps of the block done, `digest` then), wherever the body told one on the way.
     """
 
     steps: int
     signals: list[NDArray[np.int32]] = field(default_factory=list)
     fracs: NDArray[np.int8] | None = None
     votes: NDArray[np.int64] | None = None
+    digests: list[tuple[int, int]] = field(default_factory=list)
+
+
+class Pending(Protocol):
+    """A block that is under way."""
+
+    def result(self) -> Records:
+        """Wait for its end; the same again when called again."""
+        ...
+
+
+@dataclass(frozen=True)
+class Done:
+    """A block that was run at once."""
+
+    records: Records
+
+    def result(self) -> Records:
+        """See Pending."""
+        return self.records
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a body can hold and do.
+
+    max_batch: streams at once. memory: bytes for image, weights and states, None: whatever
+    the machine has. payload, window: largest message and messages under way (0: no wire).
+    gradient: it can be read out; uhat: it can be recorded. immediate: submit() returns only
+    when the block is done.
+    """
+
+    max_batch: int
+    memory: int | None = None
+    payload: int = 0
+    window: int = 0
+    gradient: bool = True
+    uhat: bool = True
+    immediate: bool = True
 
 
 @dataclass(frozen=True)
@@ -67,6 +108,15 @@ class Formats:
     gradient_bias: int
 
 
+class Gradient(NamedTuple):
+    """Of one layer, summed over the batch: weights (n, m), biases (n,), their fraction bits."""
+
+    weight: NDArray[np.int32]
+    bias: NDArray[np.int32]
+    frac: int
+    bias_frac: int
+
+
 class Device(ABC):
     """A chip that is reachable. Use as a context manager, or call close().
 
@@ -74,9 +124,18 @@ class Device(ABC):
     not fit the loaded image.
     """
 
+    @property
     @abstractmethod
-    def load(self, image: Image, batch: int) -> None:
-        """Build the chip of an image for `batch` streams; weights and states are zero."""
+    def limits(self) -> Limits:
+        """What this body can hold and do."""
+
+    @abstractmethod
+    def load(self, image: Image, batch: int, *, gradient: bool = False, uhat: bool = True) -> None:
+        """Build the chip of an image for `batch` streams; weights and states are zero.
+
+        gradient: keep room for its read-out. uhat: keep it, so that it can be recorded; a
+        body that cannot goes without.
+        """
 
     @abstractmethod
     def write_weights(self, weights: Quantised) -> None:
@@ -87,16 +146,35 @@ class Device(ABC):
         """Stored weights (n, m) int16 and biases (n,) int32 per layer."""
 
     @abstractmethod
+    def add_weights(self, increments: Quantised) -> None:
+        """Add to stored weights and biases, all layers or some; sums saturate, and each that
+        does is counted. On a board this does not wait: a refusal is raised by a later call."""
+
+    @abstractmethod
     def reset(self) -> None:
         """States, digests and the step number to zero."""
 
     @abstractmethod
+    def submit(self, block: Block) -> Pending:
+        """Start a block; several may be under way. They run in the order of all calls."""
+
     def run(self, block: Block) -> Records:
-        """Run a block; Ctrl-C ends it between two steps (KeyboardInterrupt)."""
+        """Run a block; Ctrl-C ends the wait for it (KeyboardInterrupt)."""
+        return self.submit(block).result()
 
     @abstractmethod
     def set_rate(self, shift: int) -> None:
         """Learning rate of on-chip SGD from now on: dW = 2**-shift * sum over the batch."""
+
+    @abstractmethod
+    def clear_gradient(self, drop: int = 0) -> None:
+        """Accumulators to zero, in formats that follow the scales as they stand, with `drop`
+        bits fewer than one step's gradient has: 2**drop steps with Block.gradient cannot clip.
+        """
+
+    @abstractmethod
+    def read_gradient(self) -> list[Gradient]:
+        """Per layer: what accumulated since clear_gradient."""
 
     @abstractmethod
     def digest(self) -> int:

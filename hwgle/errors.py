@@ -34,6 +34,47 @@ class DeviceError(HwgleError):
     exit_code = 3
 
 
+class SessionEnded(DeviceError):
+    """The session with a board ended before everything was confirmed.
+
+    number, message: the first request that the board has not confirmed as executed, None
+    when nothing was under way. It and those behind it may or may not have acted.
+    """
+
+    def __init__(self, text: str, number: int | None = None, message: str | None = None) -> None:
+        if number is not None:
+            text += f"; the first request not confirmed is number {number} ({message})"
+        super().__init__(text)
+        self.number, self.message = number, message
+
+
+class LinkLost(SessionEnded):
+    """Silence, an unplugged board, or a line on which nothing arrives any more."""
+
+
+class BoardReset(SessionEnded):
+    """The board restarted, or somebody else opened it: its states are gone."""
+
+
+class LinkRefused(DeviceError):
+    """Host and board speak different protocols; the text shows both sides."""
+
+
+class DeviceTimeout(DeviceError):
+    """The link is alive, yet the board does not answer what was asked."""
+
+
+class DeviceRefused(DeviceError):
+    """The board cannot do what was asked and changed nothing.
+
+    request, reason: names as in csrc/device; need, have: what they mean depends on reason.
+    """
+
+    def __init__(self, text: str, request: str, reason: str, need: int, have: int) -> None:
+        super().__init__(text)
+        self.request, self.reason, self.need, self.have = request, reason, need, have
+
+
 class Interrupted(HwgleError):
     """The person at the keyboard pressed Ctrl-C; what was finished was written."""
 

@@ -83,7 +83,12 @@ class Training(Checked):
     error_clip: share of errors that may clip before auto-ranging makes a layer's scale
     coarser. layer_rate: factor on the learning rate for each layer further from the
     output, with rule adam: an error is amplified by tau_m/tau_r in every layer that it
-    passes, its noise most of all, and Adam would let noise take full steps. average:
+    passes, its noise most of all, and Adam would let noise take full steps. beta1, beta2:
+    of Adam's running means. initial_gain: factor on the initial weights of all layers but
+    the output, so that signals and errors of deep networks are not lost in rounding.
+    weight_decay: share of the weights that is lost per step and unit of learning rate,
+    with rule adam (decoupled, arXiv 1711.05101; taken off after each batch of samples):
+    large weights amplify rounding and, with saturated activations, stop learning. average:
     epochs over which a host that keeps weights averages them for validation (0: none).
     validate_every: epochs between two looks at the validation split; the
     weights that did best there are kept.
@@ -96,6 +101,10 @@ class Training(Checked):
     schedule: Schedule = Constant()
     error_clip: float = Field(0.0003, ge=0, le=0.5)
     layer_rate: float = Field(1.0, gt=0, le=1)
+    beta1: float = Field(0.9, ge=0, lt=1)
+    beta2: float = Field(0.999, ge=0, lt=1)
+    initial_gain: float = Field(1.0, gt=0, le=100)
+    weight_decay: float = Field(0.0, ge=0, le=1)
     average: float = Field(0.0, ge=0, le=1000)
     validate_every: Count = 1
     seed: Seed = 0
@@ -152,7 +161,8 @@ class Experiment(Checked):
             allowed = f"at most train = {train:g}"
             yield Rule(("training", "batch"), f"{batch:g}", allowed)
         if training.get("rule") == "sgd":
-            for key, only in (("layer_rate", 1.0), ("average", 0.0)):
+            for key in ("layer_rate", "beta1", "beta2", "weight_decay", "average"):
+                only = float(Training.model_fields[key].default)
                 value = number(training.get(key, only))
                 if value is not None and value != only:
                     allowed = f"{only:g} with rule sgd, which knows none"

@@ -5,6 +5,8 @@ This is the only place between float and the chip's integers in time, for all bo
 
 from __future__ import annotations
 
+import math
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -14,8 +16,9 @@ from numpy.typing import NDArray
 from hwgle._core import lib
 from hwgle.calibrate import FOR_RUN, FOR_TRAINING, INPUT_RANGE, calibrate, fraction
 from hwgle.chip import Chip
-from hwgle.device import SIGNALS, Block, Device, Formats, Records
-from hwgle.errors import UsageError
+from hwgle.device import SIGNALS, Block, Device, Formats, Pending, Records
+from hwgle.devices.emulator import arena_bytes
+from hwgle.errors import DeviceRefused, UsageError
 from hwgle.network import Network
 from hwgle.quantise import (
     Image,
@@ -34,6 +37,7 @@ CALIBRATION_STREAMS = 32
 CALIBRATION_STEPS = 2000
 GROUP = 500  # streams on one chip at a time, where nothing couples them
 RANGE_EVERY = 256
+UNDER_WAY = 3  # blocks on their way to a board while the oldest is waited for
 Progress = Callable[[int, int], None]
 
 
@@ -144,9 +148,9 @@ def run(
     if len(scales.layers) != len(network.layers):
         raise UsageError(f"scales of {len(scales.layers)} layers, not {len(network.layers)}")
     steps, batch, _ = x.shape
-    group = batch if learning else min(batch, GROUP)
-    if group > lib.GLE_MAX_BATCH:
-        raise UsageError(f"{batch} streams learn at once; at most {lib.GLE_MAX_BATCH} do")
+    group = group_size(device, batch, learning)
+    if "uhat" in record and not device.limits.uhat:
+        raise UsageError("this body keeps no uhat, so it cannot be recorded")
     names = [layer.name for layer in network.layers]
     wanted = [(k, s) for k in range(len(names)) for s in record]
     top = (len(names) - 1, "r")
@@ -157,18 +161,9 @@ def run(
     }
     xi, clipped = to_int16(x, scales.input, chip.input_max)
     yi = _target(network, scales, target)
-    digests: list[NDArray[np.uint64]] = []
-    total: list[dict[str, int]] = []
-    after: Weights = {}
-    clipped_weights = 0
-    weights_digest = 0
-    done = 0
-    looks = [(k, "r") for k in range(len(names))]
-    busy = np.zeros(len(names), dtype=bool)
-    for first in range(0, batch, group):
-        part = slice(first, min(first + group, batch))
-        count = part.stop - part.start
-        image = build_image(
+
+    def build(count: int) -> Image:
+        return build_image(
             network,
             chip,
             scales,
@@ -177,28 +172,44 @@ def run(
             range_every=RANGE_EVERY if learning else 0,
             seed=seed,
         )
-        device.load(image, count)
-        stored = quantise_weights(image, weights)
-        clipped_weights = _clipped(image, stored, weights)
-        device.write_weights(stored)
-        for a, b, look in _pieces(steps):
+
+    loaded = Loaded(device, build, weights, uhat="uhat" in record)
+    digests: list[NDArray[np.uint64]] = []
+    done = 0
+    looks = [(k, "r") for k in range(len(names))]
+    busy = np.zeros(len(names), dtype=bool)
+    pieces = list(_pieces(steps, max(4, 64 * group // batch)))
+    for part in loaded.groups(batch, group, alone=learning):
+        under_way: deque[tuple[Pending, int, int, bool]] = deque()
+
+        def take(part: slice, under_way: deque[tuple[Pending, int, int, bool]]) -> None:
+            nonlocal busy, done
+            pending, a, b, look = under_way.popleft()
+            records = pending.result()
+            if look:
+                busy |= [bool(r.any()) for r in records.signals[len(pairs) :]]
+                del records.signals[len(pairs) :]
+            _convert(signals, records, pairs, names, loaded.image, slice(a, b), part)
+            done += (b - a) * (part.stop - part.start)
+            if progress is not None:
+                progress(done, steps * batch)
+
+        for a, b, look in pieces:
             y = yi if yi is None or network.loss == "cross_entropy" else yi[a:b]
             y = y if y is None else (y[part] if network.loss == "cross_entropy" else y[:, part])
             wish = pairs + looks if look else pairs
             block = Block(xi[a:b, part], y, learn=learning, ranging=learning, record=wish)
-            records = device.run(block)
-            if look:
-                busy |= [bool(r.any()) for r in records.signals[len(pairs) :]]
-                del records.signals[len(pairs) :]
-            _convert(signals, records, pairs, names, image, slice(a, b), part)
-            done += (b - a) * count
-            if progress is not None:
-                progress(done, steps * batch)
+            under_way.append((device.submit(block), a, b, look))
+            if len(under_way) >= (1 if device.limits.immediate else UNDER_WAY):
+                take(part, under_way)
+        while under_way:
+            take(part, under_way)
         digests.append(device.stream_digests())
-        weights_digest = device.weights_digest()
-        after = weights_from(image, device.read_weights(), device.formats())
-        total = _added(total, device.counters())
-        final = scales_now(image, device.formats())
+    weights_digest = device.weights_digest()
+    after = weights_from(loaded.image, device.read_weights(), device.formats())
+    total = loaded.counters()
+    final = scales_now(loaded.image, device.formats())
+    clipped_weights = loaded.clipped
     output = signals[f"{names[-1]}.r"]
     if top not in wanted:
         del signals[f"{names[-1]}.r"]
@@ -215,6 +226,91 @@ def run(
         rate=applied_rate(learning_rate, batch) if learning else 0.0,
         silent=tuple(name for name, b in zip(names, busy, strict=True) if not b),
     )
+
+
+def group_size(device: Device, batch: int, learning: bool) -> int:
+    """Streams that a body takes at once; all of them where they learn together.
+
+    Raises UsageError when so many cannot learn at once.
+    """
+    most = device.limits.max_batch
+    if learning and batch > most:
+        raise UsageError(
+            f"{batch} streams would learn on one chip at once; this body takes at most {most}: "
+            f"give an input of shape (T, {most}, inputs), or learn on emu:"
+        )
+    return batch if learning else min(batch, GROUP, most)
+
+
+class Loaded:
+    """Streams in groups on a body: loaded once for all groups of one size, reset between."""
+
+    def __init__(
+        self,
+        device: Device,
+        build: Callable[[int], Image],
+        weights: Weights,
+        *,
+        uhat: bool = False,
+    ) -> None:
+        self._device, self._build, self._weights, self._uhat = device, build, weights, uhat
+        self._count = 0
+        self._total: list[dict[str, int]] = []
+        self.clipped = 0
+        self.image: Image
+
+    def groups(self, batch: int, group: int, alone: bool = False) -> Iterator[slice]:
+        """Which streams come next, the body ready for them.
+
+        alone: all in one group; DeviceRefused if the body's memory does not hold it.
+        Otherwise such a group is made smaller.
+        """
+        first = 0
+        while first < batch:
+            count = min(group, batch - first)
+            try:
+                self._ready(count)
+            except DeviceRefused as error:
+                if error.reason != "no_memory" or count == 1:
+                    raise
+                if alone:
+                    raise too_many(error, f"{count} streams learn on one chip at once") from error
+                group = _that_fit(self._build(count), count, error.need - error.have)
+                continue
+            yield slice(first, first + count)
+            first += count
+
+    def _ready(self, count: int) -> None:
+        if count == self._count:
+            self._device.reset()
+            return
+        if self._count:
+            self._total = _added(self._total, self._device.counters())
+        self._count = 0
+        image = self._build(count)
+        self._device.load(image, count, uhat=self._uhat)
+        stored = quantise_weights(image, self._weights)
+        self._device.write_weights(stored)
+        self.clipped = _clipped(image, stored, self._weights)
+        self.image, self._count = image, count
+
+    def counters(self) -> list[dict[str, int]]:
+        """Of all groups so far."""
+        return _added(self._total, self._device.counters())
+
+
+def too_many(error: DeviceRefused, why: str) -> DeviceRefused:
+    """The same refusal with what the person can do about it."""
+    text = f"{error}\n{why}: fewer need less memory, 1 the least"
+    return DeviceRefused(text, error.request, error.reason, error.need, error.have)
+
+
+def _that_fit(image: Image, count: int, missing: int) -> int:
+    """Fewer streams than `count`, for which that many bytes were missing."""
+    if count <= 2:
+        return 1
+    each = (arena_bytes(image, count) - arena_bytes(image, 2)) / (count - 2)
+    return max(1, min(count - 1, count - math.ceil(missing / max(1.0, each))))
 
 
 def combined_digest(weights_digest: int, steps: int, streams: NDArray[np.uint64]) -> int:

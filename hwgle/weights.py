@@ -48,12 +48,13 @@ def shapes(network: Network) -> dict[str, tuple[int, ...]]:
     return result
 
 
-def initial(network: Network, seed: int) -> Weights:
+def initial(network: Network, seed: int, gain: float = 1.0) -> Weights:
     """Weights before learning.
 
     `uniform`: weight and bias from U(-1/sqrt(m), 1/sqrt(m)), drawn from PCG64 of
     `seed` in the order of the layers, weight before bias.  `identity`:
-    W[i, i mod m] = 1, everything else 0, nothing drawn.
+    W[i, i mod m] = 1, everything else 0, nothing drawn.  `gain`: factor on the drawn
+    weights of all layers but the last.
     """
     draws = np.random.Generator(np.random.PCG64(seed))
     result: Weights = {}
@@ -65,6 +66,8 @@ def initial(network: Network, seed: int) -> Weights:
         else:
             bound = 1.0 / math.sqrt(m)
             weight, bias = draws.uniform(-bound, bound, (n, m)), draws.uniform(-bound, bound, n)
+            if index + 1 < len(network.layers):
+                weight *= gain
         result[f"{layer.name}.weight"], result[f"{layer.name}.bias"] = weight, bias
     return result
 

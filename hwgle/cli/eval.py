@@ -25,6 +25,8 @@ from hwgle.report.floats import FloatPool
 @click.argument("experiment", metavar="EXPERIMENT")
 @options.weights
 @options.device
+@options.shadow
+@options.baud
 @options.chip
 @click.option(
     "--float/--no-float", "floating", default=True, help="With float64, or the chip alone."
@@ -34,6 +36,8 @@ def command(
     experiment: str,
     weights: Path,
     device: str,
+    shadow: bool,
+    baud: int | None,
     chip: str | None,
     floating: bool,
     json_: Path | None,
@@ -56,7 +60,7 @@ def command(
     assert w is not None
     profile = profile or ex.load_chip()
     begun = time.monotonic()
-    with open_device(device) as body, Bar("evaluating") as bar:
+    with open_device(device, shadow=shadow, baud=baud) as body, Bar("evaluating") as bar:
         task = load_task(ex)
 
         def progress(what: str, done: int, total: int) -> None:

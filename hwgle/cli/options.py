@@ -11,7 +11,21 @@ from hwgle.chip import MAX_SEED
 FILE = click.Path(path_type=Path)
 
 device = click.option(
-    "--device", default="emu:", show_default=True, metavar="URL", help="The body of the chip."
+    "--device",
+    default="emu:",
+    show_default=True,
+    metavar="URL",
+    help="The body of the chip: emu:, host:, qemu:BOARD, /dev/ttyACM0, COM3, socket://H:P ...",
+)
+shadow = click.option(
+    "--shadow/--no-shadow",
+    default=True,
+    help="Run the emulator beside a board and compare every bit.  [default: shadow]",
+)
+baud = click.option(
+    "--baud",
+    type=click.IntRange(300, 12_000_000),
+    help="Of a serial port.  [default: 115200]",
 )
 chip = click.option(
     "--chip", metavar="NAME|FILE[:SEED]", help="Another chip than the experiment's."

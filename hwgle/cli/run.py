@@ -54,6 +54,8 @@ MAX_RATE = 16.0
     help="The chip.",
 )
 @options.device
+@options.shadow
+@options.baud
 @click.option(
     "--learn",
     is_flag=False,
@@ -80,6 +82,8 @@ def command(
     target: Path | None,
     chip_spec: str,
     device: str,
+    shadow: bool,
+    baud: int | None,
     learn: str | None,
     rate: float | None,
     scales: Path | None,
@@ -107,7 +111,7 @@ def command(
     assert x is not None
     applied = 0.0 if learn is None else (rate or chip.plasticity.learning_rate)
     begun = time.monotonic()
-    with open_device(device) as body, Bar("running") as bar:
+    with open_device(device, shadow=shadow, baud=baud) as body, Bar("running") as bar:
         result = run_session(
             body,
             net,

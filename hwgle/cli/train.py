@@ -23,6 +23,8 @@ from hwgle.tasks import TASKS
 @click.command()
 @click.argument("experiment", metavar="EXPERIMENT")
 @options.device
+@options.shadow
+@options.baud
 @options.chip
 @click.option("--epochs", type=click.IntRange(1, 10**6), help="Other than the experiment's.")
 @options.seed
@@ -35,6 +37,8 @@ from hwgle.tasks import TASKS
 def command(
     experiment: str,
     device: str,
+    shadow: bool,
+    baud: int | None,
     chip: str | None,
     epochs: int | None,
     seed: int | None,
@@ -51,7 +55,7 @@ def command(
     if (why := unwritable_folder(out)) is not None:
         raise UsageError(why)
     network, profile = ex.load_network(), ex.load_chip()
-    with open_device(device) as body, Bar("training") as bar:
+    with open_device(device, shadow=shadow, baud=baud) as body, Bar("training") as bar:
         task = load_task(ex)
         if (out / "checkpoint.npz").exists():
             click.echo(f"continuing from {out / 'checkpoint.npz'}", err=True)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hwgle._core import ffi, lib
-from hwgle.device import SIGNALS, Block, Device, Formats, Records
+from hwgle.device import SIGNALS, Block, Device, Done, Formats, Gradient, Limits, Pending, Records
 from hwgle.errors import DeviceError, UsageError
 from hwgle.quantise import Image, Quantised
 
@@ -66,6 +66,26 @@ def kernels_from_environment() -> Any:
     return table
 
 
+def arena_bytes(image: Image, batch: int, *, gradient: bool = False, uhat: bool = True) -> int:
+    """Memory of a chip on this machine; a small board, which aligns less, needs less.
+
+    Raises DeviceError where no machine could address it, UsageError for a wrong image.
+    """
+    words = ffi.from_buffer("uint32_t[]", image.words)
+    options = lib.GLE_WITH_GRADIENT * gradient | lib.GLE_WITH_UHAT * uhat
+    need = ffi.new("size_t *")
+    check(lib.gle_arena_bytes(words, image.words.size, batch, options, need), "image")
+    return int(need[0])
+
+
+def check(status: int, what: str) -> None:
+    """Raises DeviceError or UsageError for a core's status that is not GLE_OK."""
+    if status == lib.GLE_NO_MEMORY:
+        raise DeviceError(f"{what}: does not fit")
+    if status != lib.GLE_OK:
+        raise UsageError(f"{what}: refused by the core (status {status})")
+
+
 class Emulator(Device):
     """The core in this process. `kernels` forces a table by name (scalar, avx2, vnni)."""
 
@@ -84,27 +104,31 @@ class Emulator(Device):
         """Name of the kernel table in use."""
         return str(ffi.string(lib.gle_kernels_name(self._kernels)).decode())
 
+    @property
+    def limits(self) -> Limits:
+        """See Device."""
+        return Limits(max_batch=int(lib.GLE_MAX_BATCH))
+
     def load(self, image: Image, batch: int, *, gradient: bool = False, uhat: bool = True) -> None:
-        """See Device. gradient: keep room for the read-out; uhat: so that it can be recorded."""
+        """See Device."""
         options = lib.GLE_WITH_GRADIENT * gradient | lib.GLE_WITH_UHAT * uhat
         words = ffi.from_buffer("uint32_t[]", image.words)
-        need = ffi.new("size_t *")
         count = image.words.size
-        self._check(lib.gle_arena_bytes(words, count, batch, options, need), "image")
-        memory = np.zeros(need[0] + 64, dtype=np.uint8)
+        need = arena_bytes(image, batch, gradient=gradient, uhat=uhat)
+        memory = np.zeros(need + 64, dtype=np.uint8)
         offset = -memory.ctypes.data % 64
-        arena = memory[offset : offset + need[0]]
+        arena = memory[offset : offset + need]
         made = ffi.new("gle_chip **")
         status = lib.gle_open(
-            ffi.from_buffer(arena), need[0], words, count, batch, options, self._kernels, made
+            ffi.from_buffer(arena), need, words, count, batch, options, self._kernels, made
         )
-        self._check(status, "image")
+        check(status, "image")
         self._chip = made[0]
         self._keep = (memory, words, image)
         self._step_seconds = CALL_SECONDS  # one step first: how long they take is not known
         self.image = image
         self.batch = batch
-        self.arena_bytes = int(need[0])
+        self.arena_bytes = need
         self._sizes = [layer.size for layer in image.network.layers]
 
     def write_weights(self, weights: Quantised) -> None:
@@ -112,14 +136,11 @@ class Emulator(Device):
         for k, layer in enumerate(self.image.network.layers):
             if layer.name not in weights:
                 continue
-            w = np.ascontiguousarray(weights[layer.name][0], dtype=np.int16)
-            b = np.ascontiguousarray(weights[layer.name][1], dtype=np.int32)
-            if w.shape != self._shape(k) or b.shape != (layer.size,):
-                raise UsageError(f"{layer.name}: weights {w.shape}, biases {b.shape} do not fit")
+            w, b = self._fitting(k, weights[layer.name])
             to = ffi.from_buffer("int16_t[]", w)
-            self._check(lib.gle_weights_write(self._chip, k, 0, w.size, to), layer.name)
+            check(lib.gle_weights_write(self._chip, k, 0, w.size, to), layer.name)
             to = ffi.from_buffer("int32_t[]", b)
-            self._check(lib.gle_bias_write(self._chip, k, 0, b.size, to), layer.name)
+            check(lib.gle_bias_write(self._chip, k, 0, b.size, to), layer.name)
 
     def read_weights(self) -> Quantised:
         """See Device."""
@@ -132,9 +153,24 @@ class Emulator(Device):
             result[layer.name] = (w, b)
         return result
 
+    def add_weights(self, increments: Quantised) -> None:
+        """See Device."""
+        for k, layer in enumerate(self.image.network.layers):
+            if layer.name not in increments:
+                continue
+            w, b = self._fitting(k, increments[layer.name])
+            to = ffi.from_buffer("int16_t[]", w)
+            check(lib.gle_weights_add(self._chip, k, 0, w.size, to), layer.name)
+            to = ffi.from_buffer("int32_t[]", b)
+            check(lib.gle_bias_add(self._chip, k, 0, b.size, to), layer.name)
+
     def reset(self) -> None:
         """See Device."""
         lib.gle_reset(self._chip)
+
+    def submit(self, block: Block) -> Pending:
+        """See Device; the block is done when this returns."""
+        return Done(self.run(block))
 
     def run(self, block: Block, adam: AdamState | None = None) -> Records:
         """See Device. With `adam` the gradient is read out and applied after every step."""
@@ -156,6 +192,8 @@ class Emulator(Device):
         layers = ffi.new("int32_t[]", [k for k, _ in block.record] or [0])
         signals = ffi.new("int32_t[]", [SIGNAL_IDS[s] for _, s in block.record] or [0])
         flags = lib.GLE_LEARN * block.learn | lib.GLE_RANGE * block.ranging
+        if block.gradient:
+            flags |= lib.GLE_ADD_GRADIENT
         done = 0
         while done < steps:
             count = min(steps - done, max(1, int(CALL_SECONDS / self._step_seconds)))
@@ -185,20 +223,29 @@ class Emulator(Device):
 
     def set_rate(self, shift: int) -> None:
         """See Device."""
-        self._check(lib.gle_set_rate(self._chip, shift), f"learning rate 2**-{shift}")
+        check(lib.gle_set_rate(self._chip, shift), f"learning rate 2**-{shift}")
 
     def gradient(self) -> dict[str, NDArray[np.float64]]:
         """Of the last step that read it out, mean over the batch, in network units."""
         result: dict[str, NDArray[np.float64]] = {}
-        for k, (layer, f) in enumerate(
-            zip(self.image.network.layers, self.formats(), strict=True)
-        ):
+        for layer, g in zip(self.image.network.layers, self.read_gradient(), strict=True):
+            result[f"{layer.name}.weight"] = np.ldexp(g.weight / self.batch, -g.frac)
+            result[f"{layer.name}.bias"] = np.ldexp(g.bias / self.batch, -g.bias_frac)
+        return result
+
+    def clear_gradient(self, drop: int = 0) -> None:
+        """See Device."""
+        check(lib.gle_gradient_clear(self._chip, drop), f"gradient, {drop} bits dropped")
+
+    def read_gradient(self) -> list[Gradient]:
+        """See Device."""
+        result = []
+        for k, f in enumerate(self.formats()):
             w = np.empty(self._shape(k), dtype=np.int32)
-            b = np.empty(layer.size, dtype=np.int32)
+            b = np.empty(self._sizes[k], dtype=np.int32)
             to = ffi.from_buffer("int32_t[]", w), ffi.from_buffer("int32_t[]", b)
-            self._check(lib.gle_gradient(self._chip, k, *to), layer.name)
-            result[f"{layer.name}.weight"] = np.ldexp(w / self.batch, -f.gradient)
-            result[f"{layer.name}.bias"] = np.ldexp(b / self.batch, -f.gradient_bias)
+            check(lib.gle_gradient(self._chip, k, *to), "gradient")
+            result.append(Gradient(w, b, f.gradient, f.gradient_bias))
         return result
 
     def digest(self) -> int:
@@ -238,18 +285,30 @@ class Emulator(Device):
         size = lib.gle_snapshot_bytes(self._chip)
         to = bytearray(size)
         pointer = ffi.from_buffer("unsigned char[]", to)
-        self._check(lib.gle_snapshot_read(self._chip, pointer, size), "snapshot")
+        check(lib.gle_snapshot_read(self._chip, pointer, size), "snapshot")
         return bytes(to)
 
     def restore(self, snapshot: bytes) -> None:
         """See Device."""
         pointer = ffi.from_buffer("unsigned char[]", snapshot)
         status = lib.gle_snapshot_write(self._chip, pointer, len(snapshot))
-        self._check(status, "a snapshot of another network, chip or batch")
+        check(status, "a snapshot of another network, chip or batch")
 
     def close(self) -> None:
         """See Device."""
         self._chip = None
+
+    _check = staticmethod(check)  # for bodies that are built on this one
+
+    def _fitting(
+        self, k: int, given: tuple[NDArray[Any], NDArray[Any]]
+    ) -> tuple[NDArray[np.int16], NDArray[np.int32]]:
+        w = np.ascontiguousarray(given[0], dtype=np.int16)
+        b = np.ascontiguousarray(given[1], dtype=np.int32)
+        if w.shape != self._shape(k) or b.shape != (self._sizes[k],):
+            name = self.image.network.layers[k].name
+            raise UsageError(f"{name}: weights {w.shape}, biases {b.shape} do not fit")
+        return w, b
 
     def _shape(self, k: int) -> tuple[int, int]:
         return self._sizes[k], self._sizes[k - 1] if k else self.image.network.inputs
@@ -284,15 +343,9 @@ class Emulator(Device):
         state.beta1_power, state.beta2_power = adam.beta1_power, adam.beta2_power
         return state
 
-    def _check(self, status: int, what: str) -> None:
-        if status == lib.GLE_NO_MEMORY:
-            raise DeviceError(f"{what}: does not fit")
-        if status != lib.GLE_OK:
-            raise UsageError(f"{what}: refused by the core (status {status})")
 
-
-def open_emulator(rest: str) -> Emulator:
+def open_emulator(url: str) -> Emulator:
     """`emu:`; nothing may stand behind the colon."""
-    if rest:
-        raise UsageError(f"device 'emu:{rest}': nothing may stand behind 'emu:'")
+    if url != "emu:":
+        raise UsageError(f"device {url!r}: nothing may stand behind 'emu:'")
     return Emulator()

@@ -8,11 +8,12 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from hwgle.device import Block, Device, Records
+from hwgle.device import Block, Device, Done, Pending, Records
 from hwgle.devices.emulator import AdamState, Emulator
 from hwgle.errors import UsageError
 from hwgle.experiment import Training
-from hwgle.learning.rule import Arrays
+from hwgle.learning.host_adam import HostAdam
+from hwgle.learning.rule import Arrays, check_batch
 from hwgle.quantise import Image, quantise_weights, round_half_up, weight_shift
 from hwgle.weights import Weights
 
@@ -23,38 +24,66 @@ class Learner:
     With `average` epochs in the experiment the host also keeps a running average of its
     weights, with that time constant, and it is this average that is validated and kept:
     the weights of the moment carry the noise of the last samples.
+
+    `weight_decay` shrinks weights, not biases, after each batch of samples: decoupled from
+    Adam's means (Loshchilov and Hutter, arXiv 1711.05101).
     """
 
     def __init__(self, training: Training | None = None, batches: int = 0) -> None:
         self._window = training.average * batches if training is not None else 0.0
         self._layer_rate = training.layer_rate if training is not None else 1.0
+        self._decay = training.weight_decay if training is not None else 0.0
+        self._betas = (training.beta1, training.beta2) if training is not None else (0.9, 0.999)
+
+    def check(self, device: Device, batch: int) -> None:
+        """See Rule; the gradient must come back after every step."""
+        check_batch(device, batch)
+        if not device.limits.gradient:
+            raise UsageError("rule adam reads a gradient at every step; this body keeps none")
 
     def begin(self, device: Device, image: Image, batch: int, weights: Weights) -> None:
-        """See Rule. Raises UsageError on a body that cannot be read out at every step."""
-        if not isinstance(device, Emulator):
-            raise UsageError("rule adam reads a gradient at every step; it needs device emu:")
+        """See Rule. Raises DeviceRefused where the gradient does not fit beside the rest."""
+        self.check(device, batch)
         self._device = device
         device.load(image, batch, gradient=True, uhat=False)
         device.write_weights(quantise_weights(image, weights, stored=False))
         self._adam = AdamState.of(image, weights, 0.0)
+        self._adam.beta1, self._adam.beta2 = self._betas
         depth = np.arange(len(image.network.layers))[::-1]
         self._adam.layer_rate = (self._layer_rate**depth).astype(np.float32)
         self._image = image
         self._weights = weights
+        self._host = HostAdam(device, image, batch, self._adam)
         self._average = self._adam.weight.astype(np.float64)
         self._samples = 0
+        self._steps = 0  # of the batch of samples that is shown
+        learning = [layer for layer in image.network.layers if layer.learn]
+        sizes = [(weights[f"{y.name}.weight"].size, y.size) for y in learning]
+        parts = [np.arange(w + n) < w for w, n in sizes]
+        self._shrinks = np.concatenate(parts) if parts else np.zeros(0, dtype=np.bool_)
 
     def set_rate(self, rate: float) -> None:
         """See Rule."""
         self._adam.rate = rate
 
+    def submit(self, block: Block) -> Pending:
+        """See Rule; each step needs the update of the one before: done when this returns."""
+        return Done(self.run(block))
+
     def run(self, block: Block) -> Records:
         """See Rule."""
-        return self._device.run(block, adam=self._adam)
+        self._steps += len(block.input)
+        if isinstance(self._device, Emulator):
+            return self._device.run(block, adam=self._adam)
+        return self._host.run(block)
 
     def sample_done(self) -> None:
         """See Rule."""
         self._samples += 1
+        if self._decay:
+            lost = self._decay * self._adam.rate * self._steps
+            self._adam.weight[self._shrinks] *= np.float32(1.0 - lost)
+        self._steps = 0
         share = 1.0 / min(max(self._window, 1.0), self._samples)
         self._average += (self._adam.weight - self._average) * share
 
@@ -88,6 +117,7 @@ class Learner:
             "adam.clipped": np.array(a.clipped),
             "adam.average": self._average,
             "adam.samples": np.array(self._samples),
+            "adam.steps": np.array(self._steps),
         }
 
     def restore(self, state: Mapping[str, NDArray[np.generic]]) -> None:
@@ -99,3 +129,4 @@ class Learner:
         a.clipped = int(state["adam.clipped"])
         self._average = np.array(state["adam.average"], dtype=np.float64)
         self._samples = int(state["adam.samples"])
+        self._steps = int(state["adam.steps"])

@@ -8,9 +8,9 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from hwgle.device import Block, Device, Records
+from hwgle.device import Block, Device, Pending, Records
 from hwgle.experiment import Training
-from hwgle.learning.rule import Arrays
+from hwgle.learning.rule import Arrays, check_batch
 from hwgle.quantise import Image, quantise_weights, rate_shift
 from hwgle.weights import Weights
 
@@ -21,20 +21,28 @@ class Learner:
     def __init__(self, training: Training, batches: int) -> None:
         del training, batches  # nothing to set but the rate
 
+    def check(self, device: Device, batch: int) -> None:
+        """See Rule."""
+        check_batch(device, batch)
+
     def begin(self, device: Device, image: Image, batch: int, weights: Weights) -> None:
         """See Rule."""
         self._device = device
         self._batch = batch
-        device.load(image, batch)
+        device.load(image, batch, uhat=False)
         device.write_weights(quantise_weights(image, weights))
 
     def set_rate(self, rate: float) -> None:
         """See Rule; the chip takes the nearest power of two of rate / batch."""
         self._device.set_rate(rate_shift(rate, self._batch))
 
+    def submit(self, block: Block) -> Pending:
+        """See Rule."""
+        return self._device.submit(replace(block, learn=True))
+
     def run(self, block: Block) -> Records:
         """See Rule."""
-        return self._device.run(replace(block, learn=True))
+        return self.submit(block).result()
 
     def sample_done(self) -> None:
         """See Rule."""

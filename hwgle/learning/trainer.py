@@ -14,6 +14,7 @@ import os
 import signal
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -27,9 +28,9 @@ from numpy.typing import NDArray
 from hwgle import weights as weights_file
 from hwgle.accuracy import OFFSET_SAMPLES, chip_scales, chip_votes, part, score
 from hwgle.chip import Chip
-from hwgle.device import Block, Device
+from hwgle.device import Block, Device, Pending
 from hwgle.devices.emulator import Emulator
-from hwgle.errors import Interrupted, UsageError
+from hwgle.errors import DeviceRefused, Interrupted, UsageError
 from hwgle.experiment import Experiment, Plateau
 from hwgle.learning import checkpoint as checkpoints
 from hwgle.learning.checkpoint import Checkpoint, Position
@@ -38,11 +39,12 @@ from hwgle.learning.rule import make_rule
 from hwgle.learning.schedule import PlateauState, rate_at
 from hwgle.network import Network
 from hwgle.quantise import build_image, to_int16
-from hwgle.session import calibrate_on, weights_from
+from hwgle.session import calibrate_on, too_many, weights_from
 from hwgle.tasks import Split, Task
 from hwgle.weights import Weights
 
 PIECE_SECONDS = 0.1  # of steps between two looks at Ctrl-C
+UNDER_WAY = 2  # pieces on their way to a board
 CHECKPOINT_SECONDS = 60.0
 
 
@@ -94,6 +96,8 @@ class Trainer:
         self._batches = len(task.train) // self._batch
         self._rule = make_rule(self._training, self._batches)
         self._plateau = PlateauState()
+        self._rule.check(device, self._batch)
+        self._piece = 16  # steps of a block: PIECE_SECONDS as soon as that is known
         self._stop = False
         self._validating = False
         self._checked = time.monotonic()
@@ -114,7 +118,8 @@ class Trainer:
 
     def _begin(self) -> Weights:
         train = self._task.train
-        weights = weights_file.initial(self._network, self._training.seed)
+        t = self._training
+        weights = weights_file.initial(self._network, t.seed, t.initial_gain)
         x = np.swapaxes(train.x, 0, 1)
         y = train.y
         scales = calibrate_on(self._network, self._chip, weights, x, y, learning=True)
@@ -129,7 +134,13 @@ class Trainer:
         )
         self._x, _ = to_int16(x, scales.input, self._chip.input_max)
         self._y = y.astype(np.int16)
-        self._rule.begin(self._device, self._image, self._batch, weights)
+        try:
+            self._rule.begin(self._device, self._image, self._batch, weights)
+        except DeviceRefused as error:
+            if error.reason != "no_memory":
+                raise
+            text = f"rule {self._training.rule}, training.batch {self._batch} streams"
+            raise too_many(error, text) from error
         key = key_of(self._experiment, self._network, self._chip)
         found = checkpoints.load(self._out / "checkpoint.npz", key)
         self._position = Position(key)
@@ -150,22 +161,11 @@ class Trainer:
         p = self._position
         rng = np.random.Generator(np.random.PCG64([self._training.seed, p.epoch]))
         order = balanced_order(self._task.train.y, rng)
-        piece = 16
         while p.batch < self._batches:
             self._rule.set_rate(self._rate(p.batch))
             which = order[p.batch * self._batch : (p.batch + 1) * self._batch]
             x, y = self._x[:, which], self._y[which]
-            while p.step < self._steps:
-                end = min(p.step + piece, self._steps)
-                begun = time.perf_counter()
-                block = Block(x[p.step : end], y, ranging=True, votes=True)
-                votes = self._rule.run(block).votes
-                assert votes is not None
-                self._votes += votes
-                seconds = max(1e-6, time.perf_counter() - begun) / (end - p.step)
-                piece = max(1, int(PIECE_SECONDS / seconds))
-                p.step = end
-                self._look()
+            self._show(x, y)
             p.hits += int(np.count_nonzero(self._votes.argmax(axis=1) == y))
             p.seen += self._batch
             p.batch, p.step = p.batch + 1, 0
@@ -173,6 +173,31 @@ class Trainer:
             self._votes = self._no_votes()
             self._tell()
         self._epoch_done()
+
+    def _show(self, x: NDArray[np.int16], y: NDArray[np.int16]) -> None:
+        """A batch of samples from where it stands to its end; a board gets pieces ahead."""
+        p = self._position
+        most = 1 if self._device.limits.immediate else UNDER_WAY
+        under_way: deque[tuple[Pending, int]] = deque()
+        sent = p.step
+        begun = time.perf_counter()
+        while p.step < self._steps:
+            ahead = 1 if self._stop else most
+            while sent < self._steps and len(under_way) < ahead:
+                end = min(sent + self._piece, self._steps)
+                block = Block(x[sent:end], y, ranging=True, votes=True)
+                under_way.append((self._rule.submit(block), end))
+                sent = end
+            pending, end = under_way.popleft()
+            votes = pending.result().votes
+            assert votes is not None
+            self._votes += votes
+            now = time.perf_counter()
+            seconds, begun = max(1e-6, now - begun) / (end - p.step), now
+            self._piece = max(1, int(PIECE_SECONDS / seconds))
+            p.step = end
+            if not under_way:
+                self._look()
 
     def _rate(self, batch: int) -> float:
         """Learning rate of a batch of this epoch."""

@@ -1,0 +1,112 @@
+"""Adam on the host for a body that only lends its gradient: float32, bit for bit what
+csrc/host/adam.c does inside the emulator.
+
+After each step the gradient comes over the wire and the weights go back: slow, and right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwgle.device import Block, Device, Formats, Gradient, Records
+from hwgle.devices.answers import joined
+from hwgle.devices.emulator import AdamState
+from hwgle.quantise import STATE_MAX, Image, Quantised, weight_shift
+from hwgle.snapshot import pieces
+
+ONE = np.float32(1)
+HALF = np.float32(0.5)
+
+
+class HostAdam:
+    """Adam at every time step on a body's gradient."""
+
+    def __init__(self, device: Device, image: Image, batch: int, state: AdamState) -> None:
+        self._device, self._image, self._batch, self._state = device, image, batch, state
+
+    def run(self, block: Block) -> Records:
+        """Run a block step by step, each followed by its update."""
+        per_step = self._image.network.loss == "mse"
+        parts = []
+        for t in range(block.input.shape[0]):
+            one = slice(t, t + 1)
+            target = block.target
+            if target is not None and per_step:
+                target = target[one]
+            self._device.clear_gradient()
+            step = replace(block, input=block.input[one], target=target, gradient=True)
+            pending = self._device.submit(step)
+            gradient = self._device.read_gradient()
+            formats = self._device.formats()
+            parts.append(pending.result())
+            self._update(gradient, formats)
+        return joined(parts)
+
+    def _update(self, gradient: Sequence[Gradient], formats: Sequence[Formats]) -> None:
+        a = self._state
+        a.beta1_power *= float(np.float32(a.beta1))
+        a.beta2_power *= float(np.float32(a.beta2))
+        rate = np.float32(float(np.float32(a.rate)) / (1.0 - a.beta1_power))
+        root = np.float32(1.0 / np.sqrt(1.0 - a.beta2_power))
+        written: Quantised = {}
+        clipped = [0] * len(formats)
+        at = 0
+        for k, (layer, g, f) in enumerate(
+            zip(self._image.network.layers, gradient, formats, strict=True)
+        ):
+            if not layer.learn:
+                continue
+            own = rate if a.layer_rate is None else rate * a.layer_rate[k]
+            part = slice(at, at + g.weight.size)
+            self._values(part, g.weight.ravel(), g.frac, own, root)
+            w, clipped[k] = self._stored(a.weight[part], f)
+            part = slice(part.stop, part.stop + g.bias.size)
+            self._values(part, g.bias, g.bias_frac, own, root)
+            b = np.floor(a.weight[part] * np.float32(2.0**f.membrane) + HALF).astype(np.int64)
+            at = part.stop
+            biases = np.clip(b, -STATE_MAX, STATE_MAX).astype(np.int32)
+            written[layer.name] = w.reshape(g.weight.shape), biases
+        self._device.write_weights(written)
+        if any(clipped):
+            a.clipped += sum(clipped)
+            note_clipped(self._device, self._image, self._batch, clipped)
+
+    def _values(
+        self,
+        part: slice,
+        gradient: NDArray[np.int32],
+        frac: int,
+        rate: np.float32,
+        root: np.float32,
+    ) -> None:
+        a = self._state
+        beta1, beta2 = np.float32(a.beta1), np.float32(a.beta2)
+        g = gradient.astype(np.float32) * (np.float32(2.0**-frac) / np.float32(self._batch))
+        m = beta1 * a.m[part] + (ONE - beta1) * g
+        v = beta2 * a.v[part] + (ONE - beta2) * (g * g)
+        a.m[part], a.v[part] = m, v
+        a.weight[part] += rate * m / (np.sqrt(v) * root + np.float32(a.epsilon))
+
+    def _stored(self, w: NDArray[np.float32], f: Formats) -> tuple[NDArray[np.int16], int]:
+        """Nearest values that the array can tell apart, and how many clipped."""
+        shift = weight_shift(self._image.chip)
+        limit = np.float32(self._image.chip.stored_max >> shift)
+        x = np.floor(w * np.float32(2.0 ** (f.stored - shift)) + HALF)
+        clipped = int(np.count_nonzero(np.abs(x) > limit))
+        kept = np.clip(x, -limit, limit).astype(np.int32) * (1 << shift)
+        return kept.astype(np.int16), clipped
+
+
+def note_clipped(device: Device, image: Image, batch: int, clipped: Sequence[int]) -> None:
+    """Count weights that the host clipped, as the chip counts its own: auto-ranging makes
+    the scale of a layer coarser whose weights clip."""
+    state = bytearray(device.snapshot())
+    for piece in pieces(image.network, batch):
+        if piece.kind in ("counter", "window") and piece.layer is not None:
+            numbers = np.frombuffer(state, piece.dtype, len(piece.names), piece.offset)
+            numbers[piece.names.index("sat_w")] += clipped[piece.layer]
+    device.restore(bytes(state))

@@ -1,0 +1,148 @@
+"""Every kind of line: sockets, handles without a descriptor, paced ports, bad lines."""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+import serial
+
+from hwgle.boards import start_host
+from hwgle.devices import open_board
+from hwgle.devices.fault import FaultLine, Faults, Way
+from hwgle.devices.line import DescriptorLine, open_line
+from hwgle.devices.serial import SerialDevice
+from hwgle.errors import DeviceError, LinkLost, UsageError
+
+host = pytest.mark.board("cc")
+DATA = bytes(range(256)) * 3
+
+
+class Bridge:
+    """A TCP server in front of a pty, as ser2net is."""
+
+    def __init__(self, port: str) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
+        self._tty = serial.Serial(port, timeout=0)
+        self._peer: socket.socket | None = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._peer, _ = self._listener.accept()
+            while True:
+                ready, _, _ = select.select([self._peer, self._tty], [], [])
+                if self._peer in ready:
+                    if not (data := self._peer.recv(4096)):
+                        return
+                    self._tty.write(data)
+                if self._tty in ready:
+                    self._peer.sendall(self._tty.read(4096))
+        except (OSError, ValueError, TypeError):
+            return
+
+    def drop(self) -> None:
+        """The network goes away."""
+        assert self._peer is not None
+        self._peer.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        if self._peer is not None:
+            self._peer.close()
+        self._listener.close()
+        self._thread.join(2)
+        self._tty.close()
+
+
+@pytest.fixture
+def port() -> Iterator[str]:
+    with start_host() as board:
+        yield board.port
+
+
+@host
+def test_a_socket_is_a_line(port: str) -> None:
+    bridge = Bridge(port)
+    try:
+        with open_board(f"socket://{bridge.address}") as device:
+            assert device.echo(DATA) == DATA
+            bridge.drop()
+            begun = time.monotonic()
+            with pytest.raises(LinkLost, match="unplugged"):
+                device.echo(DATA)
+            assert time.monotonic() - begun < 2
+    finally:
+        bridge.close()
+
+
+@host
+def test_a_handle_without_a_descriptor_is_read_with_time_outs(port: str) -> None:
+    with open_board(f"spy://{port}?file={os.devnull}") as device:
+        assert device.port._line.descriptor is None
+        assert device.echo_many([DATA] * 20) == [DATA] * 20
+
+
+@host
+def test_a_real_port_is_paced_by_its_baud_rate(port: str) -> None:
+    handle = serial.Serial(port, 115200, timeout=0)
+    with SerialDevice(DescriptorLine(handle, 115200), "paced") as device:
+        assert device.port._line.paced
+        assert device.echo(DATA) == DATA
+
+
+@host
+def test_a_port_is_ours_alone(port: str) -> None:
+    with (
+        open_board(port),
+        pytest.raises(DeviceError, match="another program holds it"),
+    ):
+        open_board(port)
+
+
+@host
+def test_a_paced_line_takes_its_time(port: str) -> None:
+    rate = 400_000
+    line = FaultLine(open_line(port, 115200), Faults(pace=rate))
+    with SerialDevice(line, "paced") as device:
+        before, begun = device.port.statistics(), time.monotonic()
+        device.echo_many([DATA] * 40)
+        seconds = time.monotonic() - begun
+        moved = device.port.statistics()["bytes_out"] - before["bytes_out"]
+    assert moved * 10 / seconds < rate * 1.1
+    assert moved * 10 / seconds > rate * 0.5
+
+
+def test_random_faults_follow_from_their_seed() -> None:
+    faults = Faults(flip=0.01, drop=0.01, dup=0.01, insert=0.01, seed=5)
+    whole = Way("out", faults, None).carry(DATA * 9)
+    cut = Way("out", faults, None)
+    parts = b"".join(cut.carry((DATA * 9)[k : k + 7]) for k in range(0, len(DATA) * 9, 7))
+    assert whole == parts != DATA * 9
+    assert Way("in", faults, None).carry(DATA * 9) != whole
+    assert Way("out", Faults(seed=5), None).carry(DATA) == DATA
+
+
+def test_planned_faults_strike_their_frame() -> None:
+    wire = b"\0one\0\0two\0three\0"
+    lost = Way("out", Faults(lose=frozenset({("out", 1), ("in", 0)})), None)
+    assert lost.carry(wire[:6]) + lost.carry(wire[6:]) == b"\0one\0\0three\0"
+    twice = Way("out", Faults(twice=frozenset({("out", 2)})), None)
+    assert twice.carry(wire) == b"\0one\0\0two\0three\0three\0"
+    pressed: list[int] = []
+    reset = Way("out", Faults(reset=frozenset({("out", 0)})), lambda: pressed.append(1))
+    assert reset.carry(b"\0on") == b"\0"
+    assert not pressed
+    assert reset.carry(b"e\0") == b"one\0"
+    assert pressed == [1]
+
+
+def test_a_reset_needs_a_button() -> None:
+    with pytest.raises(UsageError, match="reset"):
+        FaultLine(None, Faults(reset=frozenset({("out", 1)})))  # type: ignore[arg-type]
