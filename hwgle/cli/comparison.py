@@ -21,7 +21,7 @@ def comparison_text(c: Comparison, more: Sequence[tuple[str, str]] = ()) -> str:
 
 
 def _facts(c: Comparison) -> list[tuple[str, str]]:
-    rows = [("test", f"{c.streams} streams of {c.steps} steps")]
+    rows = [("test", f"{c.samples} samples of {c.steps} steps in {c.streams} streams")]
     if c.sqnr is not None and c.bits is not None:
         rows.append(("SQNR", f"{c.sqnr:.1f} dB of the output, {c.bits:.1f} effective bits"))
     clipped = []

@@ -1,0 +1,148 @@
+"""Bytes that a network takes on a board, exactly: the walk of csrc/image.c once more.
+
+`gle_arena_bytes` answers for the machine that it runs on. A board has other pointers and
+pads to 8 bytes, so the walk is repeated here for any machine; tests hold it against
+`gle_arena_bytes`, against the fields of csrc/chip.h and against what boards answer.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hwgle._core import lib
+from hwgle.chip import Chip
+from hwgle.network import Network
+
+LANES = 16
+# Members of gle_chip and gle_layer in their order; p: a pointer, i: 32 bits, q: 64 bits.
+# Padding follows from the rules of C for the machine.
+CHIP = {
+    "image": "p", "kernels": "p", "layers": "i", "batch": "i", "columns": "i", "options": "i",
+    "seed": "q", "step": "q", "weights_digest": "q", "digest_known": "i", "input": "p",
+    "pairs": "p", "turned": "p", "sums": "p", "above": "pp", "rows": "p", "hash": "p",
+    "digest": "p",
+}  # fmt: skip
+LAYER = {
+    "image": "p", "neurons": "p", "n": "i", "m": "i", "first": "i", "stride": "i",
+    "stride_t": "i", "w_frac": "i", "u_frac": "i", "r_frac": "i", "e_frac": "i", "v_frac": "i",
+    "rate_shift": "i", "stale": "i", "fits": "i", "fits_t": "i", "w": "p", "seen": "p",
+    "seen_t": "p", "bias": "p", "gradient": "p", "gradient_bias": "p", "gradient_frac": "i",
+    "gradient_bias_frac": "i", "u": "p", "v": "p", "uhat": "p", "r": "p", "e": "p", "dphi": "p",
+    "counters": "q" * 12, "window": "i" * 6,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Bytes of a pointer, and of the alignment of arrays (GLE_ALIGN). Numbers of 64 bits
+    are aligned to 8 on all of them."""
+
+    pointer: int
+    align: int
+
+    def struct_bytes(self, members: dict[str, str], end: str = "") -> int:
+        """sizeof a struct of these members; `end` aligns it as that member would."""
+        size = {"p": self.pointer, "i": 4, "q": 8}
+        at, widest = 0, max((size[c] for c in end), default=1)
+        for kinds in members.values():
+            for c in kinds:
+                at = up(at, size[c]) + size[c]
+                widest = max(widest, size[c])
+        return up(at, widest)
+
+
+BOARD = Machine(pointer=4, align=8)
+HOST = Machine(pointer=struct.calcsize("P"), align=8)
+HERE = Machine(pointer=struct.calcsize("P"), align=64)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What of a network decides on bytes. shifted: layers whose array does not see all bits
+    of what is stored."""
+
+    inputs: int
+    sizes: tuple[int, ...]
+    shifted: tuple[bool, ...]
+
+    @classmethod
+    def of(cls, network: Network, chip: Chip) -> Shape:
+        """Of a network on a chip."""
+        shifted = chip.weight.stored_bits > chip.weight.bits
+        return cls(network.inputs, network.sizes, (shifted,) * len(network.layers))
+
+    @classmethod
+    def of_words(cls, words: Sequence[int]) -> Shape:
+        """Of an image that gle_image_check has accepted; see csrc/gle.h."""
+        heads = [words[16 + 16 * k : 32 + 16 * k] for k in range(words[2])]
+        return cls(words[3], tuple(h[0] for h in heads), tuple(h[4] != 0 for h in heads))
+
+
+def up(n: int, to: int) -> int:
+    """The least multiple of `to` that is not below n."""
+    return -(-n // to) * to
+
+
+def arena_bytes(shape: Shape, batch: int, options: int, machine: Machine) -> int:
+    """What gle_arena_bytes answers on such a machine."""
+    columns = 1 if batch == 1 else up(batch, LANES)
+    used = 0
+
+    def take(count: int, size: int) -> None:
+        nonlocal used
+        used = up(used, machine.align) + count * size
+
+    pad = 2 if columns == 1 else LANES
+    layers = len(shape.sizes)
+    take(1, machine.struct_bytes(CHIP, "q") + layers * machine.struct_bytes(LAYER))
+    take(shape.inputs * columns, 2)
+    m = most = shape.inputs
+    for k, n in enumerate(shape.sizes):
+        stride, cells = up(m, pad), n * columns
+        take(n * stride, 2)
+        if columns > 1:
+            if shape.shifted[k]:
+                take(n * stride, 2)
+            take(m * up(n, pad), 2)
+        take(n, 4)
+        if options & lib.GLE_WITH_GRADIENT:
+            take(n * stride, 4)
+            take(n, 4)
+        take(cells, 4)
+        take(cells, 4)
+        if k + 1 == layers or options & lib.GLE_WITH_UHAT:
+            take(cells, 4)
+        for _ in range(3):
+            take(cells, 2)
+        m, most = n, max(most, n)
+    take(0 if columns == 1 else up(most, 2) * columns, 2)
+    take(0 if columns == 1 else up(most, LANES) * columns, 2)
+    for _ in range(3):
+        take(most * columns, 4)
+    take(up(most, LANES) * 4, 4)
+    take(columns, 4)
+    take(batch, 8)
+    return up(used, machine.align)
+
+
+def image_bytes(network: Network) -> int:
+    """Of the image: its head, a head for each layer, four words for each neuron."""
+    return 4 * (16 + 16 * len(network.layers) + 4 * sum(network.sizes))
+
+
+def board_bytes(
+    network: Network, chip: Chip, batch: int, options: int, machine: Machine = BOARD
+) -> int:
+    """What a device needs for a network to be live: csrc/device/device_image.c."""
+    target = batch * 2 * (network.outputs if network.loss == "mse" else 1)
+    buffers = up(batch * network.inputs * 2, 8) + up(target, 8) + batch * network.outputs * 8
+    arena = arena_bytes(Shape.of(network, chip), batch, options, machine)
+    return arena + buffers + image_bytes(network)
+
+
+def weights_bytes(network: Network) -> int:
+    """What a second set of weights needs beside the one in service (device_weights.c)."""
+    numbers = sum(n * (2 * network.fan_in(k) + 4) for k, n in enumerate(network.sizes))
+    return numbers + 24 * len(network.layers)
