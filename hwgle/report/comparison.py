@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from hwgle.accuracy import (
     OFFSET_SAMPLES,
@@ -15,9 +14,11 @@ from hwgle.accuracy import (
     Votes,
     chip_scales,
     chip_votes,
+    in_streams,
     part,
     score,
     sqnr,
+    sums,
 )
 from hwgle.chip import Chip
 from hwgle.device import Device
@@ -37,7 +38,8 @@ class Comparison:
     floating, sqnr (dB, outputs of all test streams and steps) and bits (effective bits of
     the output) are None where float64 was not asked for. clipped: per layer, values of
     rates and membranes that did not fit, out of `values`; clipped_input and
-    clipped_weights: of the input and of the weights. digest: 16 hex digits.
+    clipped_weights: of the input and of the weights. steps: of a sample. digest: 16 hex
+    digits.
     """
 
     chip: Score
@@ -45,6 +47,7 @@ class Comparison:
     sqnr: float | None
     bits: float | None
     digest: str
+    samples: int
     streams: int
     steps: int
     layers: tuple[str, ...]
@@ -86,10 +89,10 @@ def compare(
 
     test, train = task.test, part(task.train, OFFSET_SAMPLES)
     if pool is not None:
-        on_test = pool.outputs(network, weights, test.x)
-        on_train = pool.outputs(network, weights, train.x)
+        on_test = pool.outputs(network, weights, in_streams(test))
+        on_train = pool.outputs(network, weights, in_streams(train))
     scales = chip_scales(network, chip, weights, task.train)
-    x = np.swapaxes(test.x, 0, 1)
+    x = np.swapaxes(in_streams(test), 0, 1)
     result = run(device, network, chip, weights, x, scales=scales, progress=say("chip"))
     output = result.signals["output"]
     fit = chip_votes(device, network, chip, weights, scales, train, say("chip, offsets"))
@@ -99,17 +102,18 @@ def compare(
     if pool is not None:
         reference = on_test.get(say("float64"))
         ratio = sqnr(reference, output)
-        fit_float = _votes(on_train.get(say("float64, offsets")))
-        floating = score(_votes(reference), test, fit_float, train)
+        fit_float = Votes(sums(on_train.get(say("float64, offsets")), len(train)))
+        floating = score(Votes(sums(reference, len(test))), test, fit_float, train)
     counters = result.counters
     return Comparison(
-        chip=score(_votes(output), test, fit, train),
+        chip=score(Votes(sums(output, len(test))), test, fit, train),
         floating=floating,
         sqnr=ratio,
         bits=None if ratio is None else effective_bits(ratio),
         digest=f"{result.digest:016x}",
-        streams=len(test),
-        steps=x.shape[0],
+        samples=len(test),
+        streams=x.shape[1],
+        steps=test.x.shape[1],
         layers=tuple(layer.name for layer in network.layers),
         clipped_rates=tuple(c["sat_r"] for c in counters),
         clipped_membranes=tuple(c["sat_x"] + c["sat_uhat"] for c in counters),
@@ -119,6 +123,3 @@ def compare(
         silent=result.silent,
     )
 
-
-def _votes(output: NDArray[np.float32]) -> Votes:
-    return Votes(output.sum(axis=0, dtype=np.float64))

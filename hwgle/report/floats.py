@@ -17,7 +17,7 @@ from hwgle.network import Network
 from hwgle.reference import Reference
 from hwgle.weights import Weights
 
-GROUP = 100  # streams that step together: the fastest size on the usual caches
+GROUP = 25  # streams that step together: small enough that every core gets some
 LOOK_SECONDS = 0.1
 
 
