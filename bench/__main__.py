@@ -1,22 +1,28 @@
-"""`python -m bench [speed] [OPTION...]`: what hwgle's speed is, against NumPy."""
+"""`python -m bench [speed | boards | link] [OPTION...]`: what is measured, by name.
+
+speed: a step against NumPy, CPU time. boards: memory, stack and instructions of each board.
+link: the wire in numbers.
+"""
 
 from __future__ import annotations
 
 import os
 import sys
+from importlib import import_module
 
 # Read once, when NumPy loads its BLAS: must come before the first import of it.
 for _name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[_name] = "1"
 
+BENCHES = ("speed", "boards", "link")
+
 
 def main(argv: list[str]) -> int:
     """Run the bench that the first word names; speed without one."""
-    from bench import speed
-
-    if argv[:1] == ["speed"]:
-        argv = argv[1:]
-    return speed.main(argv)
+    name = argv[0] if argv[:1] and argv[0] in BENCHES else "speed"
+    rest = argv[1:] if argv[:1] == [name] else argv
+    status: int = import_module(f"bench.{name}").main(rest)
+    return status
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Boards in numbers: flash, RAM, stack, and instructions per step, as a Markdown table.
 
-    ./run python -m bench.boards                       all boards, in QEMU
-    ./run python -m bench.boards stm32f405 --fit       and what board.yaml says under `speed`
+    ./run python -m bench boards                       all boards, in QEMU
+    ./run python -m bench boards stm32f405 --fit       and what board.yaml says under `speed`
 
 Instructions are those of the chip's code, counted one by one by a QEMU plugin: the same in
 every run. The network is mnist1d-42k or mnist1d-15k where it fits, else the latter with
@@ -184,7 +184,7 @@ def line(row: Row) -> str:
 
 def main(argv: Sequence[str]) -> int:
     """Print the table, or what board.yaml should say."""
-    parser = argparse.ArgumentParser(prog="bench.boards", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m bench boards", description=__doc__)
     emulated = [name for name in names() if load(name).board.qemu is not None]
     parser.add_argument("boards", nargs="*", default=emulated, metavar="BOARD")
     parser.add_argument("--fit", action="store_true", help="fit `speed` of board.yaml as well")

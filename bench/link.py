@@ -1,7 +1,7 @@
 """The wire in numbers: efficiency, throughput on a paced line, round trips.
 
-    python -m bench.link            on host:
-    python -m bench.link qemu:stm32f405 /dev/ttyACM0
+    python -m bench link            on host:
+    python -m bench link qemu:stm32f405 /dev/ttyACM0
 
 Bytes of payload over all bytes that travelled with it, both as the link counts them;
 throughput against the line's rate, where the line takes ten bits for a byte.
@@ -120,7 +120,7 @@ def round_trips(url: str, count: int) -> list[str]:
 
 def main(argv: list[str]) -> int:
     """Print both tables."""
-    parser = argparse.ArgumentParser(prog="python -m bench.link", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m bench link", description=__doc__)
     parser.add_argument("device", nargs="*", default=[])
     parser.add_argument("--quick", action="store_true", help="a tenth of it")
     given = parser.parse_args(argv)
