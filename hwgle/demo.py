@@ -25,6 +25,7 @@ from hwgle.device import Block, Device
 from hwgle.errors import DeviceError
 from hwgle.experiment import Experiment
 from hwgle.learning.adam import Learner
+from hwgle.learning.order import balanced_order
 from hwgle.network import Layer, Network
 from hwgle.quantise import build_image, to_int16
 from hwgle.reference import Adam, Reference
@@ -111,6 +112,14 @@ def forgotten(setting: Setting) -> Weights:
     return {**setting.weights, **new}
 
 
+def lesson(setting: Setting) -> Split:
+    """What is learned from again: training samples, the classes in equal shares in each batch."""
+    how, train = setting.relearning, setting.task.train
+    rng = np.random.Generator(np.random.PCG64(how.seed))
+    order = balanced_order(train.y, rng)[: how.batch * how.batches]
+    return Split(train.x[order], train.y[order])
+
+
 def prepared(
     device: Device, setting: Setting
 ) -> tuple[Learner, NDArray[np.int16], NDArray[np.int64]]:
@@ -119,7 +128,7 @@ def prepared(
     Raises DeviceRefused or UsageError on a body that cannot.
     """
     how, network, chip = setting.relearning, setting.network, setting.chip
-    train = setting.task.train
+    train = lesson(setting)
     x = np.swapaxes(train.x, 0, 1)
     weights = forgotten(setting)
     scales = calibrate_on(network, chip, weights, x, train.y, learning=True)
@@ -129,8 +138,7 @@ def prepared(
     rule = Learner()
     rule.begin(device, image, how.batch, weights)
     rule.set_rate(how.rate)
-    count = how.batch * how.batches
-    return rule, to_int16(x[:, :count], scales.input, chip.input_max)[0], train.y[:count]
+    return rule, to_int16(x, scales.input, chip.input_max)[0], train.y
 
 
 def relearn_chip(device: Device, setting: Setting, progress: Progress) -> list[float]:
@@ -179,12 +187,10 @@ def float_relearning(setting: Setting) -> Iterator[Iterator[float]]:
 
     Raises DeviceError from the iterator when that process dies.
     """
-    how, train = setting.relearning, setting.task.train
-    count = how.batch * how.batches
+    how = setting.relearning
     context = multiprocessing.get_context("spawn")
     mine, theirs = context.Pipe(duplex=False)
-    some = Split(train.x[:count], train.y[:count])
-    args = (theirs, setting.network, forgotten(setting), some, how)
+    args = (theirs, setting.network, forgotten(setting), lesson(setting), how)
     child = context.Process(target=_relearn_in_child, args=args, daemon=True)
     child.start()
     theirs.close()

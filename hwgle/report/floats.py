@@ -17,7 +17,7 @@ from hwgle.network import Network
 from hwgle.reference import Reference
 from hwgle.weights import Weights
 
-GROUP = 25  # streams that step together: small enough that every core gets some
+GROUP = 50  # streams that step together: a batch that NumPy is quick with
 LOOK_SECONDS = 0.1
 
 
