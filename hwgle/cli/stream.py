@@ -21,7 +21,6 @@ from hwgle.device import Device
 from hwgle.devices import open_device
 from hwgle.errors import HwgleError, Interrupted, UsageError
 from hwgle.network import Network
-from hwgle.preflight import check, machine_of, refuse
 from hwgle.quantise import Image, Scales, build_image, quantise_weights
 from hwgle.session import calibrate_on
 from hwgle.stream import Latencies, Streamer, deadline_text
@@ -91,7 +90,7 @@ def command(
         opened = itertools.chain(first, opened)
         s = calibrate_on(net, chip, w, np.stack(first)[:, None, :], None)
     with open_device(device, shadow=shadow, baud=baud) as body:
-        image = _load(body, device, net, chip, w, s)
+        image = _load(body, net, chip, w, s)
         writer = Writer("\t" if tsv else ",")
         streamer = Streamer(body, image, rate, writer.write)
         ended: BaseException | None = None
@@ -141,11 +140,8 @@ def open_samples(file: str, inputs: int, raw: bool) -> Iterator[NDArray[np.float
     return read(descriptor, inputs, name)
 
 
-def _load(
-    body: Device, url: str, network: Network, chip: Chip, weights: Weights, scales: Scales
-) -> Image:
+def _load(body: Device, network: Network, chip: Chip, weights: Weights, scales: Scales) -> Image:
     image = build_image(network, chip, scales)
-    refuse(url, check(image, 1, 0, body.limits, machine_of(body)))
     body.load(image, 1, uhat=False)
     body.write_weights(quantise_weights(image, weights))
     return image

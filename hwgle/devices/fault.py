@@ -1,8 +1,8 @@
 """A line that does what bad lines do: a layer between a line and the link, both ways.
 
-Random faults strike single bytes, with probabilities and a seed; planned ones whole
-frames, by their number in their direction: "out" to the board, "in" from it. It can also
-pace: bytes take their time, as at a baud rate.
+Random faults strike single bytes, with probabilities and a seed; planned ones single bytes
+or whole frames, by their number in their direction: "out" to the board, "in" from it. It can
+also pace: bytes take their time, as at a baud rate.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ WAYS = ("out", "in")
 
 @dataclass(frozen=True)
 class Faults:
-    """flip, drop, dup, insert: probability for each byte. lose, twice, reset: (way, frame);
-    a reset comes before the frame is handed on, the frame itself is handed on after it.
-    pace: bits per second, 0 for none."""
+    """flip, drop, dup, insert: probability for each byte; with _at: (way, byte), which; what
+    is inserted, behind a byte, is as often a delimiter as not. lose, twice, reset: (way,
+    frame); a reset comes before the frame is handed on, the frame itself is handed on after
+    it. pace: bits per second, 0 for none."""
 
     flip: float = 0.0
     drop: float = 0.0
@@ -31,6 +32,10 @@ class Faults:
     insert: float = 0.0
     seed: int = 0
     pace: int = 0
+    flip_at: frozenset[tuple[str, int]] = frozenset()
+    drop_at: frozenset[tuple[str, int]] = frozenset()
+    dup_at: frozenset[tuple[str, int]] = frozenset()
+    insert_at: frozenset[tuple[str, int]] = frozenset()
     lose: frozenset[tuple[str, int]] = frozenset()
     twice: frozenset[tuple[str, int]] = frozenset()
     reset: frozenset[tuple[str, int]] = frozenset()
@@ -47,12 +52,16 @@ class Faults:
         return cls(**values)  # type: ignore[arg-type]
 
 
+KINDS = ("flip", "drop", "dup", "insert")
+FLIP, DROP, DUP, INSERT = range(4)
 PROBABILITY = "a probability, 0..1"
 FRAMES = "frames such as out3 or out3,in7"
+BYTES = "bytes such as out3 or out3,in7"
 ALLOWED = {
-    **dict.fromkeys(("flip", "drop", "dup", "insert"), PROBABILITY),
+    **dict.fromkeys(KINDS, PROBABILITY),
     "seed": "an integer of at least 0",
     "pace": "bits per second",
+    **dict.fromkeys((f"{kind}_at" for kind in KINDS), BYTES),
     **dict.fromkeys(("lose", "twice", "reset"), FRAMES),
 }
 KEYS = tuple(f.name for f in fields(Faults))
@@ -64,15 +73,15 @@ def _parsed(key: str, text: str) -> object:
         if not 0 <= value <= 1:
             raise ValueError
         return value
-    if ALLOWED[key] == FRAMES:
-        return frozenset(_frame(part) for part in text.split(","))
+    if ALLOWED[key] in (FRAMES, BYTES):
+        return frozenset(_place(part) for part in text.split(","))
     number = int(text)
     if number < 0:
         raise ValueError
     return number
 
 
-def _frame(text: str) -> tuple[str, int]:
+def _place(text: str) -> tuple[str, int]:
     for way in WAYS:
         if text.startswith(way):
             return way, int(text[len(way) :])
@@ -95,14 +104,23 @@ class Way:
         self._name, self._faults, self._reset = name, faults, reset
         self._hits = np.random.Generator(np.random.PCG64([faults.seed, WAYS.index(name), 0]))
         self._kinds = np.random.Generator(np.random.PCG64([faults.seed, WAYS.index(name), 1]))
-        self._rates = np.array([faults.flip, faults.drop, faults.dup, faults.insert])
+        self._rates = np.array([getattr(faults, kind) for kind in KINDS])
+        self._aimed = sorted(
+            (at, kind)
+            for kind, name_at in enumerate(f"{k}_at" for k in KINDS)
+            for way, at in getattr(faults, name_at)
+            if way == name
+        )
         self._planned = {k for s in (faults.lose, faults.twice, faults.reset) for k in s}
         self._part = bytearray()  # of a frame whose end has not come
         self.struck = Struck()
 
     def carry(self, data: bytes) -> bytes:
         """What becomes of some bytes."""
+        first = self.struck.bytes
         self.struck.bytes += len(data)
+        if self._aimed and self._aimed[0][0] < self.struck.bytes:
+            data = self._strike(data, first)
         if self._planned:
             data = self._frames(data)
         else:
@@ -119,15 +137,31 @@ class Way:
             out += data[done:at]
             done = at + 1
             kind = int(np.searchsorted(np.cumsum(self._rates) / total, self._kinds.random()))
-            byte = data[at]
-            if kind == 0:
-                out.append(byte ^ 1 << int(self._kinds.integers(8)))
-            elif kind == 2:
-                out += bytes([byte, byte])
-            elif kind == 3:
-                out += bytes([byte, int(self._kinds.integers(256))])
-            self.struck.faults += 1
+            out += self._damaged(data[at], kind)
         return bytes(out + data[done:])
+
+    def _strike(self, data: bytes, first: int) -> bytes:
+        """The planned faults among these bytes, of which the first has number `first`."""
+        out, done = bytearray(), 0
+        while self._aimed and self._aimed[0][0] < first + len(data):
+            number, kind = self._aimed.pop(0)
+            at = number - first
+            out += data[done:at]
+            done = at + 1
+            damaged = self._damaged(data[at], kind)
+            if kind == INSERT and self._kinds.integers(2):
+                damaged = damaged[:1] + b"\0"
+            out += damaged
+        return bytes(out + data[done:])
+
+    def _damaged(self, byte: int, kind: int) -> bytes:
+        """What one byte becomes; kind: of KINDS."""
+        self.struck.faults += 1
+        if kind == FLIP:
+            return bytes([byte ^ 1 << int(self._kinds.integers(8))])
+        if kind == DROP:
+            return b""
+        return bytes([byte, byte if kind == DUP else int(self._kinds.integers(256))])
 
     def _frames(self, data: bytes) -> bytes:
         self._part += data

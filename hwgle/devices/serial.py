@@ -24,7 +24,8 @@ from hwgle.devices.dialogue import Dialogue, One
 from hwgle.devices.line import Line
 from hwgle.devices.messages import LAYOUTS, Message, enum_names, pack
 from hwgle.devices.port import FAST, PAYLOAD, Port, Timing
-from hwgle.errors import DeviceRefused, UsageError
+from hwgle.errors import UsageError
+from hwgle.preflight import check, machine_of, refuse
 from hwgle.quantise import Image, Quantised
 
 COUNTERS = tuple(name for name, _ in ffi.typeof("gle_counters").fields)
@@ -152,12 +153,14 @@ class SerialDevice(Device):
     # --- network and weights ------------------------------------------------------------
 
     def load(self, image: Image, batch: int, *, gradient: bool = False, uhat: bool = True) -> None:
-        """See Device. Raises DeviceRefused with need and have where it does not fit."""
+        """See Device. Raises DeviceRefused, before anything is sent, where it does not fit."""
         limits = self.limits
-        if batch > limits.max_batch:
-            text = f"{self.name} takes at most {limits.max_batch} streams at once, not {batch}"
-            raise DeviceRefused(text, "IMAGE_BEGIN", "bad_value", limits.max_batch, batch)
         options = lib.GLE_WITH_GRADIENT * gradient | lib.GLE_WITH_UHAT * (uhat and limits.uhat)
+        refuse(self.name, check(image, batch, options, limits, machine_of(self)))
+        self.send_image(image, batch, options)
+
+    def send_image(self, image: Image, batch: int, options: int) -> None:
+        """Load it, and leave it to the board to judge what fits. options: of gle_open."""
         self._image = None
         words = image.words.astype("<u4")
         self._talk.act("IMAGE_BEGIN", words.size, batch, options)

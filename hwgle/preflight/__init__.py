@@ -1,7 +1,8 @@
 """Whether a network fits a board, before anything is sent: need against have.
 
-`check` is what run, train and verify ask; `hwgle preflight` prints more: wire.py has the
-bytes on the line, pace.py the smallest step in real time.
+`check` is what every load onto a board asks first (hwgle/devices/serial.py), and with it
+run, eval, train, stream and verify; `hwgle preflight` prints more: wire.py has the bytes on
+the line, pace.py the smallest step in real time.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ def check_network(
     """The same for a network of which there is no image yet."""
     problems = []
     if batch > limits.max_batch:
-        problems.append(Problem("streams at once", batch, limits.max_batch, "streams", "bad_value"))
+        problems.append(Problem("batch", batch, limits.max_batch, "streams at once", "bad_value"))
     elif limits.memory is not None:
         need = board_bytes(network, chip, batch, options, machine)
         if need > limits.memory:
@@ -64,7 +65,7 @@ def refuse(name: str, problems: list[Problem]) -> None:
     """Raises DeviceRefused if there are problems; nothing has been sent."""
     if problems:
         first = problems[0]
-        text = f"{name}: this network does not fit\n" + "\n".join(f"  {p}" for p in problems)
+        text = f"{name}: this network does not fit: " + "; ".join(map(str, problems))
         raise DeviceRefused(text, "IMAGE_BEGIN", first.reason, first.need, first.have)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from bisect import bisect_right
 from pathlib import Path
@@ -15,6 +16,8 @@ from hwgle.chip import Chip
 from hwgle.cli.main import cli
 from hwgle.device import Block, Limits
 from hwgle.devices import open_board
+from hwgle.devices.messages import name_of
+from hwgle.devices.port import Port
 from hwgle.devices.serial import SerialDevice
 from hwgle.errors import DeviceRefused
 from hwgle.network import Network
@@ -23,6 +26,7 @@ from hwgle.preflight.memory import BOARD, HOST, board_bytes
 from hwgle.preflight.pace import Speed
 from hwgle.preflight.wire import block_traffic, frame_bytes, load_bytes
 from hwgle.quantise import Image, LayerScales, Scales, build_image
+from hwgle.weights import initial, save
 
 CHIP = Chip.load("ideal")
 FLAGS = lib.GLE_WITH_GRADIENT, lib.GLE_WITH_UHAT
@@ -76,10 +80,16 @@ def test_boards_take_what_fits_and_refuse_one_neuron_more(url: str) -> None:
                 continue
             gradient, uhat = (bool(options & flag) for flag in FLAGS)
             body.load(image_of(network(most)), batch, gradient=gradient, uhat=uhat)
-            with pytest.raises(DeviceRefused) as refused:
-                body.load(image_of(network(most + 1)), batch, gradient=gradient, uhat=uhat)
-            assert refused.value.need == need(most + 1)
-            assert refused.value.have == have
+            too_large = image_of(network(most + 1))
+            refused = []
+            with pytest.raises(DeviceRefused, match="this network does not fit") as told:
+                body.load(too_large, batch, gradient=gradient, uhat=uhat)
+            refused.append(told.value)
+            with pytest.raises(DeviceRefused, match="refused IMAGE_") as told:
+                body.send_image(too_large, batch, options)
+            refused.append(told.value)
+            assert [(r.need, r.have) for r in refused] == [(need(most + 1), have)] * 2
+            assert [r.reason for r in refused] == ["no_memory"] * 2
 
 
 @pytest.mark.board("cc")
@@ -188,6 +198,53 @@ def test_the_command_says_it_and_exits_1_when_it_does_not_fit(files: Path) -> No
     code, text = run("mnist1d-15k", "--device", "host:?memory=20000&payload=64")
     assert code == 1, text
     assert "does not fit" in text
+
+
+EXPERIMENT = """\
+format: hwgle/experiment/1
+name: tiny
+network: mnist1d-15k
+chip: ideal
+task: {name: mnist1d, seed: 1, validation_seed: 2, train: 40, test: 10}
+training: {rule: sgd, epochs: 1, batch: 1, learning_rate: 1e-3}
+"""
+LARGE = ("mnist1d-15k", "--weights", "large.npz")
+COMMANDS = {
+    "run": ("run", *LARGE, "--input", "one.npy", "--out", "o.npz"),
+    "eval": ("eval", "e.yaml", "--weights", "large.npz", "--no-float"),
+    "train": ("train", "e.yaml", "--out", "trained"),
+    "stream": ("stream", *LARGE, "one.txt"),
+    "verify": ("verify", "mnist1d-15k", "--steps", "10"),
+}
+SMALL = [
+    pytest.param("host:?memory=20000&payload=64", marks=pytest.mark.board("cc")),
+    pytest.param(
+        "qemu:stm32vldiscovery", marks=pytest.mark.board("qemu-system-arm", "arm-none-eabi-gcc")
+    ),
+]
+
+
+@pytest.mark.parametrize("url", SMALL)
+def test_every_command_says_what_does_not_fit_before_it_is_sent(
+    files: Path, monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    Path("e.yaml").write_text(EXPERIMENT)
+    save("large.npz", initial(Network.load("mnist1d-15k"), 0))
+    np.save("one.npy", np.ones((20, 1, 1)))
+    Path("one.txt").write_text("1\n" * 20)
+    sent: list[bytes] = []
+    queued = Port.send, Port.send_all
+    monkeypatch.setattr(Port, "send", lambda p, m: (sent.append(m), queued[0](p, m))[1])
+    monkeypatch.setattr(Port, "send_all", lambda p, m: (sent.extend(m), queued[1](p, m))[1])
+    for name, args in COMMANDS.items():
+        result = CliRunner().invoke(cli, [*args, "--device", url])
+        assert result.exit_code == 3, (name, result.output)
+        told = re.search(r"does not fit: memory: (\d+) bytes are needed, (\d+)", result.output)
+        assert told is not None, (name, result.output)
+        assert int(told[1]) > int(told[2])
+    assert {name_of(message) for message in sent} <= {"INFO", "SYNC"}
+    assert not Path("o.npz").exists()
+    assert not Path("trained/weights.npz").exists()
 
 
 def test_usage(files: Path) -> None:

@@ -143,6 +143,26 @@ def test_planned_faults_strike_their_frame() -> None:
     assert pressed == [1]
 
 
+def test_planned_faults_strike_their_byte() -> None:
+    wire = b"abcdef\0"
+
+    def carried(cut: int, **faults: set[int]) -> tuple[bytes, int]:
+        aimed = {f"{k}_at": frozenset(("out", at) for at in v) for k, v in faults.items()}
+        way = Way("out", Faults(**aimed), None)
+        return way.carry(wire[:cut]) + way.carry(wire[cut:]), way.struck.faults
+
+    for cut in range(len(wire) + 1):
+        assert carried(cut, drop={0, 6}) == (b"bcdef", 2)
+        assert carried(cut, dup={2, 3}) == (b"abccddef\0", 2)
+        flipped, count = carried(cut, flip={4})
+        assert count == 1
+        assert flipped[:4] + flipped[5:] == b"abcdf\0"
+        assert (flipped[4] ^ ord("e")).bit_count() == 1
+        inserted, _ = carried(cut, insert={1})
+        assert inserted[:2] + inserted[3:] == wire
+        assert carried(cut, drop={99}) == (wire, 0)
+
+
 def test_a_reset_needs_a_button() -> None:
     with pytest.raises(UsageError, match="reset"):
         FaultLine(None, Faults(reset=frozenset({("out", 1)})))  # type: ignore[arg-type]

@@ -6,6 +6,7 @@ or not at all changes the digest. One host process serves all sessions of a test
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -16,7 +17,7 @@ from networks import Case, Quantised, chip_with, quantised, random_case
 from hwgle.boards import HostBoard, start_host
 from hwgle.device import Block
 from hwgle.devices.emulator import Emulator
-from hwgle.devices.fault import FaultLine, Faults
+from hwgle.devices.fault import KINDS, FaultLine, Faults
 from hwgle.devices.line import open_line
 from hwgle.devices.port import FAST
 from hwgle.devices.serial import SerialDevice
@@ -29,6 +30,7 @@ pytestmark = pytest.mark.board("cc")
 PATIENT = replace(FAST, silent_after=5000, stalled_after=20000, open_within=10000)
 WAYS = ("out", "in")
 ROUNDS = 3
+WITHIN = 30.0  # seconds for a session with one damaged byte, on a machine that is busy
 
 
 @dataclass(frozen=True)
@@ -39,13 +41,14 @@ class Script:
     q: Quantised
     weights: Weights
     increments: Weights
+    rounds: int = ROUNDS
 
     def play(self, device: SerialDevice | Emulator) -> int:
         """The session; returns the digest at its end."""
         device.load(self.q.image, self.case.batch, uhat=False)
         device.write_weights(self.weights)
         pending = []
-        for k in range(ROUNDS):
+        for k in range(self.rounds):
             device.set_rate(2 + k)
             pending.append(device.submit(Block(self.q.input, self.q.target, learn=True)))
             device.add_weights(self.increments)
@@ -56,7 +59,10 @@ class Script:
 
 @pytest.fixture(scope="module")
 def script() -> Script:
-    case = random_case(20, layers=2, neurons=6, inputs=2, batch=1, steps=24)
+    return written(random_case(20, layers=2, neurons=6, inputs=2, batch=1, steps=24))
+
+
+def written(case: Case, rounds: int = ROUNDS) -> Script:
     q = quantised(case, chip_with(seed=1), learning_rate=0.1, range_every=16)
     weights = quantise_weights(q.image, case.weights)
     rng = np.random.default_rng(1)
@@ -67,7 +73,7 @@ def script() -> Script:
         )
         for name, (w, b) in weights.items()
     }
-    return Script(case, q, weights, increments)
+    return Script(case, q, weights, increments, rounds)
 
 
 @pytest.fixture(scope="module")
@@ -168,3 +174,56 @@ def test_many_random_faults(
 ) -> None:
     ended = sum(random_faults(board, script, want, rate, seed + k) for k in range(100))
     assert ended >= 95
+
+
+@pytest.fixture(scope="module")
+def short() -> Script:
+    """Some 20 frames each way, and few bytes."""
+    return written(random_case(20, layers=1, neurons=2, inputs=1, batch=1, steps=6), rounds=2)
+
+
+def each_byte(
+    board: HostBoard, script: Script, kind: str, way: str, stride: int, first: int = 0
+) -> None:
+    """A session for each of these offsets, in which that one byte is damaged."""
+    with Emulator() as emulator:
+        want = script.play(emulator)
+    _, line = session(board, script, Faults())
+    count = line.ways[way].struck.bytes
+    assert frames(board, script)[way] >= 20
+    struck, offsets = 0, range(first, count, stride)
+    for at in offsets:
+        begun = time.monotonic()
+        aimed = {f"{kind}_at": frozenset({(way, at)})}
+        digest, line = session(board, script, Faults(**aimed, seed=at))
+        assert digest == want, at
+        assert time.monotonic() - begun < WITHIN, at
+        struck += line.ways[way].struck.faults
+    # Acknowledgements join or stay apart, so that a session may end before the last offsets.
+    assert struck > 0.9 * len(offsets)
+
+
+def test_an_increment_applied_twice_or_never_would_show(short: Script) -> None:
+    found = set()
+    for times in (0, 1, 2):
+        with Emulator() as emulator:
+            play = replace(
+                short,
+                increments={k: (times * w, times * b) for k, (w, b) in short.increments.items()},
+            )
+            found.add(play.play(emulator))
+    assert len(found) == 3
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("way", WAYS)
+def test_some_bytes_damaged_in_turn(board: HostBoard, short: Script, kind: str, way: str) -> None:
+    first = 7 * KINDS.index(kind)
+    each_byte(board, short, kind, way, stride=61, first=first)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("way", WAYS)
+def test_every_byte_damaged_in_turn(board: HostBoard, short: Script, kind: str, way: str) -> None:
+    each_byte(board, short, kind, way, stride=1)
