@@ -32,6 +32,7 @@ typedef struct {
     uint32_t have;    /* received; used of the log */
     uint32_t crc;     /* of what has been received */
     uint32_t entry;   /* weights: where the log's last entry begins */
+    uint32_t numbers; /* weights: received */
     uint32_t batch, options; /* of the image */
     size_t at;        /* in memory */
 } device_staging;

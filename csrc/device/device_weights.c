@@ -144,6 +144,7 @@ void device_weights_data(struct device *d, const uint8_t *message, size_t n, uin
     } else if (!log_add(d, message, layer, first, (uint32_t)count)) {
         return;
     }
+    s->numbers += (uint32_t)count;
     s->crc = crc32_update(s->crc, message, n);
 }
 
@@ -159,6 +160,16 @@ static void write_log(struct device *d)
     }
 }
 
+static uint32_t all_numbers(const struct device *d)
+{
+    uint32_t all = 0;
+
+    for (uint32_t l = 0; l < d->layers; l++) {
+        all += numbers(d, MESSAGE_WEIGHTS_DATA, l) + numbers(d, MESSAGE_BIAS_DATA, l);
+    }
+    return all;
+}
+
 void device_weights_commit(struct device *d, const struct message_WEIGHTS_COMMIT *m)
 {
     device_staging *s = &d->staged;
@@ -171,6 +182,13 @@ void device_weights_commit(struct device *d, const struct message_WEIGHTS_COMMIT
         const uint32_t crc = s->crc;
         device_drop(d);
         device_refuse(d, REASON_BAD_CRC, crc, m->crc);
+        return;
+    }
+    if (s->served != SERVICE_LIVE && s->numbers < all_numbers(d)) {
+        /* what it leaves out was lost with a set or a snapshot that was dropped */
+        const uint32_t have = s->numbers;
+        device_drop(d);
+        device_refuse(d, REASON_OUT_OF_SERVICE, all_numbers(d), have);
         return;
     }
     if (!s->straight) {

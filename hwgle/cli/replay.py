@@ -59,13 +59,22 @@ def command(file: Path) -> None:
             ]
         )
     )
+    whole = reader.cut is None and reader.end.get("ended") == "done"
     if not played:
+        if whole and to:
+            raise NotEqual("no session in a recording that ended well: nothing was compared")
         click.echo("no session: nothing to compare")
         return
     click.echo("\n" + table(_rows(played)))
     last = played[-1]
     if last.unequal is not None:
         raise NotEqual(unequal_text(last))
+    missing = len(last.session.out.messages) - last.fed
+    if missing or last.unseen:
+        text = f"{missing} requests and {last.unseen} answers of the last session were not compared"
+        if whole:
+            raise NotEqual(f"incomplete, though the recorded command ended well: {text}")
+        click.echo(f"\nincomplete: {text}")
     steps = sum(p.steps for p in played)
     click.echo(f"\nequal: {sum(p.equal for p in played)} answers, {steps} steps")
 

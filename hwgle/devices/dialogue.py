@@ -81,11 +81,15 @@ class Dialogue:
 
     def ask(self, answer: Answer, messages: Iterable[bytes]) -> Answer:
         """Send requests that together bring one answer."""
-        self._due.append(answer)
+        asked = list(messages)
+        before = self.port.sent
         try:
-            self.port.send_all(list(messages))
+            self._due.append(answer)
+            self.port.send_all(asked)
         except BaseException:
-            self._due.remove(answer)
+            # Ctrl-C may come when they are under way already: then their answer will too.
+            if self.port.sent == before and answer in self._due:
+                self._due.remove(answer)
             raise
         return answer
 

@@ -32,6 +32,7 @@ CLOSE_WITHIN = 0.2  # seconds for the farewell to leave
 JOIN_WITHIN = 2.0
 WINDOW = 32
 PAYLOAD = 4096
+STUCK_LOOK = 0.05  # seconds between two looks at the link's timers while the line takes nothing
 REASONS = {
     lib.LINK_SILENT: "the board has fallen silent",
     lib.LINK_STALLED: "the board lives, but nothing that is sent arrives",
@@ -107,9 +108,9 @@ class Port:
         self._changed = threading.Condition(self._lock)
         self._queue: deque[bytes] = deque()  # not yet in the link
         self._inbox: deque[bytes] = deque()
-        self._names: deque[str] = deque()  # of requests from _confirmed on
+        self._names: deque[str] = deque()  # of requests in the link, from _confirmed on
         self._confirmed = 0
-        self._sent = 0
+        self._fed = 0  # messages that have left the queue
         self._opened = False
         self._stop = False
         self._ended: DeviceError | None = None
@@ -158,21 +159,26 @@ class Port:
         """Queue a message; returns its number in the session."""
         with self._lock:
             self._raise_if_ended()
+            number = self._count()
             self._queue.append(message)
-            self._names.append(name_of(message))
-            self._sent += 1
-            number = self._sent - 1
         self._wake()
         return number
 
     def send_all(self, messages: list[bytes]) -> None:
-        """Queue several messages."""
+        """Queue several messages: all or, when this raises before that, none; see sent."""
         with self._lock:
             self._raise_if_ended()
-            self._queue.extend(messages)
-            self._names.extend(name_of(m) for m in messages)
-            self._sent += len(messages)
+            self._queue.extend(messages)  # one call, which Ctrl-C does not cut in two
         self._wake()
+
+    @property
+    def sent(self) -> int:
+        """Messages queued in this session."""
+        with self._lock:
+            return self._count()
+
+    def _count(self) -> int:
+        return self._fed + len(self._queue)
 
     def receive(self) -> bytes:
         """The next message of the board.
@@ -190,12 +196,12 @@ class Port:
     def arrived(self) -> bool:
         """Whether receive() would return at once."""
         with self._lock:
-            return bool(self._inbox)
+            return bool(self._inbox) or self._ended is not None
 
     def wait_confirmed(self, number: int | None = None) -> None:
         """Wait until the board has executed all messages up to a number (all: None)."""
         with self._lock:
-            need = self._sent if number is None else number + 1
+            need = self._count() if number is None else number + 1
             self._moved = max(self._moved, time.monotonic())
             while self._confirmed < need:
                 self._raise_if_ended()
@@ -211,7 +217,7 @@ class Port:
     def unconfirmed(self) -> int:
         """Requests that the board has not confirmed yet."""
         with self._lock:
-            return self._sent - self._confirmed
+            return self._count() - self._confirmed
 
     def statistics(self) -> dict[str, int]:
         """The link's counters since the port was opened."""
@@ -251,7 +257,9 @@ class Port:
             raise _copy(self._ended)
 
     def _first_unconfirmed(self) -> tuple[int | None, str | None]:
-        return (self._confirmed, self._names[0]) if self._names else (None, None)
+        if self._names:
+            return self._confirmed, self._names[0]
+        return (self._fed, name_of(self._queue[0])) if self._queue else (None, None)
 
     def _peer(self) -> Hello:
         p = lib.link_peer(self._link)
@@ -297,10 +305,11 @@ class Port:
                     goodbye = time.monotonic() + CLOSE_WITHIN
                 if goodbye is None:
                     self._feed()
-                if not out and (room := min(PAYLOAD, line.room())) > 0:
-                    n = lib.link_poll(self._link, now, buffer, room)
-                    out = bytes(view[:n])
-                    self._collect(False)
+                # Without room too: its timers must run when the line takes nothing any more.
+                room = 0 if out else max(0, min(PAYLOAD, line.room()))
+                n = lib.link_poll(self._link, now, buffer, room)
+                out = out or bytes(view[:n])
+                self._collect(False)
                 wait = lib.link_next_deadline(self._link, now)
                 over = self._ended is not None and goodbye is None
             if over:
@@ -325,7 +334,7 @@ class Port:
         seconds = 3600.0 if wait == lib.LINK_NEVER else wait / 1000
         due = line.due()
         if blocked or (seconds == 0 and line.paced and line.room() <= 0):
-            seconds = 3600.0
+            seconds = STUCK_LOOK
         if due is not None:
             seconds = min(seconds, due)
         if goodbye is not None:
@@ -344,6 +353,8 @@ class Port:
             status = lib.link_send(self._link, message, len(message), ffi.NULL)
             if status != lib.LINK_OK:
                 raise DeviceError(f"the link refused {name_of(message)} (status {status})")
+            self._names.append(name_of(message))
+            self._fed += 1
 
     def _collect(self, received: bool) -> None:
         """Messages and events out of the link; the lock is held."""

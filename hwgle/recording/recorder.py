@@ -36,6 +36,7 @@ class Recorder:
         self._lock = threading.Lock()
         self._ports: dict[threading.Thread, int] = {}
         self._failed: OSError | None = None
+        self._closed = False  # a port may live on behind it
         self.bytes = 0
 
     @property
@@ -46,7 +47,7 @@ class Recorder:
     def __call__(self, way: str, data: bytes, moment: float) -> None:
         """See Observer in hwgle/devices/port.py; never raises into the port's thread."""
         with self._lock:
-            if self._failed is not None:
+            if self._failed is not None or self._closed:
                 return
             thread = threading.current_thread()
             nanoseconds = max(0, round((moment - self._begun) * 1e9))
@@ -71,6 +72,7 @@ class Recorder:
             except OSError as error:
                 self._failed = error
             finally:
+                self._closed = True
                 self._writer.close()
         if self._failed is not None:
             why = self._failed.strerror or self._failed
