@@ -203,3 +203,38 @@ def test_every_size_of_memory(run: Any) -> None:
             assert lib.gle_weights_digest(board.chip) == want
         board.check_guards()
     assert want
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        pack("RESET_STATES"),
+        pack("SET_RATE", shift=3),
+        pack("COUNTERS_CLEAR"),
+        pack("GRADIENT_CLEAR", drop=0),
+    ],
+)
+def test_a_snapshot_went_live_altered_by_what_came_between_its_parts(
+    run: Any, message: bytes
+) -> None:
+    board = tiny(run)
+    with emulator(run) as chip:
+        taken = chip.snapshot()
+    board.do("SNAPSHOT_BEGIN", size=len(taken))
+    board.do("SNAPSHOT_DATA", taken[:200], offset=0)
+    assert board.refused(message)[0] == "out_of_service"
+
+
+def test_an_empty_set_put_zeros_into_service_after_a_dropped_one(run: Any) -> None:
+    board = tiny(run)
+    board.do("WEIGHTS_BEGIN")
+    board.do("WEIGHTS_DATA", b"\1\0\2\0", layer=0, first=0)
+    board.do("SYNC", cookie=1)
+    is_out(board)
+    board.do("WEIGHTS_BEGIN")
+    reason, need, have = board.refused(pack("WEIGHTS_COMMIT", crc=0))
+    assert (reason, have) == ("out_of_service", 0)
+    assert need == sum(w.size + b.size for w, b in run.weights.values())
+    board.all(set_of(run.image, run.weights))
+    with emulator(run) as chip:
+        same_state(board, chip, run)
