@@ -299,3 +299,21 @@ def test_out_of_range_kinds_are_refused(tmp_path: Path) -> None:
 def _written(path: Path, data: bytes) -> Path:
     path.write_bytes(data)
     return path
+
+
+@pytest.mark.parametrize("share", [0.0, 0.75])
+def test_replay_was_content_with_what_the_board_never_said(files: Path, share: float) -> None:
+    reader = Reader(GOLDEN[0])
+    records = list(reader.records())
+    said = sum(r.kind == IN for r in records)
+    writer = Writer(Path("less.rec"), reader.head)
+    heard = 0
+    for r in records:
+        heard += r.kind == IN
+        if r.kind != IN or heard <= share * said:
+            writer.append(r.kind, r.port, round(r.time * 1e9), r.data)
+    writer.append_json(recording_file.END, 0, 10**9, {"ended": "done"})
+    writer.close()
+    code, text = run("replay", "less.rec")
+    assert code == 1
+    assert "compared" in text

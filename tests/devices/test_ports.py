@@ -376,7 +376,7 @@ def test_an_emulated_board_is_lost_as_a_real_one(what: str) -> None:
         pending = device.submit(Block(np.resize(q.input, (50_000, *q.input.shape[1:]))))
         body = body_of(device)
         threading.Timer(0.3, body.kill if what == "unplugged" else body.reset).start()
-        with pytest.raises(LinkLost if what == "unplugged" else BoardReset, match="STEPS|BLOCK"):
+        with pytest.raises(LinkLost if what == "unplugged" else BoardReset, match=r"STEPS|BLOCK"):
             pending.result()
         begun = time.monotonic()
         device.close()
