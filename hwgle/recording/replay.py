@@ -165,7 +165,7 @@ def _memory(sessions: Sequence[Session], one: Session) -> int:
     board = one.board.memory
     if not 0 < board <= MEMORY_MAX:
         raise DeviceError(f"the board told a memory of {board} bytes: cannot be played here")
-    same = [s for s in sessions if (s.port, s.board.boot) == (one.port, one.board.boot)]
+    same = [s for s in sessions if (s.device, s.board.boot) == (one.device, one.board.boot)]
     return board + max((more for s in same for more in _more(s)), default=0)
 
 

@@ -188,8 +188,8 @@ class Line:
 
 def boots(sessions: Iterable[Session]) -> Iterator[tuple[bool, Session]]:
     """Sessions, each with whether the board had started anew since the one before."""
-    last: tuple[int, int] | None = None
+    last: tuple[str, int] | None = None
     for session in sessions:
-        this = session.port, session.board.boot
+        this = session.device, session.board.boot  # a port opened again is another port
         yield this != last, session
         last = this
