@@ -162,6 +162,14 @@ class Device(ABC):
         """Run a block; Ctrl-C ends the wait for it (KeyboardInterrupt)."""
         return self.submit(block).result()
 
+    def answered(self) -> bool:
+        """Whether something has come from the body, so that waiting for it is short.
+
+        Raises what ended the session to a board, which a caller that only submits now and
+        then would not hear of.
+        """
+        return True
+
     @abstractmethod
     def set_rate(self, shift: int) -> None:
         """Learning rate of on-chip SGD from now on: dW = 2**-shift * sum over the batch."""

@@ -139,6 +139,7 @@ class Streamer:
         try:
             return source.get(timeout=IDLE)
         except queue.Empty:
+            self._body.answered()  # says if it has been unplugged meanwhile
             return False
 
     def _sleep_until(self, due: float) -> bool:
@@ -158,7 +159,7 @@ class Streamer:
 
     def _collect(self, wait: bool) -> None:
         """Outputs that have come; with `wait` at least one."""
-        while self._under_way and (wait or self._arrived()):
+        while self._under_way and (wait or self._body.answered()):
             one = self._under_way[0]
             records = one.pending.result()
             now = time.perf_counter()
@@ -169,10 +170,6 @@ class Streamer:
             assert records.fracs is not None
             frac = int(records.fracs[0, self._top, 0])
             self._output(to_float(records.signals[0][0, 0], frac))
-
-    def _arrived(self) -> bool:
-        """Whether the oldest output is there, or on its way in: waiting for it is short."""
-        return self._body.limits.immediate or bool(self._body.port.arrived())  # type: ignore[attr-defined]
 
 
 def deadline_text(

@@ -104,10 +104,19 @@ def _open_serial(
         name = f"{name}?{urlencode(options)}"  # pyserial's own
     else:
         _integers("serial", name, options, "baud")
-    line = open_line(name, baud or BAUD)
-    if wrap is not None:
-        line = wrap(line, None)
-    return SerialDevice(line, name, **port)
+    return SerialDevice(_line(name, baud or BAUD, wrap, None), name, **port)
+
+
+def _line(port: str, baud: int, wrap: Wrap | None, reset: Reset | None) -> Line:
+    """A line with the layer around it, or neither left open."""
+    line = open_line(port, baud)
+    if wrap is None:
+        return line
+    try:
+        return wrap(line, reset)
+    except BaseException:
+        line.close()
+        raise
 
 
 def _integers_baud(name: str, text: str) -> int:
@@ -119,9 +128,7 @@ def _integers_baud(name: str, text: str) -> int:
 def _opened(runner: Any, name: str, wrap: Wrap | None, port: dict[str, Any]) -> SerialDevice:
     """A session with an emulated board; the runner is closed with it, or on failure."""
     try:
-        line: Line = open_line(runner.port, BAUD)
-        if wrap is not None:
-            line = wrap(line, runner.reset)
+        line = _line(runner.port, BAUD, wrap, runner.reset)
     except BaseException:
         runner.close()
         raise

@@ -7,6 +7,7 @@ so does this side, and every answer that was still to come raises that refusal.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterable
 from typing import NoReturn
@@ -31,18 +32,18 @@ TEXTS = {
 }
 
 
-class Answer:
+class Answer(ABC):
     """What a request will bring. Subclasses say what belongs to it, and when it is complete."""
 
     failed: DeviceError | None = None
     done = False
 
+    @abstractmethod
     def take(self, message: Message) -> bool:
         """Take in a message; True when it was the last one.
 
         Raises DeviceError for one that is no part of this answer.
         """
-        raise NotImplementedError
 
     def refuse(self, message: Message) -> DeviceError:
         """The error for a message that does not belong here."""

@@ -115,7 +115,11 @@ class Port:
         self._stop = False
         self._ended: DeviceError | None = None
         self._moved = time.monotonic()
-        self._link = self._make_link(window, payload, protocol)
+        try:
+            self._link = self._make_link(window, payload, protocol)
+        except BaseException:
+            line.close()
+            raise
         self._wake_in, self._wake_out = socket.socketpair()
         self._wake_in.setblocking(False)
         self._wake_out.setblocking(False)
@@ -194,9 +198,11 @@ class Port:
             return self._inbox.popleft()
 
     def arrived(self) -> bool:
-        """Whether receive() would return at once."""
+        """Whether receive() would return at once. Raises what ended the session."""
         with self._lock:
-            return bool(self._inbox) or self._ended is not None
+            if not self._inbox:
+                self._raise_if_ended()
+            return bool(self._inbox)
 
     def wait_confirmed(self, number: int | None = None) -> None:
         """Wait until the board has executed all messages up to a number (all: None)."""

@@ -226,6 +226,10 @@ class SerialDevice(Device):
         whole, rest = divmod(steps, self._wire_steps)
         return [self._wire_steps] * whole + ([rest] if rest or not whole else [])
 
+    def answered(self) -> bool:
+        """See Device."""
+        return self.port.arrived()
+
     def submit(self, block: Block) -> Pending:
         """See Device."""
         x, y = self._checked(block)

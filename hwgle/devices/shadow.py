@@ -137,6 +137,10 @@ class ShadowedDevice(Device):
             self.body.reset()
             self._twin.reset()
 
+    def answered(self) -> bool:
+        """See Device."""
+        return self.body.answered()
+
     def submit(self, block: Block) -> Pending:
         """See Device. The emulator runs the block at once, while the body does."""
         with self.together():

@@ -17,6 +17,9 @@ from networks import Case, chip_with, draw_run, draw_weights, make_network, quan
 
 from hwgle.device import Block
 from hwgle.devices import open_board, open_device
+from hwgle.devices.bodies import open_body
+from hwgle.devices.emulator import Emulator
+from hwgle.devices.line import Line
 from hwgle.devices.port import recorder
 from hwgle.devices.serial import SerialDevice
 from hwgle.devices.shadow import ShadowedDevice
@@ -381,3 +384,80 @@ def test_an_emulated_board_is_lost_as_a_real_one(what: str) -> None:
         begun = time.monotonic()
         device.close()
         assert time.monotonic() - begun < 4
+
+
+@host
+def test_ctrl_c_gave_the_answers_of_a_request_to_the_next(board: SerialDevice) -> None:
+    half = len(Q.input) // 2
+    first = Block(Q.input[:half], record=[(0, "r")])
+    second = Block(Q.input[half : 2 * half], record=[(0, "r")])
+    wake = board.port._wake
+
+    def interrupted() -> None:
+        board.port._wake = wake  # type: ignore[method-assign]
+        wake()
+        raise KeyboardInterrupt  # where a real one lands: the request is on its way
+
+    board.port._wake = interrupted  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        board.submit(first)
+    got = board.run(second)
+    with Emulator() as emulator:
+        loaded(emulator).run(first)
+        want = emulator.run(second)
+        assert np.array_equal(got.signals[0], want.signals[0])
+        assert got.digests[-1][1] == emulator.digest()
+
+
+class Stuck(Line):
+    """A line whose driver takes no more bytes and brings none, once told so."""
+
+    paced = True
+
+    def __init__(self, inner: Line) -> None:
+        self.inner, self.descriptor, self.stuck = inner, inner.descriptor, False
+
+    def read(self) -> bytes:
+        return b"" if self.stuck else self.inner.read()
+
+    def write(self, data: bytes) -> int:
+        return 0 if self.stuck else self.inner.write(data)
+
+    def room(self) -> int:
+        return 0 if self.stuck else self.inner.room()
+
+    def due(self) -> float | None:
+        return 0.005 if self.stuck else self.inner.due()
+
+    def close(self) -> None:
+        self.inner.close()
+
+
+@host
+def test_a_line_that_takes_nothing_more_stopped_the_clock_of_the_link() -> None:
+    lines: list[Stuck] = []
+
+    def wrap(line: Line, _reset: Any) -> Line:
+        lines.append(Stuck(line))
+        return lines[-1]
+
+    with contextlib.closing(loaded(open_body("host:", wrap=wrap))) as device:
+        lines[0].stuck = True
+        begun = time.monotonic()
+        with pytest.raises(LinkLost):
+            device.run(Block(Q.input))
+        assert time.monotonic() - begun < 3.5  # silent after 1.8 s, on a busy machine
+        with contextlib.suppress(DeviceError):
+            device.close()
+
+
+@host
+def test_a_layer_that_cannot_be_left_the_line_open() -> None:
+    def wrap(line: Line, reset: Any) -> Line:
+        raise UsageError("no")
+
+    before = resources()
+    for _ in range(3):
+        with pytest.raises(UsageError):
+            open_body("host:", wrap=wrap)
+    assert resources() == before

@@ -13,20 +13,28 @@ import pytest
 from networks import make_network
 
 from hwgle.chip import Chip
+from hwgle.device import Block
 from hwgle.devices.emulator import Emulator
 from hwgle.errors import FileMistakes, Interrupted, UsageError
 from hwgle.experiment import Experiment
 from hwgle.learning import trainer as module
+from hwgle.learning.adam import Learner
 from hwgle.learning.schedule import PlateauState, rate_at
 from hwgle.learning.trainer import Event, Trainer
 from hwgle.network import Network
+from hwgle.quantise import build_image, to_int16
+from hwgle.session import calibrate_on
 from hwgle.tasks import Split, Task
+from hwgle.weights import initial
 
 STEPS, CLASSES = 20, 3
 SCHEDULES: dict[str, dict[str, Any]] = {
     "cosine": {"kind": "cosine", "final": 1e-5},
     "plateau": {"kind": "plateau", "patience": 1},
 }
+
+# Everything that this rule knows, so that what is interrupted holds all of it.
+ADAM = {"layer_rate": 0.5, "average": 1.0, "beta2": 0.99, "weight_decay": 0.1, "initial_gain": 2.0}
 
 
 def split(count: int, seed: int) -> Split:
@@ -62,7 +70,7 @@ def experiment(rule: str = "adam", schedule: str = "cosine", **training: Any) ->
                 "schedule": SCHEDULES[schedule],
                 "validate_every": 2,
                 "seed": 4,
-                **({"layer_rate": 0.5, "average": 1.0} if rule == "adam" else {}),
+                **(ADAM if rule == "adam" else {}),
                 **training,
             },
         }
@@ -232,7 +240,8 @@ def test_metrics_and_events(tmp_path: Path) -> None:
 
 
 def test_it_learns(tmp_path: Path) -> None:
-    ex = experiment(epochs=40, validate_every=40, layer_rate=1.0, average=0.0)
+    plain = {"layer_rate": 1.0, "average": 0.0, "beta2": 0.999, "weight_decay": 0.0}
+    ex = experiment(epochs=40, validate_every=40, initial_gain=1.0, **plain)
     trainer(tmp_path, ex).run()
     metrics = outcome(tmp_path)["metrics"]
     assert metrics[-1]["accuracy_learning"] > 0.6 > metrics[0]["accuracy_learning"]
@@ -256,3 +265,49 @@ def test_learning_rates() -> None:
         state.look(score, plateau.schedule)  # type: ignore[arg-type]
     assert state.reductions == 1
     assert rate_at(plateau, 0.3, state) == plateau.learning_rate / 2
+
+
+def test_weight_decay_takes_its_share_of_the_weights_and_nothing_of_the_biases() -> None:
+    """Without a target there is no gradient: what changes is the decay alone."""
+    net, chip = network(), Chip.load("ideal")
+    training = experiment().training.model_copy(update={"layer_rate": 0.5})
+    weights = initial(net, 3)
+    x = np.swapaxes(TASK.train.x, 0, 1)[:, :10]
+    scales = calibrate_on(net, chip, weights, x, TASK.train.y[:10], learning=True)
+    image = build_image(net, chip, scales, batch=10)
+    rule, rate, steps = Learner(training, 3), 0.25, 7
+    with Emulator() as device:
+        rule.begin(device, image, 10, weights)
+        rule.set_rate(rate)
+        before = rule.state()["adam.weight"].copy()
+        for part in (slice(0, 3), slice(3, steps)):
+            rule.run(Block(to_int16(x[part], scales.input, chip.input_max)[0]))
+        assert np.array_equal(rule.state()["adam.weight"], before)
+        rule.sample_done()
+        after = rule.state()["adam.weight"]
+    kept = np.float32(1.0 - training.weight_decay * rate * steps)
+    at = 0
+    for layer in net.layers:
+        for kind, share in (("weight", kept), ("bias", np.float32(1))):
+            part = slice(at, at + weights[f"{layer.name}.{kind}"].size)
+            assert np.array_equal(after[part], before[part] * share)
+            at = part.stop
+    assert at == after.size
+    assert kept < 1
+
+
+def test_adam_gets_its_betas_from_the_experiment() -> None:
+    found = []
+    for training in ({}, {"beta1": 0.5}, {"beta2": 0.9}):
+        rule = Learner(experiment(**training).training, 3)
+        found.append(rule._betas)
+    assert found == [(0.9, 0.99), (0.5, 0.99), (0.9, 0.9)]
+
+
+def test_initial_gain_is_of_all_layers_but_the_output() -> None:
+    net = network()
+    plain, more = initial(net, 3), initial(net, 3, gain=2.0)
+    hidden, out = (layer.name for layer in net.layers)
+    assert np.array_equal(more[f"{hidden}.weight"], 2 * plain[f"{hidden}.weight"])
+    for key in (f"{hidden}.bias", f"{out}.weight", f"{out}.bias"):
+        assert np.array_equal(more[key], plain[key])
