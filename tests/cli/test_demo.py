@@ -70,9 +70,19 @@ def test_both_sides_relearn_the_same_and_again(setting: demo.Setting) -> None:
     with Emulator() as device:
         chip = demo.relearn_chip(device, setting, silence)
         assert demo.relearn_chip(device, setting, silence) == chip
-    train, how = setting.task.train, setting.relearning
+    train, how = demo.lesson(setting), setting.relearning
     floating = list(demo.relearn_float(setting.network, demo.forgotten(setting), train, how))
     assert np.abs(np.subtract(chip, floating)).max() <= 0.2  # two streams of ten
+
+
+def test_each_batch_of_the_lesson_holds_all_classes_alike(setting: demo.Setting) -> None:
+    train = setting.task.train
+    order = np.random.default_rng(5).permutation(np.arange(len(train)) // 4)  # 4 of each class
+    task = replace(setting.task, train=Split(train.x, order))
+    lesson = demo.lesson(replace(setting, task=task))
+    for batch in np.split(lesson.y, 4):
+        assert np.bincount(batch, minlength=10).tolist() == [1] * 10
+    assert lesson.x.shape == train.x.shape
 
 
 def test_the_read_out_is_forgotten_and_nothing_else(setting: demo.Setting) -> None:

@@ -453,7 +453,10 @@ def test_a_line_that_takes_nothing_more_stopped_the_clock_of_the_link() -> None:
 
 @host
 def test_a_layer_that_cannot_be_left_the_line_open() -> None:
+    held = []  # or the collector would close what nobody did
+
     def wrap(line: Line, reset: Any) -> Line:
+        held.append(line)
         raise UsageError("no")
 
     before = resources()
