@@ -64,7 +64,10 @@ static void copy_and_clear(void)
 
 void cortex_reset(void)
 {
-    /* A boot loader may have left its own vectors, and interrupts of its own on. */
+    /* A boot loader may have left its own vectors, its timer and its interrupts on; a tick
+     * before .bss is cleared would find a watchdog that is long due. */
+    __asm__ volatile("cpsid i" ::: "memory");
+    SYST_CSR = 0;
     SCB_VTOR = (uint32_t)(uintptr_t)&vectors;
     for (uint32_t n = 0; n < IRQS / 32; n++) {
         NVIC_ICER(n) = UINT32_MAX;
@@ -75,9 +78,17 @@ void cortex_reset(void)
     firmware_run();
 }
 
-/* A fault, a stack that ran over: the firmware stopped by itself, which is told as the
- * watchdog's case. Written without a stack, of which there may be none. */
-void cortex_fault(void) { cortex_reset_board(BOOT_WATCHDOG); }
+/* The firmware stopped by itself, which is told as the watchdog's case. */
+__attribute__((used)) static void fault_is_told(void) { cortex_reset_board(BOOT_WATCHDOG); }
+
+/* A fault, a stack that ran over: there may be none, so it begins again at its end. */
+__attribute__((naked)) void cortex_fault(void)
+{
+    __asm__ volatile("ldr r0, =map_stack_end\n\t"
+                     "msr msp, r0\n\t"
+                     "bl fault_is_told\n\t"
+                     ".ltorg");
+}
 
 /* --- time and sleep -------------------------------------------------------------------- */
 

@@ -3,6 +3,7 @@
 /* RM0090 section 7.3, RM0390 section 6.3 */
 #define RCC 0x40023800u
 #define RCC_CR CORTEX_REGISTER(RCC + 0x00)
+#define CR_HSION (1u << 0)
 #define CR_HSIRDY (1u << 1)
 #define CR_PLLON (1u << 24)
 #define CR_PLLRDY (1u << 25)
@@ -54,9 +55,10 @@ void stm32f4_pin(uint32_t port, uint32_t pin, uint32_t function)
 
 uint32_t stm32f4_clock(void)
 {
-    if ((RCC_CR & CR_HSIRDY) == 0) {
-        /* The oscillator that we run from is said to be off: an emulator without clocks,
-         * which counts time as if all were set up. */
+    RCC_CR |= CR_HSION; /* a boot loader may run from another oscillator */
+    if (!stm32_wait(RCC + 0x00, CR_HSIRDY, CR_HSIRDY)) {
+        /* It never comes up: an emulator without clocks, which counts time as if all were
+         * set up. */
         return STM32F4_CORE_HZ;
     }
     /* A boot loader may have left the PLL running, and a running one cannot be set. */
