@@ -1,4 +1,5 @@
 /* Reading and writing what a chip holds: weights, gradients, signals, counters. */
+#include "analog.h"
 #include "chip.h"
 
 static int layer_bad(const gle_chip *chip, int32_t layer)
@@ -154,11 +155,36 @@ gle_status gle_gradient_part(const gle_chip *chip, int32_t l, int32_t first, int
     return GLE_OK;
 }
 
-static int32_t signal_at(const gle_layer *y, int32_t signal, size_t at)
+int32_t gle_read_out(const gle_chip *chip, int32_t l, int32_t i, int32_t b)
 {
+    const gle_layer *y = &chip->layer[l];
+    const int32_t r = y->r[(size_t)i * (size_t)chip->columns + (size_t)b];
+    gle_noise noise;
+    int64_t x;
+
+    if (y->analog == NULL) {
+        return r;
+    }
+    x = r * gle_half_word(y->analog[i].adc, 0) +
+        gle_half_word(y->analog[i].adc, 1) * (GLE_GAIN_ONE / 16);
+    noise = gle_noise_of(y->image->noise_r);
+    if (noise.m != 0) {
+        const gle_key key =
+            gle_rng_key(chip->seed, GLE_RNG_READ_OUT, (uint32_t)y->first, chip->step);
+        x += gle_noise_at(&noise, gle_rng(key, gle_noise_index(chip->first + (uint32_t)b, i)));
+    }
+    return gle_round_clamp64(x, GLE_GAIN_BITS + y->image->adc_drop, y->image->adc_max) *
+           (1 << y->image->adc_drop);
+}
+
+static int32_t signal_at(const gle_chip *chip, int32_t l, int32_t signal, int32_t i, int32_t b)
+{
+    const gle_layer *y = &chip->layer[l];
+    const size_t at = (size_t)i * (size_t)chip->columns + (size_t)b;
+
     switch (signal) {
     case GLE_SIGNAL_R:
-        return y->r[at];
+        return gle_read_out(chip, l, i, b);
     case GLE_SIGNAL_U:
         return y->u[at];
     case GLE_SIGNAL_UHAT:
@@ -187,8 +213,7 @@ gle_status gle_read_part(const gle_chip *chip, int32_t l, int32_t signal, int32_
     }
     y = &chip->layer[l];
     for (int32_t k = first; k < first + count; k++) {
-        const size_t b = (size_t)(k / y->n), i = (size_t)(k % y->n);
-        *to++ = signal_at(y, signal, i * (size_t)chip->columns + b);
+        *to++ = signal_at(chip, l, signal, k % y->n, k / y->n);
     }
     return GLE_OK;
 }
@@ -203,7 +228,7 @@ gle_status gle_read(const gle_chip *chip, int32_t l, int32_t signal, int32_t *to
     y = &chip->layer[l];
     for (int32_t b = 0; b < chip->batch; b++) {
         for (int32_t i = 0; i < y->n; i++) {
-            *to++ = signal_at(y, signal, (size_t)i * (size_t)chip->columns + (size_t)b);
+            *to++ = signal_at(chip, l, signal, i, b);
         }
     }
     return GLE_OK;

@@ -17,6 +17,7 @@ CORE_PORTABLE = [
     "access.c",
     "chip.c",
     "digest.c",
+    "drift.c",
     "effective.c",
     "image.c",
     "matvec_scalar.c",

@@ -12,20 +12,50 @@
  */
 #include "chip.h"
 
+#include "analog.h"
 #include "image.h"
 #include "neurons.h"
+
+/* What the DAC of an input makes of its code. */
+static int32_t converted(int32_t x, uint32_t word)
+{
+    const int32_t y = x * gle_half_word(word, 0) + gle_half_word(word, 1) * GLE_GAIN_ONE;
+    return gle_clamp((y + GLE_GAIN_ONE / 2) >> GLE_GAIN_BITS, GLE_ARRAY_MAX);
+}
 
 static void load_input(const gle_chip *chip, const int16_t *input)
 {
     const int32_t m = chip->image->inputs;
     const int32_t limit = chip->image->input_max;
+    const int32_t left = chip->image->input_left;
 
     for (int32_t b = 0; b < chip->batch; b++) {
         for (int32_t j = 0; j < m; j++) {
-            chip->input[(size_t)j * (size_t)chip->columns + (size_t)b] =
-                (int16_t)gle_clamp(input[(size_t)b * (size_t)m + (size_t)j], limit);
+            int32_t x = gle_clamp(input[(size_t)b * (size_t)m + (size_t)j], limit) * (1 << left);
+            if (chip->inputs != NULL) {
+                x = converted(x, chip->inputs[j]);
+            }
+            chip->input[(size_t)j * (size_t)chip->columns + (size_t)b] = (int16_t)x;
         }
     }
+}
+
+/* Errors on their way down, rounded to the scale of their row of weights. */
+static const int16_t *scaled_errors(const gle_chip *chip, const gle_layer *layer)
+{
+    const size_t columns = (size_t)chip->columns;
+
+    if (layer->rows == NULL) {
+        return layer->e;
+    }
+    for (int32_t i = 0; i < layer->n; i++) {
+        const int16_t *e = layer->e + (size_t)i * columns;
+        int16_t *to = chip->turned + (size_t)i * columns; /* free until something learns */
+        for (size_t b = 0; b < columns; b++) {
+            to[b] = (int16_t)gle_round(e[b], (int32_t)layer->rows[i]);
+        }
+    }
+    return chip->turned;
 }
 
 static void products(gle_chip *chip, gle_layer *layer, const int16_t *below, int32_t shift,
@@ -33,24 +63,21 @@ static void products(gle_chip *chip, gle_layer *layer, const int16_t *below, int
 {
     const gle_kernels *k = chip->kernels;
     const int32_t columns = chip->columns;
-    const int32_t w_shift = layer->image->w_shift;
 
     if (columns == 1) {
-        gle_product_one(chip->sums, layer->w, layer->stride, layer->n, layer->m, below, w_shift,
-                        shift);
+        gle_product_one(chip->sums, layer, below, shift);
         if (layer_below != NULL) {
-            gle_product_one_back(above, layer->w, layer->stride, layer->n, layer->m, layer->e,
-                                 w_shift, gle_shift_back(layer, layer_below));
+            gle_product_one_back(above, layer, gle_shift_back(layer, layer_below));
         }
         return;
     }
     k->pack_pairs(chip->pairs, below, layer->m, columns);
     k->product(chip->sums, layer->seen, layer->stride, layer->n, layer->m, chip->pairs, columns,
-               shift, layer->fits);
+               shift, layer->rows, layer->fits);
     if (layer_below != NULL) {
-        k->pack_pairs(chip->pairs, layer->e, layer->n, columns);
+        k->pack_pairs(chip->pairs, scaled_errors(chip, layer), layer->n, columns);
         k->product(above, layer->seen_t, layer->stride_t, layer->m, layer->n, chip->pairs,
-                   columns, gle_shift_back(layer, layer_below), layer->fits_t);
+                   columns, gle_shift_back(layer, layer_below), NULL, layer->fits_t);
     }
 }
 
@@ -65,6 +92,17 @@ static void set_gamma(gle_neuron_job *job, const gle_layer *layer, uint32_t gamm
         job->gamma_m = job->gamma_left > 28 ? job->gamma_m : 0;
         job->gamma_left = job->gamma_left > 28 ? 28 : 0;
         job->gamma_right = 0;
+    }
+}
+
+static void set_noise(gle_neuron_job *job, const gle_chip *chip, const gle_layer *layer)
+{
+    const uint32_t where = (uint32_t)layer->first;
+
+    job->noise_e = gle_noise_of(layer->image->noise_e);
+    job->analog = layer->off || job->noise_e.m != 0;
+    if (job->analog) {
+        job->key = gle_rng_key(chip->seed, GLE_RNG_NEURON, where, chip->step);
     }
 }
 
@@ -94,6 +132,7 @@ gle_status gle_step(gle_chip *chip, const int16_t *input, const int16_t *target,
     job.hash = chip->hash;
     job.batch = chip->batch;
     job.columns = chip->columns;
+    job.first = chip->first;
     job.ranging = (flags & GLE_RANGE) != 0;
 
     for (int32_t l = chip->layers - 1; l >= 0; l--) {
@@ -101,7 +140,7 @@ gle_status gle_step(gle_chip *chip, const int16_t *input, const int16_t *target,
         const int32_t which = (chip->layers - 1 - l) & 1;
         const int16_t *below = l > 0 ? layer[-1].r : chip->input;
         const int32_t below_frac = l > 0 ? layer[-1].r_frac : chip->image->input_frac;
-        const int32_t below_max = l > 0 ? layer[-1].image->r_max : chip->image->input_max;
+        const int32_t below_max = l > 0 ? layer[-1].image->r_max : GLE_ARRAY_MAX;
 
         if (layer->stale) {
             chip->digest_known = 0;
@@ -113,6 +152,7 @@ gle_status gle_step(gle_chip *chip, const int16_t *input, const int16_t *target,
         job.sums = chip->sums;
         job.above = chip->above[which];
         set_gamma(&job, layer, chip->image->gamma);
+        set_noise(&job, chip, layer);
         chip->kernels->neurons(&job);
 
         if (learns && layer->image->learn) {
@@ -140,6 +180,10 @@ gle_status gle_step(gle_chip *chip, const int16_t *input, const int16_t *target,
         }
         gle_autorange(chip);
     }
+    if (chip->image->drift_every != 0 &&
+        chip->step % (uint64_t)(uint32_t)chip->image->drift_every == 0) {
+        gle_drift(chip);
+    }
     return GLE_OK;
 }
 
@@ -151,7 +195,7 @@ static void zero(void *from, size_t bytes)
     }
 }
 
-void gle_reset(gle_chip *chip)
+void gle_reset(gle_chip *chip, uint32_t first)
 {
     static const gle_window empty = {0, 0, 0, 0, 0, 0};
 
@@ -172,6 +216,7 @@ void gle_reset(gle_chip *chip)
     zero(chip->hash, (size_t)chip->columns * sizeof *chip->hash);
     zero(chip->digest, (size_t)chip->batch * sizeof *chip->digest);
     chip->step = 0;
+    chip->first = first;
 }
 
 void gle_blank(gle_chip *chip)
@@ -191,7 +236,7 @@ void gle_blank(gle_chip *chip)
     }
     chip->digest_known = 0;
     gle_counters_clear(chip);
-    gle_reset(chip);
+    gle_reset(chip, 0);
     if ((chip->options & GLE_WITH_GRADIENT) != 0) {
         gle_gradient_clear(chip, 0);
         for (int32_t l = 0; l < chip->layers; l++) {

@@ -22,9 +22,14 @@ typedef struct {
     uint32_t samples, sat_e, half_e, sat_r, peak_r, sat_w; /* half_e: above half of full scale */
 } gle_window;
 
-typedef struct {
+typedef struct gle_layer {
     const gle_image_layer *image;
     const gle_neuron *neurons;
+    const gle_analog *analog;   /* [n]; NULL: nothing is off, nor in the read-out */
+    int32_t off;                /* some neuron has an offset, a gain or noise */
+    const uint32_t *rows;       /* [n], 0 .. 7; NULL: one scale for the layer */
+    const uint32_t *gains;      /* [n][gain_words]; NULL: every synapse has gain 1 */
+    int32_t gain_words;         /* two gains a word */
     int32_t n, m;         /* neurons, inputs */
     int32_t first;        /* index of the first neuron in the whole network */
     int32_t stride;       /* of rows of w, seen and gradient */
@@ -35,7 +40,8 @@ typedef struct {
     int32_t fits, fits_t; /* a product with these weights fits int32 for certain */
 
     int16_t *w;           /* stored */
-    int16_t *seen;        /* what the array sees; == w where w_shift is 0 or for one stream */
+    int16_t *seen;        /* what the array sees; == w where that is what is stored, or for one
+                             stream, which looks as it goes */
     int16_t *seen_t;      /* its transposed copy; NULL for one stream */
     int32_t *bias;
     int32_t *gradient;    /* [n][stride], NULL without GLE_WITH_GRADIENT */
@@ -57,7 +63,9 @@ struct gle_chip {
     const gle_kernels *kernels;
     int32_t layers, batch, columns;
     uint32_t options;
+    const uint32_t *inputs; /* of GLE_HAS_INPUTS, or NULL */
     uint64_t seed, step;
+    uint32_t first;          /* number of the first stream */
     uint64_t weights_digest; /* holds if digest_known and no layer is stale */
     int32_t digest_known;
 
@@ -101,6 +109,10 @@ void gle_layer_sgd(gle_chip *chip, gle_layer *layer, const int16_t *below, int32
 /* ranges.c */
 int32_t gle_shift_forward(const gle_layer *layer, int32_t below_frac);
 int32_t gle_shift_back(const gle_layer *layer, const gle_layer *below);
+int32_t gle_finest_row(const gle_layer *layer);
 void gle_autorange(gle_chip *chip);
+
+/* drift.c */
+void gle_drift(gle_chip *chip);
 
 #endif

@@ -17,7 +17,7 @@ static int32_t largest(const int32_t *x, int32_t count)
 
 void gle_layer_effective(gle_chip *chip, gle_layer *layer, int32_t below_max)
 {
-    const int32_t shift = layer->image->w_shift;
+    const gle_seeing how = {layer->image->w_shift, layer->image->w_left};
     int32_t *const columns = chip->rows; /* sums of |w| over the neurons */
     int32_t most = 0, most_t;
 
@@ -31,7 +31,9 @@ void gle_layer_effective(gle_chip *chip, gle_layer *layer, int32_t below_max)
     for (int32_t i = 0; i < layer->n; i++) {
         const int16_t *w = layer->w + (size_t)i * (size_t)layer->stride;
         int16_t *seen = layer->seen + (size_t)i * (size_t)layer->stride;
-        const int32_t sum = chip->kernels->see(seen, w, layer->m, shift, columns);
+        const uint32_t *gains =
+            layer->gains ? layer->gains + (size_t)i * (size_t)layer->gain_words : NULL;
+        const int32_t sum = chip->kernels->see(seen, w, layer->m, &how, gains, columns);
         most = sum > most ? sum : most;
     }
     most_t = largest(columns, layer->m);

@@ -11,7 +11,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define GLE_MAGIC UINT32_C(0x31454c47) /* "GLE1" */
+#define GLE_MAGIC UINT32_C(0x32454c47) /* "GLE2" */
 #define GLE_MAX_LAYERS 64
 #define GLE_MAX_SIZE 4096
 #define GLE_MAX_BATCH 4096
@@ -34,8 +34,21 @@ enum gle_phi { GLE_LINEAR = 0, GLE_TANH, GLE_SIGMOID, GLE_SOFTPLUS, GLE_RELU, GL
 enum gle_loss { GLE_CROSS_ENTROPY = 0, GLE_MSE = 1 };
 
 /* The image: what a chip is built from, as 32-bit words. A gle_image, then one
- * gle_image_layer each, then for each neuron of each layer a gle_neuron. Formats
- * are powers of two: value = integer * 2^-frac. */
+ * gle_image_layer each, then for each neuron of each layer a gle_neuron, then the sections
+ * that the image says it has, in the order of gle_section. Formats are powers of two:
+ * value = integer * 2^-frac. What an imperfection does in the step: see analog.h.
+ *
+ * A noise word (gle_noise) is m << 8 | (k + 8): n m 2^-k, rounded, is added, where n is the
+ * sum of four random bytes less 510, of mean 0 and variance 21845; 0 is no noise. */
+enum gle_section {
+    GLE_HAS_ROWS = 1,   /* a word a neuron, 0 .. 7: its weights have so many more fraction bits */
+    GLE_HAS_ANALOG = 2, /* a gle_analog a neuron */
+    GLE_HAS_INPUTS = 4, /* a word an input: gain in Q13 | offset in LSB of the input << 16 */
+    GLE_HAS_GAINS = 8   /* for each layer n rows of m int16 (m even, else one of padding), two a
+                           word, lower half first: >= 0 the gain of a synapse in Q13; below, the
+                           synapse is stuck at -g - 8192 */
+};
+
 typedef struct {
     uint32_t magic;
     uint32_t words;       /* of the whole image */
@@ -50,7 +63,13 @@ typedef struct {
     int32_t stochastic;   /* rounding of weight updates: 1 stochastic, 0 nearest */
     uint32_t seed_low, seed_high;
     int32_t range_clip;   /* share of errors that may clip, in 1/65536 */
-    uint32_t reserved;
+    uint32_t sections;    /* of gle_section */
+    int32_t input_left;   /* input = code of the DAC << input_left; input_max is of codes */
+    int32_t drift_every;  /* steps between two drifts of stored weights; 0: never */
+    int32_t drift_shift;  /* each takes 2^-drift_shift of them */
+    int32_t update_max;   /* largest update on the chip, in LSB of stored weights */
+    uint32_t update_noise; /* gle_noise, in 1/8192 of the update */
+    uint32_t reserved[3];
 } gle_image;
 
 typedef struct {
@@ -65,7 +84,12 @@ typedef struct {
     int32_t e_frac, e_max;
     int32_t v_frac_extra; /* error neurons have e_frac + this many fraction bits */
     int32_t rate_shift;   /* on-chip SGD: dW = 2^-rate_shift * sum over the batch */
-    uint32_t reserved[2];
+    int32_t w_left;       /* fraction bits that a gain has beyond those of a weight's code */
+    uint32_t noise_e;     /* gle_noise of the error, in v_frac */
+    uint32_t noise_r;     /* gle_noise of the read-out, in 1/8192 LSB of the rate */
+    int32_t adc_drop;     /* bits of a rate that the read-out loses */
+    int32_t adc_max;      /* largest code of the read-out */
+    uint32_t reserved;
 } gle_image_layer;
 
 typedef struct {
@@ -74,6 +98,14 @@ typedef struct {
     uint32_t leak_v;      /* dt/tau_r */
     uint32_t ratio_v;     /* tau_m/tau_r */
 } gle_neuron;
+
+/* What is off in one neuron. */
+typedef struct {
+    int32_t offset;       /* of the activation's input, in u_frac */
+    int32_t gain;         /* of the activation, Q13, below 2; 0: dead */
+    uint32_t noise_u;     /* gle_noise of the membrane in each step, in u_frac */
+    uint32_t adc;         /* of its read-out: gain in Q13 | offset in 1/16 LSB of the rate << 16 */
+} gle_analog;
 
 /* Per layer, since the last gle_counters_clear. */
 typedef struct {
@@ -84,7 +116,7 @@ typedef struct {
     uint64_t sat_inst;    /* input of an error neuron out of range */
     uint64_t sat_e;       /* error clipped */
     uint64_t under_e;     /* non-zero error that rounds to 0 */
-    uint64_t updates;     /* weight updates asked for (gradient not 0) */
+    uint64_t updates;     /* weight updates asked for (gradient, noise included, not 0) */
     uint64_t under_w;     /* of these, rounded to nothing */
     uint64_t sat_w;       /* stored weights clipped */
     uint64_t range_moves; /* changes of a scale */
@@ -135,8 +167,10 @@ gle_status gle_arena_bytes(const uint32_t *words, size_t count, int32_t batch, u
 gle_status gle_open(void *arena, size_t bytes, const uint32_t *words, size_t count, int32_t batch,
                     uint32_t options, const struct gle_kernels *kernels, gle_chip **chip);
 
-/* States, digests and the step number to zero; weights and formats stay. */
-void gle_reset(gle_chip *chip);
+/* States, digests and the step number to zero; weights and formats stay. The streams are
+ * numbered from `first` on: noise goes by the number, so that streams one after another
+ * get what they get side by side. */
+void gle_reset(gle_chip *chip, uint32_t first);
 
 /* input: [batch][inputs] in the image's input format. target: NULL for none, labels [batch]
  * (-1: none) for cross entropy, [batch][outputs] in target_frac for mse. */
@@ -171,7 +205,8 @@ gle_status gle_gradient(const gle_chip *chip, int32_t layer, int32_t *weight, in
 /* The same by ranges: number first .. first + count of the n * m weights and then n biases. */
 gle_status gle_gradient_part(const gle_chip *chip, int32_t layer, int32_t first, int32_t count,
                              int32_t *to);
-/* One signal after the last step: [batch][n]. */
+/* One signal after the last step: [batch][n]. r comes through the read-out converters,
+ * if the image has any; the others are probes that no chip offers. */
 gle_status gle_read(const gle_chip *chip, int32_t layer, int32_t signal, int32_t *to);
 /* The same by ranges. */
 gle_status gle_read_part(const gle_chip *chip, int32_t layer, int32_t signal, int32_t first,
@@ -191,6 +226,8 @@ gle_status gle_shape_of(const gle_chip *chip, int32_t layer, gle_shape *shape);
 gle_status gle_formats_of(const gle_chip *chip, int32_t layer, gle_formats *formats);
 gle_status gle_counters_of(const gle_chip *chip, int32_t layer, gle_counters *counters);
 void gle_counters_clear(gle_chip *chip);
+/* Rate of neuron i in stream b as it is read out. */
+int32_t gle_read_out(const gle_chip *chip, int32_t layer, int32_t i, int32_t b);
 int32_t gle_layers(const gle_chip *chip);
 uint64_t gle_steps(const gle_chip *chip);
 

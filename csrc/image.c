@@ -1,8 +1,11 @@
 /* From an image (32-bit words, possibly from a wire) to a chip in the caller's arena. */
 #include "image.h"
 
+#include "analog.h"
+
 enum { HEADER = (int)(sizeof(gle_image) / 4), LAYER = (int)(sizeof(gle_image_layer) / 4),
-       NEURON = (int)(sizeof(gle_neuron) / 4) };
+       NEURON = (int)(sizeof(gle_neuron) / 4), ANALOG = (int)(sizeof(gle_analog) / 4),
+       GLE_ALL_SECTIONS = GLE_HAS_ROWS | GLE_HAS_ANALOG | GLE_HAS_INPUTS | GLE_HAS_GAINS };
 
 const gle_image_layer *gle_image_layers(const uint32_t *words)
 {
@@ -14,6 +17,8 @@ const gle_neuron *gle_image_neurons(const uint32_t *words)
     const gle_image *image = (const gle_image *)(const void *)words;
     return (const gle_neuron *)(const void *)(words + HEADER + LAYER * image->layers);
 }
+
+static size_t gain_words_of(int32_t m) { return ((size_t)m + 1) / 2; }
 
 static int between(int32_t x, int32_t least, int32_t most) { return x >= least && x <= most; }
 
@@ -33,7 +38,11 @@ static int layer_ok(const gle_image_layer *y)
            between(y->u_frac, 6, 22) && between(y->u_max, 1, GLE_STATE_MAX) &&
            between(y->r_max, 1, 8191) && between(y->r_frac, GLE_R_FRAC_LEAST, 15) && y->u_frac - y->r_frac <= 30 &&
            y->r_frac <= y->u_frac && between(y->e_max, 1, 8191) && between(y->e_frac, -12, 24) &&
-           between(y->v_frac_extra, 0, 14) && between(y->rate_shift, -32, 64);
+           between(y->v_frac_extra, 0, 14) && between(y->rate_shift, -32, 64) &&
+           between(y->w_left, 0, 12) && gle_noise_ok(y->noise_e) && gle_noise_ok(y->noise_r) &&
+           between(y->adc_drop, 0, 13) && between(y->adc_max, 1, 8191) &&
+           y->adc_max << y->adc_drop <= INT16_MAX && y->reserved == 0 &&
+           ((y->w_max + (1 << y->w_shift) / 2) >> y->w_shift) << y->w_left <= GLE_ARRAY_MAX;
 }
 
 static int neuron_ok(const gle_neuron *y)
@@ -42,21 +51,101 @@ static int neuron_ok(const gle_neuron *y)
            coef_ok(y->ratio_v, 1, 0);
 }
 
+static int head_ok(const gle_image *image)
+{
+    return between(image->layers, 1, GLE_MAX_LAYERS) && between(image->inputs, 1, GLE_MAX_SIZE) &&
+           between(image->loss, 0, 1) && coef_ok(image->beta, 1, 0) &&
+           coef_ok(image->gamma, 1, 0) && between(image->input_frac, -16, 24) &&
+           between(image->input_left, 0, 13) && between(image->input_max, 1, GLE_ARRAY_MAX) &&
+           image->input_max << image->input_left <= GLE_ARRAY_MAX &&
+           between(image->target_frac, -16, 24) && between(image->range_every, 0, 1 << 24) &&
+           between(image->range_clip, 0, 1 << 16) && between(image->stochastic, 0, 1) &&
+           image->sections <= GLE_ALL_SECTIONS && image->drift_every >= 0 &&
+           between(image->drift_shift, 1, 30) && between(image->update_max, 1, 65535) &&
+           gle_noise_ok(image->update_noise) && image->reserved[0] == 0 &&
+           image->reserved[1] == 0 && image->reserved[2] == 0;
+}
+
+static int analog_ok(const gle_analog *y)
+{
+    return between(y->offset, -GLE_STATE_MAX, GLE_STATE_MAX) &&
+           between(y->gain, 0, 2 * GLE_GAIN_ONE - 1) && gle_noise_ok(y->noise_u) &&
+           gle_half_word(y->adc, 0) >= 0;
+}
+
+/* Where the sections are, in words from the start; those that are absent are empty. */
+typedef struct {
+    size_t rows, analog, inputs, gains, end;
+} sections;
+
+static sections sections_of(const gle_image *image, const gle_image_layer *layers, size_t total)
+{
+    const uint32_t has = image->sections;
+    sections s;
+    int32_t m = image->inputs;
+
+    s.rows = (size_t)HEADER + (size_t)LAYER * (size_t)image->layers + total * (size_t)NEURON;
+    s.analog = s.rows + (has & GLE_HAS_ROWS ? total : 0);
+    s.inputs = s.analog + (has & GLE_HAS_ANALOG ? total * (size_t)ANALOG : 0);
+    s.gains = s.inputs + (has & GLE_HAS_INPUTS ? (size_t)image->inputs : 0);
+    s.end = s.gains;
+    for (int32_t l = 0; l < image->layers && (has & GLE_HAS_GAINS); l++) {
+        s.end += (size_t)layers[l].size * gain_words_of(m);
+        m = layers[l].size;
+    }
+    return s;
+}
+
+static int sections_ok(const uint32_t *words, const sections *s, size_t total)
+{
+    const gle_analog *analog = (const gle_analog *)(const void *)(words + s->analog);
+
+    for (size_t k = s->rows; k < s->analog; k++) {
+        if (words[k] > 7) {
+            return 0;
+        }
+    }
+    for (size_t i = 0; i < total && s->inputs > s->analog; i++) {
+        if (!analog_ok(&analog[i])) {
+            return 0;
+        }
+    }
+    for (size_t k = s->inputs; k < s->gains; k++) {
+        if (gle_half_word(words[k], 0) < 0) {
+            return 0;
+        }
+    }
+    for (size_t k = s->gains; k < s->end; k++) {
+        if (gle_half_word(words[k], 0) < -2 * GLE_ARRAY_MAX - 1 ||
+            gle_half_word(words[k], 1) < -2 * GLE_ARRAY_MAX - 1) {
+            return 0;
+        }
+    }
+    return 1;
+}
+
+static int32_t most_row(const uint32_t *rows, int32_t n)
+{
+    uint32_t most = 0;
+
+    for (int32_t i = 0; rows != NULL && i < n; i++) {
+        most = rows[i] > most ? rows[i] : most;
+    }
+    return (int32_t)most;
+}
+
 gle_status gle_image_check(const uint32_t *words, size_t count)
 {
     const gle_image *image = (const gle_image *)(const void *)words;
     const gle_image_layer *layers;
     const gle_neuron *neurons;
     size_t need = (size_t)HEADER, total = 0;
+    const uint32_t *rows;
+    sections s;
     int32_t below_frac;
 
     if (words == NULL || count < need || image->magic != GLE_MAGIC || image->words != count ||
-        !between(image->layers, 1, GLE_MAX_LAYERS) || !between(image->inputs, 1, GLE_MAX_SIZE) ||
-        !between(image->loss, 0, 1) || !coef_ok(image->beta, 1, 0) ||
-        !coef_ok(image->gamma, 1, 0) || !between(image->input_frac, -16, 24) ||
-        !between(image->input_max, 1, 8191) || !between(image->target_frac, -16, 24) ||
-        !between(image->range_every, 0, 1 << 24) ||
-        !between(image->range_clip, 0, 1 << 16) || !between(image->stochastic, 0, 1)) {
+        !head_ok(image)) {
         return GLE_BAD_IMAGE;
     }
     need += (size_t)LAYER * (size_t)image->layers;
@@ -70,7 +159,11 @@ gle_status gle_image_check(const uint32_t *words, size_t count)
         }
         total += (size_t)layers[l].size;
     }
-    if (count != need + total * (size_t)NEURON) {
+    if (count < need + total * (size_t)NEURON) {
+        return GLE_BAD_IMAGE;
+    }
+    s = sections_of(image, layers, total);
+    if (count != s.end || !sections_ok(words, &s, total)) {
         return GLE_BAD_IMAGE;
     }
     neurons = gle_image_neurons(words);
@@ -80,9 +173,12 @@ gle_status gle_image_check(const uint32_t *words, size_t count)
         }
     }
     below_frac = image->input_frac;
+    rows = image->sections & GLE_HAS_ROWS ? words + s.rows : NULL;
     for (int32_t l = 0; l < image->layers; l++) {
-        const int32_t seen = layers[l].w_frac - layers[l].w_shift;
-        if (!between(seen + below_frac - layers[l].u_frac, -14, 31) ||
+        const int32_t seen = layers[l].w_frac - layers[l].w_shift + layers[l].w_left;
+        const int32_t most = most_row(rows, layers[l].size);
+        rows = rows == NULL ? NULL : rows + layers[l].size;
+        if (!between(seen + below_frac - layers[l].u_frac, -14, 31 - most) ||
             (l > 0 && !between(seen + layers[l].e_frac - layers[l - 1].e_frac -
                                    layers[l - 1].v_frac_extra, -14, 31))) {
             return GLE_BAD_IMAGE;
@@ -110,7 +206,8 @@ static void *take(arena *a, size_t count, size_t size)
 
 static int32_t padded(int32_t n, int32_t to) { return (n + to - 1) / to * to; }
 
-static void take_layer(arena *a, gle_layer *y, int32_t n, int32_t m, int32_t w_shift,
+/* `as_stored`: the array sees what is stored. */
+static void take_layer(arena *a, gle_layer *y, int32_t n, int32_t m, int as_stored,
                        int32_t columns, uint32_t options, int32_t top)
 {
     const size_t cells = (size_t)n * (size_t)columns;
@@ -124,7 +221,7 @@ static void take_layer(arena *a, gle_layer *y, int32_t n, int32_t m, int32_t w_s
     y->seen = y->w;
     y->seen_t = NULL;
     if (columns > 1) {
-        if (w_shift != 0) {
+        if (!as_stored) {
             y->seen = take(a, (size_t)n * (size_t)y->stride, sizeof *y->seen);
         }
         y->seen_t = take(a, (size_t)m * (size_t)y->stride_t, sizeof *y->seen_t);
@@ -145,6 +242,29 @@ static void take_layer(arena *a, gle_layer *y, int32_t n, int32_t m, int32_t w_s
     y->dphi = take(a, cells, sizeof *y->dphi);
 }
 
+static void point_at_sections(gle_chip *chip, const uint32_t *words)
+{
+    const gle_image *image = chip->image;
+    const gle_layer *top = &chip->layer[chip->layers - 1];
+    const sections s = sections_of(image, gle_image_layers(words), (size_t)(top->first + top->n));
+    const uint32_t *gains = words + s.gains;
+
+    chip->inputs = image->sections & GLE_HAS_INPUTS ? words + s.inputs : NULL;
+    for (int32_t l = 0; l < chip->layers; l++) {
+        gle_layer *y = &chip->layer[l];
+        const gle_analog *analog = (const gle_analog *)(const void *)(words + s.analog);
+        y->rows = image->sections & GLE_HAS_ROWS ? words + s.rows + y->first : NULL;
+        y->analog = image->sections & GLE_HAS_ANALOG ? analog + y->first : NULL;
+        for (int32_t i = 0; y->analog != NULL && i < y->n; i++) {
+            const gle_analog *own = &y->analog[i];
+            y->off |= own->offset != 0 || own->gain != GLE_GAIN_ONE || own->noise_u != 0;
+        }
+        y->gain_words = (int32_t)gain_words_of(y->m);
+        y->gains = image->sections & GLE_HAS_GAINS ? gains : NULL;
+        gains += (size_t)y->n * (size_t)y->gain_words;
+    }
+}
+
 /* `chip` may be NULL: then only the size is found. */
 static uint64_t lay_out(const uint32_t *words, int32_t batch, uint32_t options, unsigned char *base,
                         gle_chip **made)
@@ -160,8 +280,10 @@ static uint64_t lay_out(const uint32_t *words, int32_t batch, uint32_t options, 
     for (int32_t l = 0; l < image->layers; l++) {
         gle_layer measured = {0};
         gle_layer *y = chip == NULL ? &measured : &chip->layer[l];
-        take_layer(&a, y, layers[l].size, m, layers[l].w_shift, columns, options,
-                   l + 1 == image->layers);
+        take_layer(&a, y, layers[l].size, m,
+                   layers[l].w_shift == 0 && layers[l].w_left == 0 &&
+                       (image->sections & GLE_HAS_GAINS) == 0,
+                   columns, options, l + 1 == image->layers);
         if (chip != NULL) {
             y->image = &layers[l];
             y->neurons = gle_image_neurons(words) + first;
@@ -200,6 +322,7 @@ static uint64_t lay_out(const uint32_t *words, int32_t batch, uint32_t options, 
             chip->columns = columns;
             chip->options = options;
             chip->seed = (uint64_t)image->seed_high << 32 | image->seed_low;
+            point_at_sections(chip, words);
         }
     }
     if (made != NULL) {

@@ -6,6 +6,7 @@
 
 #include <stdint.h>
 
+#include "analog.h"
 #include "gle.h"
 #include "rng.h"
 
@@ -18,6 +19,19 @@
 /* The neurons of one layer, see neurons.h. */
 typedef struct gle_neuron_job gle_neuron_job;
 
+/* How stored weights are updated. */
+typedef struct {
+    int32_t limit, most;  /* largest stored weight, largest update */
+    int32_t stochastic;
+    gle_key key, key_noise;
+    gle_noise noise;
+} gle_update;
+
+/* From what is stored to what the array sees, see analog.h. */
+typedef struct {
+    int32_t w_shift, w_left;
+} gle_seeing;
+
 /* Of a row of updates: gradients not 0, those that rounded to nothing, weights clipped. */
 typedef struct {
     uint32_t asked, under, clipped;
@@ -28,9 +42,11 @@ typedef struct gle_kernels {
 
     /* out[n][columns] = round(w[n][m] x[m][columns] * 2^-shift), clipped to GLE_SUM_MAX.
      * x comes in pairs of neurons: x[j/2][column][j%2]; m is padded to even with zeros.
-     * `fits`: the sum is known to fit int32. */
+     * `rows`: what is added to each row's shift, or NULL. `fits`: the sum is known to fit
+     * int32. */
     void (*product)(int32_t *out, const int16_t *w, int32_t stride, int32_t n, int32_t m,
-                    const int16_t *pairs, int32_t columns, int32_t shift, int32_t fits);
+                    const int16_t *pairs, int32_t columns, int32_t shift, const uint32_t *rows,
+                    int32_t fits);
 
     /* out[rows][stride] = round(e[rows][columns] r^T[columns][m] * 2^-shift), m <= stride.
      * r comes turned, in pairs of streams: r[column/2][j][column%2], rows of `stride`. */
@@ -43,11 +59,14 @@ typedef struct gle_kernels {
                         int32_t columns);
 
     /* Learn: w[m] += round(gradient[m] * 2^-shift), see update.inc. */
-    void (*update)(int16_t *w, const int32_t *gradient, int32_t m, int32_t shift, int32_t limit,
-                   int32_t stochastic, gle_key key, uint32_t first, gle_update_count *count);
+    void (*update)(int16_t *w, const int32_t *gradient, int32_t m, const gle_update *how,
+                   int32_t shift, uint32_t first, gle_update_count *count);
+    /* Updates vary from one to the next: gradient[m] += gradient[m] noise, see update.inc. */
+    void (*vary)(int32_t *gradient, int32_t m, const gle_update *how, uint32_t first);
 
-    /* seen[m] = round(w[m] * 2^-shift), see see.inc. */
-    int32_t (*see)(int16_t *seen, const int16_t *w, int32_t m, int32_t shift, int32_t *columns);
+    /* seen[m] from w[m], see see.inc. */
+    int32_t (*see)(int16_t *seen, const int16_t *w, int32_t m, const gle_seeing *how,
+                   const uint32_t *gains, int32_t *columns);
 
     /* Transposed copy, to[m][stride_t] = from[n][stride]. */
     void (*transpose)(int16_t *to, const int16_t *from, int32_t n, int32_t m, int32_t stride,
@@ -69,10 +88,11 @@ void gle_turn_avx2(int16_t *to, const int16_t *from, int32_t n, int32_t m, int32
 #endif
 
 /* One stream: no packing, no copies, weights as they are stored.
- * out[n] = round(sum_j seen(w[i][j]) x[j] * 2^-shift) and its transpose. */
-void gle_product_one(int32_t *out, const int16_t *w, int32_t stride, int32_t n, int32_t m,
-                     const int16_t *x, int32_t w_shift, int32_t shift);
-void gle_product_one_back(int32_t *out, const int16_t *w, int32_t stride, int32_t n, int32_t m,
-                          const int16_t *e, int32_t w_shift, int32_t shift);
+ * out[n] = round(sum_j seen(w[i][j]) x[j] * 2^-shift) and, of the layer's own errors, its
+ * transpose. */
+struct gle_layer;
+void gle_product_one(int32_t *out, const struct gle_layer *layer, const int16_t *x,
+                     int32_t shift);
+void gle_product_one_back(int32_t *out, const struct gle_layer *layer, int32_t shift);
 
 #endif

@@ -74,7 +74,7 @@ TILE __m256i round_wide(__m256i high, __m256i low, int32_t shift)
 
 TILE void product_tile(const int R, const int V, const int wide, int32_t *out, const int16_t *w,
                        int32_t stride, int32_t pairs_in, const int16_t *x, int32_t columns,
-                       int32_t shift)
+                       int32_t shift, const uint32_t *rows)
 {
     __m256i sum[4][3], high[4][3], low[4][3];
     const int32_t chunk = wide ? PAIRS : pairs_in;
@@ -119,10 +119,11 @@ TILE void product_tile(const int R, const int V, const int wide, int32_t *out, c
     }
 #pragma GCC unroll 4
     for (int r = 0; r < R; r++) {
+        const int32_t k = shift + (rows ? (int32_t)rows[r] : 0);
 #pragma GCC unroll 3
         for (int c = 0; c < V; c++) {
-            const __m256i y = wide ? round_wide(high[r][c], low[r][c], shift)
-                                   : round_sum(sum[r][c], shift);
+            const __m256i y = wide ? round_wide(high[r][c], low[r][c], k)
+                                   : round_sum(sum[r][c], k);
             int32_t *to = out + (size_t)r * (size_t)columns + 8 * (size_t)c;
             _mm256_storeu_si256((__m256i *)(void *)to, y);
         }
@@ -131,45 +132,52 @@ TILE void product_tile(const int R, const int V, const int wide, int32_t *out, c
 
 TILE void product_rows(const int V, const int wide, int32_t *out, const int16_t *w, int32_t stride,
                        int32_t n, int32_t pairs_in, const int16_t *x, int32_t columns,
-                       int32_t shift)
+                       int32_t shift, const uint32_t *rows)
 {
     int32_t i = 0;
 
     for (; i + 4 <= n; i += 4) {
         product_tile(4, V, wide, out + (size_t)i * (size_t)columns,
-                     w + (size_t)i * (size_t)stride, stride, pairs_in, x, columns, shift);
+                     w + (size_t)i * (size_t)stride, stride, pairs_in, x, columns, shift,
+                     rows ? rows + i : NULL);
     }
     for (; i < n; i++) {
         product_tile(1, V, wide, out + (size_t)i * (size_t)columns,
-                     w + (size_t)i * (size_t)stride, stride, pairs_in, x, columns, shift);
+                     w + (size_t)i * (size_t)stride, stride, pairs_in, x, columns, shift,
+                     rows ? rows + i : NULL);
     }
 }
 
 TILE void product_columns(const int wide, int32_t *out, const int16_t *w, int32_t stride, int32_t n,
-                          int32_t pairs_in, const int16_t *x, int32_t columns, int32_t shift)
+                          int32_t pairs_in, const int16_t *x, int32_t columns, int32_t shift,
+                          const uint32_t *rows)
 {
     int32_t b = 0;
 
     for (; columns - b >= 24; b += 24) {
-        product_rows(3, wide, out + b, w, stride, n, pairs_in, x + 2 * (size_t)b, columns, shift);
+        product_rows(3, wide, out + b, w, stride, n, pairs_in, x + 2 * (size_t)b, columns, shift,
+                     rows);
     }
     for (; columns - b >= 16; b += 16) {
-        product_rows(2, wide, out + b, w, stride, n, pairs_in, x + 2 * (size_t)b, columns, shift);
+        product_rows(2, wide, out + b, w, stride, n, pairs_in, x + 2 * (size_t)b, columns, shift,
+                     rows);
     }
     for (; columns - b >= 8; b += 8) {
-        product_rows(1, wide, out + b, w, stride, n, pairs_in, x + 2 * (size_t)b, columns, shift);
+        product_rows(1, wide, out + b, w, stride, n, pairs_in, x + 2 * (size_t)b, columns, shift,
+                     rows);
     }
 }
 
 AVX2 static void product(int32_t *out, const int16_t *w, int32_t stride, int32_t n, int32_t m,
-                         const int16_t *pairs, int32_t columns, int32_t shift, int32_t fits)
+                         const int16_t *pairs, int32_t columns, int32_t shift, const uint32_t *rows,
+                         int32_t fits)
 {
     const int32_t pairs_in = (m + 1) / 2;
 
     if (fits || pairs_in <= PAIRS) {
-        product_columns(0, out, w, stride, n, pairs_in, pairs, columns, shift);
+        product_columns(0, out, w, stride, n, pairs_in, pairs, columns, shift, rows);
     } else {
-        product_columns(1, out, w, stride, n, pairs_in, pairs, columns, shift);
+        product_columns(1, out, w, stride, n, pairs_in, pairs, columns, shift, rows);
     }
 }
 
@@ -353,13 +361,13 @@ AVX2 void gle_turn_avx2(int16_t *to, const int16_t *from, int32_t n, int32_t m, 
 }
 
 #define GLE_TARGET AVX2
-#define GLE_UPDATE update
+#define GLE_UPDATE(name) name##_row
 #include "update.inc"
 #define GLE_SEE see
 #include "see.inc"
 
 const gle_kernels gle_kernels_avx2 = {"avx2",          product, outer,         gle_pairs_avx2,
-                                      gle_turned_avx2, update,  see,           gle_turn_avx2,
+                                      gle_turned_avx2, update_row, vary_row, see, gle_turn_avx2,
                                       gle_neurons_avx2};
 
 #else

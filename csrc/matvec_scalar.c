@@ -8,11 +8,13 @@
 #include "neurons.h"
 
 static void product(int32_t *out, const int16_t *w, int32_t stride, int32_t n, int32_t m,
-                    const int16_t *pairs, int32_t columns, int32_t shift, int32_t fits)
+                    const int16_t *pairs, int32_t columns, int32_t shift, const uint32_t *rows,
+                    int32_t fits)
 {
     (void)fits;
     for (int32_t i = 0; i < n; i++) {
         const int16_t *row = w + (size_t)i * (size_t)stride;
+        const int32_t k = shift + (rows ? (int32_t)rows[i] : 0);
         for (int32_t b = 0; b < columns; b++) {
             int64_t sum = 0;
             for (int32_t j = 0; j < m; j++) {
@@ -20,7 +22,7 @@ static void product(int32_t *out, const int16_t *w, int32_t stride, int32_t n, i
                 sum += (int32_t)row[j] * pairs[at + (size_t)(j & 1)];
             }
             out[(size_t)i * (size_t)columns + (size_t)b] =
-                gle_clamp64(gle_round64(sum, shift), GLE_SUM_MAX);
+                gle_clamp64(gle_round64(sum, k), GLE_SUM_MAX);
         }
     }
 }
@@ -64,37 +66,100 @@ static void pack_turned(int16_t *turned, const int16_t *x, int32_t n, int32_t st
     }
 }
 
-static inline int32_t seen(int16_t stored, int32_t w_shift)
+/* The gains of a row of synapses, or NULL. */
+static inline const uint32_t *gains_of(const gle_layer *layer, int32_t i)
 {
-    return gle_round(stored, w_shift);
+    return layer->gains ? layer->gains + (size_t)i * (size_t)layer->gain_words : NULL;
 }
 
-void gle_product_one(int32_t *out, const int16_t *w, int32_t stride, int32_t n, int32_t m,
-                     const int16_t *x, int32_t w_shift, int32_t shift)
+static inline int32_t gained(int32_t code, int32_t w_left, const uint32_t *gains, int32_t j)
 {
-    for (int32_t i = 0; i < n; i++) {
-        const int16_t *row = w + (size_t)i * (size_t)stride;
-        int64_t sum = 0;
-        for (int32_t j = 0; j < m;) {
-            const int32_t end = m - j < GLE_EXACT ? m : j + GLE_EXACT;
-            int32_t part = 0;
-            for (; j < end; j++) {
-                part += seen(row[j], w_shift) * x[j];
-            }
-            sum += part;
+    return gle_synapse(code * (1 << w_left), gle_half_word(gains[j >> 1], j & 1));
+}
+
+static int64_t row_sum(const int16_t *row, const int16_t *x, int32_t m, int32_t w_shift)
+{
+    int64_t sum = 0;
+
+    for (int32_t j = 0; j < m;) {
+        const int32_t end = m - j < GLE_EXACT ? m : j + GLE_EXACT;
+        int32_t part = 0;
+        for (; j < end; j++) {
+            part += gle_round(row[j], w_shift) * x[j];
         }
-        out[i] = gle_clamp64(gle_round64(sum, shift), GLE_SUM_MAX);
+        sum += part;
+    }
+    return sum;
+}
+
+static int64_t row_sum_gained(const int16_t *row, const int16_t *x, int32_t m, int32_t w_shift,
+                              int32_t w_left, const uint32_t *gains)
+{
+    int64_t sum = 0;
+
+    for (int32_t j = 0; j < m;) {
+        const int32_t end = m - j < GLE_EXACT ? m : j + GLE_EXACT;
+        int32_t part = 0;
+        for (; j < end; j++) {
+            part += gained(gle_round(row[j], w_shift), w_left, gains, j) * x[j];
+        }
+        sum += part;
+    }
+    return sum;
+}
+
+void gle_product_one(int32_t *out, const gle_layer *layer, const int16_t *x, int32_t shift)
+{
+    const int32_t w_shift = layer->image->w_shift, w_left = layer->image->w_left;
+
+    for (int32_t i = 0; i < layer->n; i++) {
+        const int16_t *row = layer->w + (size_t)i * (size_t)layer->stride;
+        const uint32_t *gains = gains_of(layer, i);
+        const int32_t k = shift + (layer->rows ? (int32_t)layer->rows[i] : 0);
+        const int64_t sum = gains ? row_sum_gained(row, x, layer->m, w_shift, w_left, gains)
+                                  : row_sum(row, x, layer->m, w_shift) * (1 << w_left);
+        out[i] = gle_clamp64(gle_round64(sum, k), GLE_SUM_MAX);
     }
 }
 
-void gle_product_one_back(int32_t *out, const int16_t *w, int32_t stride, int32_t n, int32_t m,
-                          const int16_t *e, int32_t w_shift, int32_t shift)
+/* Column j of the weights as they are stored, times the errors. */
+static int64_t column_sum(const gle_layer *layer, int32_t j, int32_t w_shift)
 {
-    for (int32_t j = 0; j < m; j++) {
-        int64_t sum = 0;
-        for (int32_t i = 0; i < n; i++) {
-            sum += seen(w[(size_t)i * (size_t)stride + (size_t)j], w_shift) * e[i];
-        }
+    const int16_t *w = layer->w + j;
+    const int16_t *const e = layer->e;
+    const int32_t n = layer->n, stride = layer->stride;
+    int64_t sum = 0;
+
+    for (int32_t i = 0; i < n; i++) {
+        sum += gle_round(w[(size_t)i * (size_t)stride], w_shift) * e[i];
+    }
+    return sum;
+}
+
+/* The same with gains and scales of their own. */
+static int64_t column_sum_gained(const gle_layer *layer, int32_t j, int32_t w_shift,
+                                 int32_t w_left)
+{
+    const int16_t *w = layer->w + j;
+    int64_t sum = 0;
+
+    for (int32_t i = 0; i < layer->n; i++, w += layer->stride) {
+        const int32_t e = gle_round(layer->e[i], layer->rows ? (int32_t)layer->rows[i] : 0);
+        const int32_t code = gle_round(*w, w_shift);
+        const uint32_t *gains = gains_of(layer, i);
+        sum += (gains ? gained(code, w_left, gains, j) : code * (1 << w_left)) * e;
+    }
+    return sum;
+}
+
+void gle_product_one_back(int32_t *out, const gle_layer *layer, int32_t shift)
+{
+    const int32_t w_shift = layer->image->w_shift, w_left = layer->image->w_left;
+    const int plain = layer->gains == NULL && layer->rows == NULL;
+
+    for (int32_t j = 0; j < layer->m; j++) {
+        const int64_t sum = plain ? column_sum(layer, j, w_shift) * (1 << w_left)
+                                  : column_sum_gained(layer, j, w_shift, w_left);
         out[j] = gle_clamp64(gle_round64(sum, shift), GLE_SUM_MAX);
     }
 }
@@ -111,11 +176,11 @@ static void transpose(int16_t *to, const int16_t *from, int32_t n, int32_t m, in
 }
 
 #define GLE_TARGET
-#define GLE_UPDATE update
+#define GLE_UPDATE(name) name##_row
 #include "update.inc"
 #define GLE_SEE see
 #include "see.inc"
 
 const gle_kernels gle_kernels_scalar = {"scalar",    product, outer,     pack_pairs,
-                                        pack_turned, update,  see,       transpose,
+                                        pack_turned, update_row, vary_row, see, transpose,
                                         gle_neurons_scalar};

@@ -114,65 +114,75 @@ TILE void sums_of(const int R, const int V, const int wide, const int16_t *w, in
 
 TILE void product_tile(const int R, const int V, const int wide, int32_t *out, const int16_t *w,
                        int32_t stride, int32_t count, const int16_t *x, int32_t columns,
-                       int32_t shift)
+                       int32_t shift, const uint32_t *rows)
 {
     __m512i sum[MOST_R][MOST_V], high[MOST_R][MOST_V], low[MOST_R][MOST_V];
 
     sums_of(R, V, wide, w, stride, count, x, columns, sum, high, low);
 #pragma GCC unroll 4
     for (int r = 0; r < R; r++) {
+        const int32_t k = shift + (rows ? (int32_t)rows[r] : 0);
 #pragma GCC unroll 4
         for (int c = 0; c < V; c++) {
-            const __m512i y = wide ? round_wide(high[r][c], low[r][c], shift)
-                                   : round_sum(sum[r][c], shift);
+            const __m512i y = wide ? round_wide(high[r][c], low[r][c], k)
+                                   : round_sum(sum[r][c], k);
             _mm512_storeu_si512(out + (size_t)r * (size_t)columns + 16 * (size_t)c, y);
         }
     }
 }
 
 TILE void product_rows(const int V, const int wide, int32_t *out, const int16_t *w, int32_t stride,
-                       int32_t n, int32_t count, const int16_t *x, int32_t columns, int32_t shift)
+                       int32_t n, int32_t count, const int16_t *x, int32_t columns, int32_t shift,
+                       const uint32_t *rows)
 {
     int32_t i = 0;
 
     for (; i + 4 <= n; i += 4) {
         product_tile(4, V, wide, out + (size_t)i * (size_t)columns,
-                     w + (size_t)i * (size_t)stride, stride, count, x, columns, shift);
+                     w + (size_t)i * (size_t)stride, stride, count, x, columns, shift,
+                     rows ? rows + i : NULL);
     }
     for (; i < n; i++) {
         product_tile(1, V, wide, out + (size_t)i * (size_t)columns,
-                     w + (size_t)i * (size_t)stride, stride, count, x, columns, shift);
+                     w + (size_t)i * (size_t)stride, stride, count, x, columns, shift,
+                     rows ? rows + i : NULL);
     }
 }
 
 TILE void product_columns(const int wide, int32_t *out, const int16_t *w, int32_t stride, int32_t n,
-                          int32_t count, const int16_t *x, int32_t columns, int32_t shift)
+                          int32_t count, const int16_t *x, int32_t columns, int32_t shift,
+                          const uint32_t *rows)
 {
     int32_t b = 0;
 
     for (; columns - b >= 64; b += 64) {
-        product_rows(4, wide, out + b, w, stride, n, count, x + 2 * (size_t)b, columns, shift);
+        product_rows(4, wide, out + b, w, stride, n, count, x + 2 * (size_t)b, columns, shift,
+                     rows);
     }
     for (; columns - b >= 48; b += 48) {
-        product_rows(3, wide, out + b, w, stride, n, count, x + 2 * (size_t)b, columns, shift);
+        product_rows(3, wide, out + b, w, stride, n, count, x + 2 * (size_t)b, columns, shift,
+                     rows);
     }
     for (; columns - b >= 32; b += 32) {
-        product_rows(2, wide, out + b, w, stride, n, count, x + 2 * (size_t)b, columns, shift);
+        product_rows(2, wide, out + b, w, stride, n, count, x + 2 * (size_t)b, columns, shift,
+                     rows);
     }
     for (; columns - b >= 16; b += 16) {
-        product_rows(1, wide, out + b, w, stride, n, count, x + 2 * (size_t)b, columns, shift);
+        product_rows(1, wide, out + b, w, stride, n, count, x + 2 * (size_t)b, columns, shift,
+                     rows);
     }
 }
 
 VNNI static void product(int32_t *out, const int16_t *w, int32_t stride, int32_t n, int32_t m,
-                         const int16_t *pairs, int32_t columns, int32_t shift, int32_t fits)
+                         const int16_t *pairs, int32_t columns, int32_t shift, const uint32_t *rows,
+                         int32_t fits)
 {
     const int32_t count = (m + 1) / 2;
 
     if (fits || count <= PAIRS) {
-        product_columns(0, out, w, stride, n, count, pairs, columns, shift);
+        product_columns(0, out, w, stride, n, count, pairs, columns, shift, rows);
     } else {
-        product_columns(1, out, w, stride, n, count, pairs, columns, shift);
+        product_columns(1, out, w, stride, n, count, pairs, columns, shift, rows);
     }
 }
 
@@ -246,14 +256,14 @@ VNNI static void outer(int32_t *out, const int16_t *e, int32_t rows, const int16
 }
 
 #define GLE_TARGET VNNI
-#define GLE_UPDATE update
+#define GLE_UPDATE(name) name##_row
 #include "update.inc"
 #define GLE_SEE see
 #include "see.inc"
 
 /* Layouts are bound by the memory, not by the width of a vector: shared with AVX2. */
 const gle_kernels gle_kernels_vnni = {"vnni",          product, outer,         gle_pairs_avx2,
-                                      gle_turned_avx2, update,  see,           gle_turn_avx2,
+                                      gle_turned_avx2, update_row, vary_row, see, gle_turn_avx2,
                                       gle_neurons_vnni};
 
 #else

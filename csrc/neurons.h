@@ -2,6 +2,7 @@
 #ifndef GLE_NEURONS_H
 #define GLE_NEURONS_H
 
+#include "analog.h"
 #include "chip.h"
 #include "phi.h"
 
@@ -14,6 +15,10 @@ struct gle_neuron_job {
     int32_t gamma_m;      /* nudge of the membrane: gamma e, from e_frac to u_frac */
     int32_t gamma_left, gamma_right;
     int32_t ranging;      /* count for the auto-ranging */
+    int32_t analog;       /* something is off or noisy: the fields below, else none of it */
+    uint32_t first;       /* number of the first stream */
+    gle_key key;          /* of the noise */
+    gle_noise noise_e;
 };
 
 /* What is the same for all streams of one neuron. */
@@ -24,35 +29,69 @@ typedef struct {
     int32_t gamma_m, gamma_left, gamma_limit, gamma_right, gamma_half;
     uint32_t hash_u, hash_v, hash_s; /* odd: no single change of a state goes unseen */
     gle_phi_format format;
+    /* what is off */
+    int32_t offset, gain, fine_extra, fine_max;
+    gle_noise noise_u, noise_e;
 } gle_row;
 
-static inline gle_row gle_row_of(const gle_neuron_job *job, int32_t i)
+/* Where a gain is to come, a rate is found finer than it travels, so that little is rounded
+ * twice; where none is, nothing is. */
+static inline int32_t gle_fine_frac(const gle_layer *layer, int32_t gain)
+{
+    const int32_t fine = layer->r_frac + GLE_FINE_BITS;
+    const int32_t most = layer->u_frac < 15 ? layer->u_frac : 15;
+    return gain == GLE_GAIN_ONE ? layer->r_frac : fine < most ? fine : most;
+}
+
+static inline void gle_row_analog(const gle_neuron_job *job, int32_t i, gle_row *row)
+{
+    static const gle_analog ideal = {0, GLE_GAIN_ONE, 0, GLE_GAIN_ONE};
+    const gle_layer *layer = job->layer;
+    const gle_analog *own = layer->analog ? &layer->analog[i] : &ideal;
+    const int32_t fine = gle_fine_frac(layer, own->gain);
+
+    row->offset = own->offset;
+    row->gain = own->gain;
+    row->fine_extra = fine - layer->r_frac;
+    row->fine_max = layer->image->r_max << row->fine_extra;
+    row->noise_u = gle_noise_of(own->noise_u);
+    row->noise_e = job->noise_e;
+    row->format = gle_phi_format_of(layer->u_frac, fine);
+}
+
+static inline void gle_row_of(const gle_neuron_job *job, int32_t i, gle_row *row)
 {
     const gle_layer *layer = job->layer;
     const gle_neuron *neuron = &layer->neurons[i];
     const uint32_t index = (uint32_t)(layer->first + i) * 3u;
-    gle_row row;
 
-    row.leak_u = gle_mul_of(neuron->leak_u);
-    row.ratio_u = gle_mul_of(neuron->ratio_u);
-    row.leak_v = gle_mul_of(neuron->leak_v);
-    row.ratio_v = gle_mul_of(neuron->ratio_v);
-    row.bias = layer->bias[i];
-    row.u_max = layer->image->u_max;
-    row.r_max = layer->image->r_max;
-    row.e_max = layer->image->e_max;
-    row.v_extra = layer->v_frac - layer->e_frac;
-    row.v_half = gle_half(row.v_extra);
-    row.gamma_m = job->gamma_m;
-    row.gamma_left = job->gamma_left;
-    row.gamma_limit = (1 << 28) >> job->gamma_left;
-    row.gamma_right = job->gamma_right;
-    row.gamma_half = gle_half(job->gamma_right);
-    row.hash_u = (index + 1u) * UINT32_C(0x9e3779b1) | 1u;
-    row.hash_v = (index + 2u) * UINT32_C(0x85ebca77) | 1u;
-    row.hash_s = (index + 3u) * UINT32_C(0xc2b2ae3d) | 1u;
-    row.format = gle_phi_format_of(layer->u_frac, layer->r_frac);
-    return row;
+    row->leak_u = gle_mul_of(neuron->leak_u);
+    row->ratio_u = gle_mul_of(neuron->ratio_u);
+    row->leak_v = gle_mul_of(neuron->leak_v);
+    row->ratio_v = gle_mul_of(neuron->ratio_v);
+    row->bias = layer->bias[i];
+    row->u_max = layer->image->u_max;
+    row->r_max = layer->image->r_max;
+    row->e_max = layer->image->e_max;
+    row->v_extra = layer->v_frac - layer->e_frac;
+    row->v_half = gle_half(row->v_extra);
+    row->gamma_m = job->gamma_m;
+    row->gamma_left = job->gamma_left;
+    row->gamma_limit = (1 << 28) >> job->gamma_left;
+    row->gamma_right = job->gamma_right;
+    row->gamma_half = gle_half(job->gamma_right);
+    row->hash_u = (index + 1u) * UINT32_C(0x9e3779b1) | 1u;
+    row->hash_v = (index + 2u) * UINT32_C(0x85ebca77) | 1u;
+    row->hash_s = (index + 3u) * UINT32_C(0xc2b2ae3d) | 1u;
+    row->format = gle_phi_format_of(layer->u_frac, layer->r_frac);
+    if (job->analog) {
+        gle_row_analog(job, i, row);
+    } else {
+        static const gle_noise none = {0, 0, 0, 0};
+        row->offset = row->fine_extra = row->fine_max = 0;
+        row->gain = GLE_GAIN_ONE;
+        row->noise_u = row->noise_e = none;
+    }
 }
 
 /* Add one neuron's counts of this step. */
@@ -79,6 +118,26 @@ static inline void gle_row_counted(const gle_neuron_job *job, uint32_t sat_x, ui
         w->peak_r = peak_r > w->peak_r ? peak_r : w->peak_r;
     }
 }
+
+/* `rows(phi)` with the activation as a constant, so that each loop carries only its own. */
+#define GLE_WITH_PHI(phi, rows) \
+    switch (phi) {              \
+    case GLE_TANH:              \
+        rows(GLE_TANH);         \
+        break;                  \
+    case GLE_SIGMOID:           \
+        rows(GLE_SIGMOID);      \
+        break;                  \
+    case GLE_SOFTPLUS:          \
+        rows(GLE_SOFTPLUS);     \
+        break;                  \
+    case GLE_RELU:              \
+        rows(GLE_RELU);         \
+        break;                  \
+    default:                    \
+        rows(GLE_LINEAR);       \
+        break;                  \
+    }
 
 void gle_neurons_scalar(const gle_neuron_job *job);
 void gle_neurons_avx2(const gle_neuron_job *job);

@@ -148,6 +148,33 @@ LANES uint32_t largest(__m256i x)
     return (uint32_t)_mm_cvtsi128_si32(y);
 }
 
+/* gle_rng_root and gle_rng_word on lanes. */
+LANES __m256i rng_root(gle_key key, __m256i index)
+{
+    __m256i x = _mm256_xor_si256(index, all((int32_t)key.a));
+    x = _mm256_mullo_epi32(_mm256_xor_si256(x, _mm256_srli_epi32(x, 16)), all(0x7feb352d));
+    x = _mm256_add_epi32(_mm256_xor_si256(x, _mm256_srli_epi32(x, 15)), all((int32_t)key.b));
+    x = _mm256_mullo_epi32(x, all((int32_t)0x846ca68bu));
+    return _mm256_xor_si256(x, _mm256_srli_epi32(x, 16));
+}
+
+LANES __m256i rng_word(__m256i root, uint32_t which)
+{
+    const __m256i x = _mm256_mullo_epi32(root, all((int32_t)which));
+    return _mm256_xor_si256(x, _mm256_srli_epi32(x, 15));
+}
+
+/* gle_noise_at on lanes. */
+LANES __m256i noise(const gle_noise *f, __m256i random)
+{
+    const __m256i bytes = all(0x00ff00ff);
+    const __m256i two = _mm256_add_epi32(_mm256_and_si256(random, bytes),
+                                         _mm256_and_si256(_mm256_srli_epi32(random, 8), bytes));
+    __m256i x = _mm256_add_epi32(_mm256_and_si256(two, all(0xffff)), _mm256_srli_epi32(two, 16));
+    x = _mm256_mullo_epi32(_mm256_sub_epi32(x, all(GLE_NOISE_MEAN)), all(f->m));
+    return sra(_mm256_add_epi32(sll(x, f->left), all(f->half)), f->right);
+}
+
 LANES uint32_t total(__m256i x)
 {
     x = _mm256_hadd_epi32(x, x);
@@ -155,16 +182,21 @@ LANES uint32_t total(__m256i x)
     return (uint32_t)(_mm256_extract_epi32(x, 0) + _mm256_extract_epi32(x, 4));
 }
 
-LANES void step_row(const gle_neuron_job *job, int32_t i, const int32_t phi)
+LANES void step_row(const gle_neuron_job *job, int32_t i, const int32_t phi, const int analog)
 {
     gle_layer *const layer = job->layer;
     const size_t at = (size_t)i * (size_t)job->columns;
     int16_t *const r_row = layer->r + at;
     int16_t *const e_row = layer->e + at;
     uint16_t *const dphi_row = layer->dphi + at;
-    const gle_row row = gle_row_of(job, i);
     const int32_t bounded = phi == GLE_TANH || phi == GLE_SIGMOID;
     const __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    const __m256i streams = _mm256_mullo_epi32(lanes, all(GLE_MAX_SIZE));
+    gle_row row;
+
+    gle_row_of(job, i, &row);
+    const int32_t noisy = (row.noise_u.m | row.noise_e.m) != 0;
+    const int32_t gained_half = 1 << (GLE_GAIN_BITS - 1 + row.fine_extra);
     __m256i half_e = _mm256_setzero_si256(), peak_r = half_e, under = half_e;
     uint32_t sat_x = 0, sat_uhat = 0, sat_r = 0, sat_inst = 0, sat_e = 0;
 
@@ -183,7 +215,16 @@ LANES void step_row(const gle_neuron_job *job, int32_t i, const int32_t phi)
         __m256i near = clamp(delta_v, row.ratio_v.limit);
         ok_inst = _mm256_and_si256(_mm256_cmpeq_epi32(raw, inst),
                                    _mm256_cmpeq_epi32(near, delta_v));
-        const __m256i ehat = _mm256_add_epi32(v, scale(near, &row.ratio_v));
+        __m256i ehat = _mm256_add_epi32(v, scale(near, &row.ratio_v));
+        __m256i root = _mm256_setzero_si256();
+        if (analog && noisy) {
+            const uint32_t first = gle_noise_index(job->first + (uint32_t)b, i);
+            root = rng_root(job->key, _mm256_add_epi32(streams, all((int32_t)first)));
+        }
+        if (analog && row.noise_e.m != 0) {
+            const __m256i more = noise(&row.noise_e, rng_word(root, GLE_RNG_SECOND));
+            ehat = _mm256_add_epi32(ehat, _mm256_and_si256(live, more));
+        }
         const __m256i v_new = _mm256_add_epi32(v, scale(delta_v, &row.leak_v));
         store(layer->v + here, v_new);
         raw = sra(_mm256_add_epi32(ehat, all(row.v_half)), row.v_extra);
@@ -211,14 +252,28 @@ LANES void step_row(const gle_neuron_job *job, int32_t i, const int32_t phi)
         near = clamp(delta_u, row.ratio_u.limit);
         ok_uhat = _mm256_cmpeq_epi32(near, delta_u);
         const __m256i uhat = _mm256_add_epi32(u, scale(near, &row.ratio_u));
-        const __m256i u_new = _mm256_add_epi32(u, scale(delta_u, &row.leak_u));
+        __m256i u_new = _mm256_add_epi32(u, scale(delta_u, &row.leak_u));
+        if (analog && row.noise_u.m != 0) {
+            const __m256i more = noise(&row.noise_u, rng_word(root, GLE_RNG_FIRST));
+            u_new = clamp(_mm256_add_epi32(u_new, _mm256_and_si256(live, more)), row.u_max);
+        }
         store(layer->u + here, u_new);
         if (layer->uhat != NULL) {
             store(layer->uhat + here, uhat);
         }
-        raw = rate(phi, uhat, &row.format, &slope);
+        ok_r = all(-1);
+        if (analog) {
+            raw = rate(phi, _mm256_add_epi32(uhat, all(row.offset)), &row.format, &slope);
+            near = clamp(raw, row.fine_max);
+            ok_r = _mm256_cmpeq_epi32(raw, near);
+            raw = _mm256_add_epi32(_mm256_mullo_epi32(near, all(row.gain)), all(gained_half));
+            raw = sra(raw, GLE_GAIN_BITS + row.fine_extra);
+            slope = row.gain == 0 ? _mm256_setzero_si256() : slope;
+        } else {
+            raw = rate(phi, uhat, &row.format, &slope);
+        }
         const __m256i r = clamp(raw, row.r_max);
-        ok_r = bounded ? all(-1) : _mm256_cmpeq_epi32(raw, r);
+        ok_r = bounded ? all(-1) : _mm256_and_si256(ok_r, _mm256_cmpeq_epi32(raw, r));
         if (!bounded) {
             peak_r = _mm256_max_epi32(peak_r, _mm256_and_si256(live, _mm256_abs_epi32(r)));
         }
@@ -248,6 +303,15 @@ LANES void step_row(const gle_neuron_job *job, int32_t i, const int32_t phi)
                     largest(peak_r));
 }
 
+#define IDEAL_ROWS(phi)               \
+    for (int32_t i = 0; i < n; i++) { \
+        step_row(job, i, phi, 0);     \
+    }
+#define ANALOG_ROWS(phi)              \
+    for (int32_t i = 0; i < n; i++) { \
+        step_row(job, i, phi, 1);     \
+    }
+
 AVX2 void gle_neurons_avx2(const gle_neuron_job *job)
 {
     const int32_t n = job->layer->n;
@@ -256,32 +320,10 @@ AVX2 void gle_neurons_avx2(const gle_neuron_job *job)
         gle_neurons_scalar(job);
         return;
     }
-    switch (job->layer->image->phi) {
-    case GLE_TANH:
-        for (int32_t i = 0; i < n; i++) {
-            step_row(job, i, GLE_TANH);
-        }
-        break;
-    case GLE_SIGMOID:
-        for (int32_t i = 0; i < n; i++) {
-            step_row(job, i, GLE_SIGMOID);
-        }
-        break;
-    case GLE_SOFTPLUS:
-        for (int32_t i = 0; i < n; i++) {
-            step_row(job, i, GLE_SOFTPLUS);
-        }
-        break;
-    case GLE_RELU:
-        for (int32_t i = 0; i < n; i++) {
-            step_row(job, i, GLE_RELU);
-        }
-        break;
-    default:
-        for (int32_t i = 0; i < n; i++) {
-            step_row(job, i, GLE_LINEAR);
-        }
-        break;
+    if (job->analog) {
+        GLE_WITH_PHI(job->layer->image->phi, ANALOG_ROWS)
+    } else {
+        GLE_WITH_PHI(job->layer->image->phi, IDEAL_ROWS)
     }
 }
 

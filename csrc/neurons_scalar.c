@@ -5,13 +5,14 @@
  *     v   += (dt/tau_r)(inst - v)             x = W below + b + gamma e
  *     uhat = u + (tau_r/tau_m)(x - u)         u += (dt/tau_m)(x - u)
  *     r    = phi(uhat)
+ * and what is off or noisy as in analog.h.
  */
 #include "neurons.h"
 
-static inline __attribute__((always_inline)) void step_row(const gle_neuron_job *job, int32_t i,
-                                                           const int32_t phi)
+static void step_row(const gle_neuron_job *job, int32_t i)
 {
     gle_layer *const layer = job->layer;
+    const int32_t phi = layer->image->phi;
     const int32_t columns = job->columns;
     const int32_t batch = job->batch;
     const size_t at = (size_t)i * (size_t)columns;
@@ -24,7 +25,10 @@ static inline __attribute__((always_inline)) void step_row(const gle_neuron_job 
     int16_t *restrict const e_row = layer->e + at;
     uint16_t *restrict const dphi_row = layer->dphi + at;
     uint32_t *restrict const hash = job->hash;
-    const gle_row row = gle_row_of(job, i);
+    gle_row row;
+
+    gle_row_of(job, i, &row);
+    const int32_t noisy = (row.noise_u.m | row.noise_e.m) != 0;
     const int32_t bounded = phi == GLE_TANH || phi == GLE_SIGMOID;
     uint32_t sat_x = 0, sat_uhat = 0, sat_r = 0, sat_inst = 0, sat_e = 0, under_e = 0;
     uint32_t half_e = 0, peak_r = 0;
@@ -34,7 +38,7 @@ static inline __attribute__((always_inline)) void step_row(const gle_neuron_job 
         const int32_t v = v_row[b];
         const int32_t u = u_row[b];
         int32_t inst, delta, near, ehat, e, x, uhat, r, dphi, raw;
-        uint32_t size;
+        uint32_t size, clipped, root = 0;
 
         raw = gle_scale_q15(above[b], (int32_t)dphi_row[b]);
         inst = gle_clamp(raw, GLE_STATE_MAX);
@@ -42,6 +46,10 @@ static inline __attribute__((always_inline)) void step_row(const gle_neuron_job 
         near = gle_clamp(delta, row.ratio_v.limit);
         sat_inst += live & ((uint32_t)(raw != inst) | (uint32_t)(near != delta));
         ehat = v + gle_scale(near, &row.ratio_v);
+        if (noisy && live) {
+            root = gle_rng_root(job->key, gle_noise_index(job->first + (uint32_t)b, i));
+            ehat += gle_noise_at(&row.noise_e, gle_rng_word(root, GLE_RNG_SECOND));
+        }
         delta = v + gle_scale(delta, &row.leak_v);
         v_row[b] = delta;
         raw = (ehat + row.v_half) >> row.v_extra;
@@ -60,14 +68,25 @@ static inline __attribute__((always_inline)) void step_row(const gle_neuron_job 
         sat_uhat += live & (uint32_t)(near != delta);
         uhat = u + gle_scale(near, &row.ratio_u);
         delta = u + gle_scale(delta, &row.leak_u);
+        if (noisy && live) {
+            delta += gle_noise_at(&row.noise_u, gle_rng_word(root, GLE_RNG_FIRST));
+            delta = gle_clamp(delta, row.u_max);
+        }
         u_row[b] = delta;
         if (uhat_row) {
             uhat_row[b] = uhat;
         }
-        raw = gle_phi_rate(phi, uhat, &row.format, &dphi);
+        raw = gle_phi_rate(phi, uhat + row.offset, &row.format, &dphi);
+        clipped = 0;
+        if (job->analog) {
+            near = gle_clamp(raw, row.fine_max);
+            clipped = (uint32_t)(near != raw);
+            raw = gle_gained(near, row.gain, row.fine_extra);
+            dphi = row.gain == 0 ? 0 : dphi;
+        }
         r = gle_clamp(raw, row.r_max);
         /* a bounded activation ends at the format's end: its shape, not a clip */
-        sat_r += bounded ? 0u : live & (uint32_t)(raw != r);
+        sat_r += bounded ? 0u : live & (clipped | (uint32_t)(raw != r));
         if (!bounded) {
             size = live ? (uint32_t)(r < 0 ? -r : r) : 0u;
             peak_r = size > peak_r ? size : peak_r;
@@ -82,34 +101,7 @@ static inline __attribute__((always_inline)) void step_row(const gle_neuron_job 
 
 void gle_neurons_scalar(const gle_neuron_job *job)
 {
-    gle_layer *const layer = job->layer;
-    const int32_t n = layer->n;
-
-    switch (layer->image->phi) {
-    case GLE_TANH:
-        for (int32_t i = 0; i < n; i++) {
-            step_row(job, i, GLE_TANH);
-        }
-        break;
-    case GLE_SIGMOID:
-        for (int32_t i = 0; i < n; i++) {
-            step_row(job, i, GLE_SIGMOID);
-        }
-        break;
-    case GLE_SOFTPLUS:
-        for (int32_t i = 0; i < n; i++) {
-            step_row(job, i, GLE_SOFTPLUS);
-        }
-        break;
-    case GLE_RELU:
-        for (int32_t i = 0; i < n; i++) {
-            step_row(job, i, GLE_RELU);
-        }
-        break;
-    default:
-        for (int32_t i = 0; i < n; i++) {
-            step_row(job, i, GLE_LINEAR);
-        }
-        break;
+    for (int32_t i = 0; i < job->layer->n; i++) {
+        step_row(job, i);
     }
 }

@@ -127,15 +127,49 @@ LANES __m512i rate(const int32_t phi, __m512i uhat, const gle_phi_format *f, __m
     return sra(_mm512_add_epi32(uhat, all(f->linear_half)), f->linear_shift);
 }
 
+/* gle_rng_root and gle_rng_word on lanes. */
+LANES __m512i rng_root(gle_key key, __m512i index)
+{
+    __m512i x = _mm512_xor_si512(index, all((int32_t)key.a));
+    x = _mm512_mullo_epi32(_mm512_xor_si512(x, _mm512_srli_epi32(x, 16)), all(0x7feb352d));
+    x = _mm512_add_epi32(_mm512_xor_si512(x, _mm512_srli_epi32(x, 15)), all((int32_t)key.b));
+    x = _mm512_mullo_epi32(x, all((int32_t)0x846ca68bu));
+    return _mm512_xor_si512(x, _mm512_srli_epi32(x, 16));
+}
+
+LANES __m512i rng_word(__m512i root, uint32_t which)
+{
+    const __m512i x = _mm512_mullo_epi32(root, all((int32_t)which));
+    return _mm512_xor_si512(x, _mm512_srli_epi32(x, 15));
+}
+
+/* gle_noise_at on lanes. */
+LANES __m512i noise(const gle_noise *f, __m512i random)
+{
+    const __m512i bytes = all(0x00ff00ff);
+    const __m512i two = _mm512_add_epi32(_mm512_and_si512(random, bytes),
+                                         _mm512_and_si512(_mm512_srli_epi32(random, 8), bytes));
+    __m512i x = _mm512_add_epi32(_mm512_and_si512(two, all(0xffff)), _mm512_srli_epi32(two, 16));
+    x = _mm512_mullo_epi32(_mm512_sub_epi32(x, all(GLE_NOISE_MEAN)), all(f->m));
+    return sra(_mm512_add_epi32(sll(x, f->left), all(f->half)), f->right);
+}
+
 LANES uint32_t count(__mmask16 mask) { return (uint32_t)_mm_popcnt_u32((uint32_t)mask); }
 
-LANES void step_row(const gle_neuron_job *job, int32_t i, const int32_t phi)
+LANES void step_row(const gle_neuron_job *job, int32_t i, const int32_t phi, const int analog)
 {
     gle_layer *const layer = job->layer;
     const size_t at = (size_t)i * (size_t)job->columns;
-    const gle_row row = gle_row_of(job, i);
     const int32_t bounded = phi == GLE_TANH || phi == GLE_SIGMOID;
     const __m512i zero = _mm512_setzero_si512();
+    const __m512i streams = _mm512_mullo_epi32(
+        _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15),
+        all(GLE_MAX_SIZE));
+    gle_row row;
+
+    gle_row_of(job, i, &row);
+    const int32_t noisy = (row.noise_u.m | row.noise_e.m) != 0;
+    const int32_t gained_half = 1 << (GLE_GAIN_BITS - 1 + row.fine_extra);
     __m512i peak_r = zero;
     uint32_t sat_x = 0, sat_uhat = 0, sat_r = 0, sat_inst = 0, sat_e = 0, under = 0, half_e = 0;
 
@@ -156,7 +190,16 @@ LANES void step_row(const gle_neuron_job *job, int32_t i, const int32_t phi)
         __m512i near = clamp(delta_v, row.ratio_v.limit);
         sat_inst += count((__mmask16)(live & (_mm512_cmpneq_epi32_mask(raw, inst) |
                                               _mm512_cmpneq_epi32_mask(near, delta_v))));
-        const __m512i ehat = _mm512_add_epi32(v, scale(near, &row.ratio_v));
+        __m512i ehat = _mm512_add_epi32(v, scale(near, &row.ratio_v));
+        __m512i root = zero;
+        if (analog && noisy) {
+            const uint32_t first = gle_noise_index(job->first + (uint32_t)b, i);
+            root = rng_root(job->key, _mm512_add_epi32(streams, all((int32_t)first)));
+        }
+        if (analog && row.noise_e.m != 0) {
+            ehat = _mm512_mask_add_epi32(ehat, live, ehat,
+                                         noise(&row.noise_e, rng_word(root, GLE_RNG_SECOND)));
+        }
         const __m512i v_new = _mm512_add_epi32(v, scale(delta_v, &row.leak_v));
         store(layer->v + here, v_new);
         raw = sra(_mm512_add_epi32(ehat, all(row.v_half)), row.v_extra);
@@ -181,15 +224,30 @@ LANES void step_row(const gle_neuron_job *job, int32_t i, const int32_t phi)
         near = clamp(delta_u, row.ratio_u.limit);
         sat_uhat += count((__mmask16)(live & _mm512_cmpneq_epi32_mask(near, delta_u)));
         const __m512i uhat = _mm512_add_epi32(u, scale(near, &row.ratio_u));
-        const __m512i u_new = _mm512_add_epi32(u, scale(delta_u, &row.leak_u));
+        __m512i u_new = _mm512_add_epi32(u, scale(delta_u, &row.leak_u));
+        if (analog && row.noise_u.m != 0) {
+            u_new = _mm512_mask_add_epi32(u_new, live, u_new,
+                                          noise(&row.noise_u, rng_word(root, GLE_RNG_FIRST)));
+            u_new = clamp(u_new, row.u_max);
+        }
         store(layer->u + here, u_new);
         if (layer->uhat != NULL) {
             store(layer->uhat + here, uhat);
         }
-        raw = rate(phi, uhat, &row.format, &slope);
+        __mmask16 clipped = 0;
+        if (analog) {
+            raw = rate(phi, _mm512_add_epi32(uhat, all(row.offset)), &row.format, &slope);
+            near = clamp(raw, row.fine_max);
+            clipped = _mm512_cmpneq_epi32_mask(raw, near);
+            raw = _mm512_add_epi32(_mm512_mullo_epi32(near, all(row.gain)), all(gained_half));
+            raw = sra(raw, GLE_GAIN_BITS + row.fine_extra);
+            slope = row.gain == 0 ? zero : slope;
+        } else {
+            raw = rate(phi, uhat, &row.format, &slope);
+        }
         const __m512i r = clamp(raw, row.r_max);
         if (!bounded) {
-            sat_r += count((__mmask16)(live & _mm512_cmpneq_epi32_mask(raw, r)));
+            sat_r += count((__mmask16)(live & (clipped | _mm512_cmpneq_epi32_mask(raw, r))));
             peak_r = _mm512_mask_max_epi32(peak_r, live, peak_r, _mm512_abs_epi32(r));
         }
         store16(layer->r + here, r);
@@ -207,6 +265,15 @@ LANES void step_row(const gle_neuron_job *job, int32_t i, const int32_t phi)
                     (uint32_t)_mm512_reduce_max_epi32(peak_r));
 }
 
+#define IDEAL_ROWS(phi)               \
+    for (int32_t i = 0; i < n; i++) { \
+        step_row(job, i, phi, 0);     \
+    }
+#define ANALOG_ROWS(phi)              \
+    for (int32_t i = 0; i < n; i++) { \
+        step_row(job, i, phi, 1);     \
+    }
+
 AVX512 void gle_neurons_vnni(const gle_neuron_job *job)
 {
     const int32_t n = job->layer->n;
@@ -215,32 +282,10 @@ AVX512 void gle_neurons_vnni(const gle_neuron_job *job)
         gle_neurons_scalar(job);
         return;
     }
-    switch (job->layer->image->phi) {
-    case GLE_TANH:
-        for (int32_t i = 0; i < n; i++) {
-            step_row(job, i, GLE_TANH);
-        }
-        break;
-    case GLE_SIGMOID:
-        for (int32_t i = 0; i < n; i++) {
-            step_row(job, i, GLE_SIGMOID);
-        }
-        break;
-    case GLE_SOFTPLUS:
-        for (int32_t i = 0; i < n; i++) {
-            step_row(job, i, GLE_SOFTPLUS);
-        }
-        break;
-    case GLE_RELU:
-        for (int32_t i = 0; i < n; i++) {
-            step_row(job, i, GLE_RELU);
-        }
-        break;
-    default:
-        for (int32_t i = 0; i < n; i++) {
-            step_row(job, i, GLE_LINEAR);
-        }
-        break;
+    if (job->analog) {
+        GLE_WITH_PHI(job->layer->image->phi, ANALOG_ROWS)
+    } else {
+        GLE_WITH_PHI(job->layer->image->phi, IDEAL_ROWS)
     }
 }
 

@@ -189,9 +189,15 @@ void gle_layer_sgd(gle_chip *chip, gle_layer *layer, const int16_t *below, int32
         layer->e_frac + below_frac - gle_gradient_shift(chip->batch) + rate - layer->w_frac;
     const int32_t shift_bias = layer->e_frac + rate - layer->u_frac;
     const uint32_t where = (uint32_t)layer->first;
-    const gle_key key = gle_rng_key(chip->seed, GLE_RNG_WEIGHT_UPDATE, where, chip->step);
     const gle_key key_bias = gle_rng_key(chip->seed, GLE_RNG_BIAS_UPDATE, where, chip->step);
-
+    const gle_update how = {
+        layer->image->w_max,
+        chip->image->update_max,
+        stochastic,
+        gle_rng_key(chip->seed, GLE_RNG_WEIGHT_UPDATE, where, chip->step),
+        gle_rng_key(chip->seed, GLE_RNG_UPDATE_NOISE, where, chip->step),
+        gle_noise_of(chip->image->update_noise),
+    };
     gle_update_count count = {0, 0, 0};
 
     for (int32_t i = 0; i < layer->n; i += ROWS) {
@@ -199,9 +205,14 @@ void gle_layer_sgd(gle_chip *chip, gle_layer *layer, const int16_t *below, int32
         outer_rows(chip, layer, i, rows, below, chip->rows);
         for (int32_t r = 0; r < rows; r++) {
             const uint32_t first = (uint32_t)(i + r) * (uint32_t)layer->m;
-            chip->kernels->update(layer->w + (size_t)(i + r) * (size_t)layer->stride,
-                                  chip->rows + (size_t)r * (size_t)layer->stride, layer->m, shift,
-                                  layer->image->w_max, stochastic, key, first, &count);
+            int32_t *const gradient = chip->rows + (size_t)r * (size_t)layer->stride;
+            if (how.noise.m != 0) {
+                chip->kernels->vary(gradient, layer->m, &how, first);
+            }
+            chip->kernels->update(layer->w + (size_t)(i + r) * (size_t)layer->stride, gradient,
+                                  layer->m, &how,
+                                  shift - (layer->rows ? (int32_t)layer->rows[i + r] : 0), first,
+                                  &count);
         }
     }
     for (int32_t i = 0; i < layer->n; i++) {

@@ -10,7 +10,10 @@
 
 enum { SHIFT_LEAST = -14, SHIFT_MOST = 31, E_FRAC_LEAST = -12, E_FRAC_MOST = 24 };
 
-static int32_t seen_frac(const gle_layer *layer) { return layer->w_frac - layer->image->w_shift; }
+static int32_t seen_frac(const gle_layer *layer)
+{
+    return layer->w_frac - layer->image->w_shift + layer->image->w_left;
+}
 
 /* Rounding shifts of the two products of a layer. */
 int32_t gle_shift_forward(const gle_layer *layer, int32_t below_frac)
@@ -25,15 +28,32 @@ int32_t gle_shift_back(const gle_layer *layer, const gle_layer *below)
 
 static int32_t usable(int32_t shift) { return shift >= SHIFT_LEAST && shift <= SHIFT_MOST; }
 
+/* Of a layer's rows; their shifts go up by it. */
+int32_t gle_finest_row(const gle_layer *layer)
+{
+    uint32_t most = 0;
+
+    for (int32_t i = 0; layer->rows != NULL && i < layer->n; i++) {
+        most = layer->rows[i] > most ? layer->rows[i] : most;
+    }
+    return (int32_t)most;
+}
+
+static int32_t usable_rows(const gle_layer *layer, int32_t below_frac)
+{
+    const int32_t shift = gle_shift_forward(layer, below_frac);
+    return usable(shift) && usable(shift + gle_finest_row(layer));
+}
+
 /* Whether all products around layer l still have a shift that the kernels can do. */
 static int32_t consistent(const gle_chip *chip, int32_t l)
 {
     const gle_layer *layer = &chip->layer[l];
     const int32_t below_frac = l > 0 ? layer[-1].r_frac : chip->image->input_frac;
 
-    return usable(gle_shift_forward(layer, below_frac)) &&
+    return usable_rows(layer, below_frac) &&
            (l == 0 || usable(gle_shift_back(layer, layer - 1))) &&
-           (l + 1 == chip->layers || (usable(gle_shift_forward(layer + 1, layer->r_frac)) &&
+           (l + 1 == chip->layers || (usable_rows(layer + 1, layer->r_frac) &&
                                       usable(gle_shift_back(layer + 1, layer))));
 }
 

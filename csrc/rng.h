@@ -14,7 +14,11 @@
 /* What the bits are for; a number, once used, keeps its meaning. */
 enum gle_purpose {
     GLE_RNG_WEIGHT_UPDATE = 1,
-    GLE_RNG_BIAS_UPDATE = 2
+    GLE_RNG_BIAS_UPDATE = 2,
+    GLE_RNG_NEURON = 3, /* membrane noise; as a second word the error neuron's */
+    GLE_RNG_READ_OUT = 5,
+    GLE_RNG_UPDATE_NOISE = 6,
+    GLE_RNG_DRIFT = 7
 };
 
 typedef struct {
@@ -40,14 +44,27 @@ static inline gle_key gle_rng_key(uint64_t seed, uint32_t purpose, uint32_t wher
     return key;
 }
 
-static inline uint32_t gle_rng(gle_key key, uint32_t index)
+/* What the words of one index have in common, and the words. */
+#define GLE_RNG_FIRST UINT32_C(0x9e3779b1)
+#define GLE_RNG_SECOND UINT32_C(0x27d4eb2f)
+
+static inline uint32_t gle_rng_root(gle_key key, uint32_t index)
 {
     uint32_t x = index ^ key.a;
     x = (x ^ (x >> 16)) * UINT32_C(0x7feb352d);
     x = ((x ^ (x >> 15)) + key.b) * UINT32_C(0x846ca68b);
-    x ^= x >> 16;
-    x *= UINT32_C(0x9e3779b1);
+    return x ^ (x >> 16);
+}
+
+static inline uint32_t gle_rng_word(uint32_t root, uint32_t which)
+{
+    const uint32_t x = root * which;
     return x ^ (x >> 15);
+}
+
+static inline uint32_t gle_rng(gle_key key, uint32_t index)
+{
+    return gle_rng_word(gle_rng_root(key, index), GLE_RNG_FIRST);
 }
 
 #endif

@@ -126,6 +126,8 @@ static void check_formats(walk *s, const gle_layer *y, int32_t below_frac,
     const int32_t w = format(s, &y->w_frac), r = format(s, &y->r_frac);
     const int32_t e = format(s, &y->e_frac), v = format(s, &y->v_frac);
     const int32_t rate = format(s, &y->rate_shift);
+    const int32_t seen = w - y->image->w_shift + y->image->w_left;
+    const int32_t finest = gle_finest_row(y);
 
     *r_frac = *v_frac = 0;
     if (outside(w, -64, y->image->w_frac) || outside(r, GLE_R_FRAC_LEAST, 15) ||
@@ -135,9 +137,9 @@ static void check_formats(walk *s, const gle_layer *y, int32_t below_frac,
         s->bad = 1;
         return;
     }
-    s->bad |= outside(w - y->image->w_shift + below_frac - y->u_frac, -14, 31) ||
+    s->bad |= outside(seen + below_frac - y->u_frac, -14, 31 - finest) ||
               (below_v_frac != NULL &&
-               outside(w - y->image->w_shift + e - *below_v_frac, -14, 31));
+               outside(seen + e - *below_v_frac, -14, 31));
     *r_frac = r;
     *v_frac = v;
 }
@@ -165,6 +167,7 @@ static void walk_chip(walk *s, gle_chip *chip)
     int32_t below_frac = chip->image->input_frac, v_frac = 0;
 
     bytes(s, &chip->step, sizeof chip->step);
+    bytes(s, &chip->first, sizeof chip->first);
     bytes(s, chip->digest, (size_t)chip->batch * sizeof *chip->digest);
     for (int32_t l = 0; l < chip->layers; l++) {
         gle_layer *y = &chip->layer[l];
@@ -259,7 +262,7 @@ gle_status gle_snapshot_put(gle_chip *chip, size_t offset, const unsigned char *
         return GLE_OK;
     }
     if (offset <= sizeof(head)) {
-        gle_reset(chip); /* what no snapshot holds */
+        gle_reset(chip, 0); /* what no snapshot holds */
     }
     walk_chip(&s, chip);
     chip->digest_known = 0;

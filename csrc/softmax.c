@@ -7,6 +7,7 @@
  * interpolation (error below 2^-19), one 32-bit division per stream for the
  * reciprocal of the sum (error below 2^-15 of a probability).
  */
+#include "analog.h"
 #include "chip.h"
 #include "exp2_table.h"
 #include "phi.h"
@@ -49,9 +50,13 @@ static void fine_rates(const gle_chip *chip, const gle_layer *top, int32_t b, in
 
     for (int32_t i = 0; i < top->n; i++) {
         const size_t at = (size_t)i * (size_t)chip->columns + (size_t)b;
-        to[at] = chip->step == 0
-                     ? 0
-                     : gle_phi_rate(top->image->phi, top->uhat[at], &format, &slope);
+        const gle_analog *own = top->analog ? &top->analog[i] : NULL;
+        const int32_t z = top->uhat[at] + (own ? own->offset : 0);
+        const int32_t y = gle_phi_rate(top->image->phi, z, &format, &slope);
+        to[at] = chip->step == 0 ? 0
+                 : own           ? gle_round_clamp64((int64_t)y * own->gain, GLE_GAIN_BITS,
+                                                     GLE_SUM_MAX)
+                                 : y;
     }
 }
 

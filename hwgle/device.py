@@ -151,8 +151,9 @@ class Device(ABC):
         does is counted. On a board this does not wait: a refusal is raised by a later call."""
 
     @abstractmethod
-    def reset(self) -> None:
-        """States, digests and the step number to zero."""
+    def reset(self, first: int = 0) -> None:
+        """States, digests and the step number to zero; stream b of the batch is from now on
+        number first + b, by which noise is drawn."""
 
     @abstractmethod
     def submit(self, block: Block) -> Pending:

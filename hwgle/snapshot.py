@@ -1,7 +1,8 @@
 """What a snapshot of a chip holds, number by number: the order of csrc/snapshot.c.
 
     head            magic, words of the image, check of the image, batch     u32 each
-    chip            step u64; running digest of each stream, u64 (B,)
+    chip            step u64; number of the first stream u32; running digest of each
+                    stream, u64 (B,)
     layer, each     w_frac r_frac e_frac v_frac rate_shift                   i32 each
                     counters u64, window of the auto-ranging u32
                     weight i16 (n, m), bias i32 (n,)
@@ -30,7 +31,7 @@ FORMATS = ("w_frac", "r_frac", "e_frac", "v_frac", "rate_shift")
 WINDOW = ("samples", "sat_e", "half_e", "sat_r", "peak_r", "sat_w")
 # A step computes them in this order; what stands first is what the rest follows from.
 CAUSES = ("v", "e", "u", "uhat", "r", "phi'", "weight", "bias", "format")
-FOLLOWS = ("counter", "window", "step", "digest")
+FOLLOWS = ("counter", "window", "step", "first stream", "digest")
 RANK = {kind: k for k, kind in enumerate((*CAUSES, *FOLLOWS))}
 
 
@@ -88,6 +89,7 @@ def pieces(network: Network, batch: int) -> Iterator[Piece]:
         return made
 
     yield piece("step", None, "<u8", 1, names=("step",))
+    yield piece("first stream", None, "<u4", 1, names=("first stream",))
     yield piece("digest", None, "<u8", batch)
     for k, layer in enumerate(network.layers):
         n = layer.size
@@ -134,6 +136,8 @@ def step_of(snapshot: bytes) -> int:
 def place(network: Network, d: Difference) -> str:
     """Where a difference lies, in words."""
     if d.layer is None:
+        if d.kind == "first stream":
+            return "number of the first stream"
         return f"digest of stream {d.at[0]}" if d.kind == "digest" else "number of steps"
     layer = network.layers[d.layer].name
     if d.kind in ("format", "counter", "window"):

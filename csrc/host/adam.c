@@ -73,9 +73,10 @@ void gle_adam_step(gle_chip *chip, gle_adam *adam)
         seen = ldexpf(1.0f, layer->w_frac - shift);
         for (int32_t i = 0; i < layer->n; i++) {
             const size_t row = (size_t)i * (size_t)layer->stride;
+            const float fine = layer->rows ? ldexpf(seen, (int32_t)layer->rows[i]) : seen;
             loops.values(w, m, v, layer->gradient + row, layer->m, scale, layer_rate, root,
                          adam);
-            clipped += loops.store(layer->w + row, w, layer->m, seen,
+            clipped += loops.store(layer->w + row, w, layer->m, fine,
                                    (float)(layer->image->w_max >> shift), shift);
             w += layer->m;
             m += layer->m;

@@ -9,9 +9,9 @@ static void vote(const gle_chip *chip, int64_t *votes)
     const gle_layer *top = &chip->layer[chip->layers - 1];
 
     for (int32_t i = 0; i < top->n; i++) {
-        const int16_t *r = top->r + (size_t)i * (size_t)chip->columns;
         for (int32_t b = 0; b < chip->batch; b++) {
-            votes[(size_t)b * (size_t)top->n + (size_t)i] += r[b];
+            votes[(size_t)b * (size_t)top->n + (size_t)i] +=
+                gle_read_out(chip, chip->layers - 1, i, b);
         }
     }
 }

@@ -92,7 +92,7 @@ def command(
     options_ = int(lib.GLE_WITH_UHAT) if "uhat" in signals else 0
     problems = check_network(net, chip, batch, options_, facts.limits, facts.machine)
     rows = _memory_rows(net, chip, options_, asked, facts)
-    more, late = _time_rows(net, asked, facts)
+    more, late = _time_rows(net, chip, asked, facts)
     click.echo(pairs([*rows, *more]))
     wrong = [*map(str, problems), *late]
     if wrong:
@@ -137,7 +137,7 @@ def _memory_rows(
     batch, machine, have = asked.batch, facts.machine, facts.limits.memory or 0
     need = board_bytes(network, chip, batch, options_, machine)
     arena = arena_bytes(Shape.of(network, chip), batch, options_, machine)
-    image = image_bytes(network)
+    image = image_bytes(network, chip)
     rows = [
         ("network", f"{network.name}: {network.parameters:,} parameters, "
                     f"{sum(network.sizes)} neurons; chip {chip.name}"),
@@ -152,7 +152,7 @@ def _memory_rows(
 
 
 def _time_rows(
-    network: Network, asked: Asked, facts: Facts
+    network: Network, chip: Chip, asked: Asked, facts: Facts
 ) -> tuple[list[tuple[str, str]], list[str]]:
     """Line and core; what is too slow for the rate."""
     payload, baud = facts.limits.payload, asked.baud
@@ -160,7 +160,7 @@ def _time_rows(
     record = [(k, s) for k in layers for s in asked.record] or [(len(network.layers) - 1, "r")]
     blocks = block_traffic(network, asked.batch, target=asked.learn, record=record, payload=payload)
     one = block_traffic(network, asked.batch, 1, target=asked.learn, record=record, payload=payload)
-    load = load_bytes(network, payload)
+    load = load_bytes(network, chip, payload)
     rows = [
         ("loading", f"{load:,} bytes, {load * BITS / baud:.1f} s at {baud:,} baud"),
         ("blocks", _line_text(blocks.out / blocks.steps, blocks.back / blocks.steps,

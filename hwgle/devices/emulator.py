@@ -164,9 +164,9 @@ class Emulator(Device):
             to = ffi.from_buffer("int32_t[]", b)
             check(lib.gle_bias_add(self._chip, k, 0, b.size, to), layer.name)
 
-    def reset(self) -> None:
+    def reset(self, first: int = 0) -> None:
         """See Device."""
-        lib.gle_reset(self._chip)
+        lib.gle_reset(self._chip, first & 0xFFFFFFFF)
 
     def submit(self, block: Block) -> Pending:
         """See Device; the block is done when this returns."""

@@ -216,10 +216,10 @@ class SerialDevice(Device):
 
     # --- steps ---------------------------------------------------------------------------
 
-    def reset(self) -> None:
+    def reset(self, first: int = 0) -> None:
         """See Device."""
         self._image_or_raise()
-        self._talk.act("RESET_STATES")
+        self._talk.act("RESET_STATES", first & 0xFFFFFFFF)
 
     def cuts(self, steps: int) -> list[int]:
         """How many steps the pieces of a block have on the wire: a digest for each."""

@@ -131,11 +131,11 @@ class ShadowedDevice(Device):
         """See Device."""
         return self._both("the weights", lambda d: d.read_weights(), same_weights)
 
-    def reset(self) -> None:
+    def reset(self, first: int = 0) -> None:
         """See Device."""
         with self.together():
-            self.body.reset()
-            self._twin.reset()
+            self.body.reset(first)
+            self._twin.reset(first)
 
     def answered(self) -> bool:
         """See Device."""

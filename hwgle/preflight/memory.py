@@ -14,18 +14,22 @@ from dataclasses import dataclass
 from hwgle._core import lib
 from hwgle.chip import Chip
 from hwgle.network import Network
+from hwgle.packing import section_words
+from hwgle.quantise import HEAD, weight_shift
+from hwgle.quantise import LAYER as LAYER_WORDS
 
 LANES = 16
 # Members of gle_chip and gle_layer in their order; p: a pointer, i: 32 bits, q: 64 bits.
 # Padding follows from the rules of C for the machine.
 CHIP = {
     "image": "p", "kernels": "p", "layers": "i", "batch": "i", "columns": "i", "options": "i",
-    "seed": "q", "step": "q", "weights_digest": "q", "digest_known": "i", "input": "p",
+    "inputs": "p", "seed": "q", "step": "q", "first": "i", "weights_digest": "q", "digest_known": "i", "input": "p",
     "pairs": "p", "turned": "p", "sums": "p", "above": "pp", "rows": "p", "hash": "p",
     "digest": "p",
 }  # fmt: skip
 LAYER = {
-    "image": "p", "neurons": "p", "n": "i", "m": "i", "first": "i", "stride": "i",
+    "image": "p", "neurons": "p", "analog": "p", "off": "i", "rows": "p", "gains": "p", "gain_words": "i",
+    "n": "i", "m": "i", "first": "i", "stride": "i",
     "stride_t": "i", "w_frac": "i", "u_frac": "i", "r_frac": "i", "e_frac": "i", "v_frac": "i",
     "rate_shift": "i", "stale": "i", "fits": "i", "fits_t": "i", "w": "p", "seen": "p",
     "seen_t": "p", "bias": "p", "gradient": "p", "gradient_bias": "p", "gradient_frac": "i",
@@ -60,24 +64,26 @@ HERE = Machine(pointer=struct.calcsize("P"), align=64)
 
 @dataclass(frozen=True)
 class Shape:
-    """What of a network decides on bytes. shifted: layers whose array does not see all bits
-    of what is stored."""
+    """What of a network decides on bytes. copied: layers whose array does not see what is
+    stored, so that with several streams the core keeps a copy of what it does see."""
 
     inputs: int
     sizes: tuple[int, ...]
-    shifted: tuple[bool, ...]
+    copied: tuple[bool, ...]
 
     @classmethod
     def of(cls, network: Network, chip: Chip) -> Shape:
         """Of a network on a chip."""
-        shifted = chip.weight.stored_bits > chip.weight.bits
-        return cls(network.inputs, network.sizes, (shifted,) * len(network.layers))
+        copied = weight_shift(chip) > 0 or chip.synapses_differ
+        return cls(network.inputs, network.sizes, (copied,) * len(network.layers))
 
     @classmethod
     def of_words(cls, words: Sequence[int]) -> Shape:
         """Of an image that gle_image_check has accepted; see csrc/gle.h."""
-        heads = [words[16 + 16 * k : 32 + 16 * k] for k in range(words[2])]
-        return cls(words[3], tuple(h[0] for h in heads), tuple(h[4] != 0 for h in heads))
+        heads = [words[HEAD + LAYER_WORDS * k :][:LAYER_WORDS] for k in range(words[2])]
+        gains = words[15] & lib.GLE_HAS_GAINS != 0
+        copied = tuple(gains or h[4] != 0 or h[14] != 0 for h in heads)
+        return cls(words[3], tuple(h[0] for h in heads), copied)
 
 
 def up(n: int, to: int) -> int:
@@ -103,7 +109,7 @@ def arena_bytes(shape: Shape, batch: int, options: int, machine: Machine) -> int
         stride, cells = up(m, pad), n * columns
         take(n * stride, 2)
         if columns > 1:
-            if shape.shifted[k]:
+            if shape.copied[k]:
                 take(n * stride, 2)
             take(m * up(n, pad), 2)
         take(n, 4)
@@ -127,9 +133,11 @@ def arena_bytes(shape: Shape, batch: int, options: int, machine: Machine) -> int
     return up(used, machine.align)
 
 
-def image_bytes(network: Network) -> int:
-    """Of the image: its head, a head for each layer, four words for each neuron."""
-    return 4 * (16 + 16 * len(network.layers) + 4 * sum(network.sizes))
+def image_bytes(network: Network, chip: Chip) -> int:
+    """Of the image: its head, a head for each layer, four words for each neuron, and what
+    makes this chip differ from the ideal one."""
+    plain = HEAD + LAYER_WORDS * len(network.layers) + 4 * sum(network.sizes)
+    return 4 * (plain + section_words(network, chip))
 
 
 def board_bytes(
@@ -139,7 +147,7 @@ def board_bytes(
     target = batch * 2 * (network.outputs if network.loss == "mse" else 1)
     buffers = up(batch * network.inputs * 2, 8) + up(target, 8) + batch * network.outputs * 8
     arena = arena_bytes(Shape.of(network, chip), batch, options, machine)
-    return arena + buffers + image_bytes(network)
+    return arena + buffers + image_bytes(network, chip)
 
 
 def weights_bytes(network: Network) -> int:

@@ -10,11 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hwgle._core import lib
+from hwgle.chip import Chip
 from hwgle.devices.answers import WIDTH
 from hwgle.devices.messages import LAYOUTS
 from hwgle.devices.port import PAYLOAD
 from hwgle.devices.serial import WIRE_STEPS
 from hwgle.network import Network
+from hwgle.preflight.memory import image_bytes
 
 BITS = 10  # of a byte on a serial line: start, eight, stop
 
@@ -83,10 +85,10 @@ def block_traffic(
     return Traffic(steps, there, home, data + rows, len(out) + len(back))
 
 
-def load_bytes(network: Network, payload: int) -> int:
+def load_bytes(network: Network, chip: Chip, payload: int) -> int:
     """To the board, for the image and the weights."""
     room = min(payload, PAYLOAD)
-    image = 4 * (16 + 16 * len(network.layers) + 4 * sum(network.sizes))
+    image = image_bytes(network, chip)
     total = sum(frame_bytes(n + 5) for n in _cut(image, room - 5))
     for k, n in enumerate(network.sizes):
         for numbers, width in ((n * network.fan_in(k), 2), (n, 4)):

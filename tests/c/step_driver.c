@@ -68,6 +68,11 @@ static uint32_t coef(int32_t at_most_one, int32_t zero)
     return (uint32_t)m << 8 | (uint32_t)k;
 }
 
+static uint32_t noise(void)
+{
+    return between(0, 2) == 0 ? (uint32_t)between(0, 0x7fff) << 8 | (uint32_t)between(3, 39) : 0u;
+}
+
 static int32_t often(int32_t usual, int32_t least, int32_t most)
 {
     return between(0, 2) == 0 ? between(least, most) : usual;
@@ -93,6 +98,45 @@ static void draw_layer(gle_image_layer *y, int32_t size, int32_t seen)
     y->e_max = between(0, 1) ? 8191 : between(1, 8191);
     y->v_frac_extra = between(0, 14);
     y->rate_shift = often(between(0, 30), -32, 64);
+    y->w_left = between(0, 2) == 0 ? between(0, 12) : 0;
+    y->noise_e = noise();
+    y->noise_r = noise();
+    y->adc_drop = between(0, 13);
+    y->adc_max = between(1, 8191 >> (y->adc_drop > 2 ? y->adc_drop - 2 : 0));
+}
+
+static uint32_t halves(int32_t low, int32_t high)
+{
+    return ((uint32_t)low & 0xffffu) | (uint32_t)high << 16;
+}
+
+/* What the image says it has. */
+static uint32_t *draw_sections(uint32_t *at, const gle_image *image, const gle_image_layer *layers)
+{
+    int32_t total = 0, m = image->inputs;
+
+    for (int32_t l = 0; l < image->layers; l++) {
+        total += layers[l].size;
+    }
+    for (int32_t i = 0; i < total && (image->sections & GLE_HAS_ROWS); i++) {
+        *at++ = (uint32_t)between(0, 7);
+    }
+    for (int32_t i = 0; i < total && (image->sections & GLE_HAS_ANALOG); i++) {
+        *at++ = (uint32_t)often(between(-1000, 1000), -GLE_STATE_MAX, GLE_STATE_MAX);
+        *at++ = (uint32_t)often(8192, 0, 16383);
+        *at++ = noise();
+        *at++ = halves(often(8192, 0, 32767), often(0, -32768, 32767));
+    }
+    for (int32_t j = 0; j < m && (image->sections & GLE_HAS_INPUTS); j++) {
+        *at++ = halves(often(8192, 0, 32767), often(0, -32768, 32767));
+    }
+    for (int32_t l = 0; l < image->layers && (image->sections & GLE_HAS_GAINS); l++) {
+        for (int32_t k = 0; k < layers[l].size * ((m + 1) / 2); k++) {
+            *at++ = halves(often(8192, -16383, 32767), often(8000, -16383, 32767));
+        }
+        m = layers[l].size;
+    }
+    return at;
 }
 
 /* One that gle_image_check takes; sizes up to `most`. */
@@ -118,6 +162,13 @@ static size_t draw_image(uint32_t *words, int32_t most)
         image->seed_low = (uint32_t)draw();
         image->seed_high = (uint32_t)draw();
         image->range_clip = between(0, 1 << 16);
+        image->sections = between(0, 2) == 0 ? 0u : (uint32_t)between(0, 15);
+        image->input_left = often(0, 0, 13);
+        image->input_max = image->input_max >> image->input_left;
+        image->drift_every = often(0, 0, 3);
+        image->drift_shift = between(1, 30);
+        image->update_max = often(65535, 1, 65535);
+        image->update_noise = noise();
         at = (uint32_t *)(void *)(layers + image->layers);
         for (int32_t l = 0; l < image->layers; l++) {
             draw_layer(&layers[l], between(1, most), often(10, -14, 24));
@@ -128,6 +179,7 @@ static size_t draw_image(uint32_t *words, int32_t most)
                 *at++ = coef(0, 1);
             }
         }
+        at = draw_sections(at, image, layers);
         image->words = (uint32_t)(at - words);
         if (gle_image_check(words, image->words) == GLE_OK) {
             return image->words;
@@ -302,7 +354,7 @@ static void parity(uint64_t seed)
         }
     }
     read_all(a);
-    gle_reset(a);
+    gle_reset(a, 0);
     free(arena_a);
     free(arena_b);
 }
@@ -429,7 +481,12 @@ static void check_product(uint64_t seed)
     int16_t *x = filled((size_t)m * (size_t)columns, between(0, 4));
     const size_t cells = (size_t)n * (size_t)columns;
     int64_t most = 0;
+    uint32_t finer[9];
+    const uint32_t *rows = between(0, 1) && shift <= 24 ? finer : NULL;
 
+    for (int32_t i = 0; i < 9; i++) {
+        finer[i] = (uint32_t)between(0, 7);
+    }
     for (int which = 0; tables(which) != NULL; which++) {
         const gle_kernels *k = tables(which);
         int16_t *pairs = malloc((size_t)m_even * (size_t)columns * sizeof *pairs);
@@ -439,8 +496,9 @@ static void check_product(uint64_t seed)
                 continue;
             }
             k->pack_pairs(pairs, x, m, columns);
-            k->product(out, w, stride, n, m, pairs, columns, shift, fits);
+            k->product(out, w, stride, n, m, pairs, columns, shift, rows, fits);
             for (int32_t i = 0; i < n; i++) {
+                const int32_t by = shift + (rows ? (int32_t)rows[i] : 0);
                 int64_t size = 0;
                 for (int32_t b = 0; b < columns; b++) {
                     int64_t sum = 0;
@@ -450,8 +508,8 @@ static void check_product(uint64_t seed)
                         sum += one * x[j * columns + b];
                         size += one < 0 ? -one : one;
                     }
-                    sum = shift > 0 ? (sum + ((int64_t)1 << (shift - 1))) >> shift
-                                    : sum * ((int64_t)1 << -shift);
+                    sum = by > 0 ? (sum + ((int64_t)1 << (by - 1))) >> by
+                                 : sum * ((int64_t)1 << -by);
                     sum = sum > GLE_SUM_MAX ? GLE_SUM_MAX : sum < -GLE_SUM_MAX ? -GLE_SUM_MAX : sum;
                     if (out[i * columns + b] != sum) {
                         fail(k->name, seed, shift);

@@ -142,7 +142,7 @@ def test_bytes_on_the_line_are_those_that_travel(
                             for k, x in enumerate(net.layers)})  # fmt: skip
         loaded = body.port.statistics()
         assert loaded["bytes_out"] - before["bytes_out"] == pytest.approx(
-            load_bytes(net, payload), rel=0.1, abs=300
+            load_bytes(net, image_of(net).chip, payload), rel=0.1, abs=300
         )
         rng = np.random.default_rng(1)
         target = np.zeros(1, np.int16) if loss == "cross_entropy" else None

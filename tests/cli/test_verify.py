@@ -174,7 +174,7 @@ class Forgetful(TamperableEmulator):
     def snapshot(self) -> bytes:
         raw = bytearray(super().snapshot())
         if int.from_bytes(raw[16:24], "little") > 600:
-            raw[16 + 8 + 8 + 20] ^= 1  # the first counter of the first layer
+            raw[16 + 12 + 8 + 20] ^= 1  # the first counter of the first layer
         return bytes(raw)
 
 

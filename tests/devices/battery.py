@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+from imperfections import EACH, with_all, with_one
 from networks import Case, Quantised, chip_with, quantised, random_case
 
 from hwgle.accuracy import chip_votes
@@ -143,6 +144,26 @@ class Battery:
             for twin in bodies[1:]:
                 same_state(device, twin)
             assert sum(c["updates"] for c in device.counters()) > 0
+
+    def test_every_imperfection_is_equal(self, device: Device, seed: int) -> None:
+        names = [*EACH, "all", "all"]
+        for k, name in enumerate(names):
+            case = self.case(seed + 50 * k + 7000, ("cross_entropy", "mse")[k % 2])
+            chip = with_all(seed + k) if name == "all" else with_one(name, seed + k)
+            options = {"learning_rate": 0.1, "range_every": 16}
+            q, bodies = self.loaded(device, case, chip, **options)
+            first, second = blocks(
+                q, case, [q.input.shape[0] // 2],
+                learn=True, ranging=True, record=every_signal(case), votes=True,
+            )  # fmt: skip
+            for one in bodies:
+                one.reset(3)
+            for block in (first, second):
+                got, *want = (one.run(block) for one in bodies)
+                for records in want:
+                    same_records(got, records)
+            for twin in bodies[1:]:
+                same_state(device, twin)
 
     def test_weights_are_written_added_and_read(self, device: Device, seed: int) -> None:
         case = self.case(seed + 2000)

@@ -170,7 +170,7 @@ def test_rate_reset_and_counters(seed: int) -> None:
             run_block(board, run, block, rng)
             chip.run(block)
             same_state(board, chip, run)
-        board.do("RESET_STATES")
+        board.do("RESET_STATES", first=0)
         chip.reset()
         same_state(board, chip, run)
         board.do("COUNTERS_CLEAR")
@@ -195,7 +195,7 @@ def test_increments_saturate(seed: int) -> None:
                 board.do("WEIGHTS_ADD", dw[first : first + 20], layer=k, first=first)
             for first in range(0, b.size, 10):
                 board.do("BIAS_ADD", db[first : first + 10], layer=k, first=first)
-            most = int(run.image.words[16 + 16 * k + 5])  # w_max
+            most = int(run.image.words[24 + 20 * k + 5])  # w_max
             sum_w, sum_b = w.ravel() + dw, b.astype(np.int64) + db
             new_w, new_b = np.clip(sum_w, -most, most), np.clip(sum_b, -STATE_MAX, STATE_MAX)
             clipped.append(int((new_w != sum_w).sum() + (new_b != sum_b).sum()))
@@ -313,10 +313,10 @@ def test_one_flipped_bit_is_found_again_and_again(seed: int) -> None:
     for signal in ("u", "v"):
         board.do("TAMPER", step=3, layer=0, signal=SIGNALS.index(signal), index=1, bit=12)
         for _ in range(2):
-            board.do("RESET_STATES")
+            board.do("RESET_STATES", first=0)
             got = [run_block(board, run, run.block(t, t + 1), rng).digest for t in range(6)]
             assert got[:4] == clean[:4]
             assert not set(got[4:]) & set(clean)
     board.do("TAMPER", step=0, layer=0, signal=0, index=0, bit=255)
-    board.do("RESET_STATES")
+    board.do("RESET_STATES", first=0)
     assert [run_block(board, run, run.block(t, t + 1), rng).digest for t in range(6)] == clean

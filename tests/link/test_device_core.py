@@ -143,7 +143,7 @@ def coarser(chip: Emulator, run: Run, bits: int) -> bytes:
     """A snapshot with the errors of all layers so many bits coarser."""
     data = bytearray(chip.snapshot())
     counted = 8 * len(ffi.typeof("gle_counters").fields) + 24
-    at, last = 16 + 8 + 8 * run.batch, run.case.network.layers[-1]
+    at, last = 16 + 12 + 8 * run.batch, run.case.network.layers[-1]
     for k, layer in enumerate(run.case.network.layers):
         for field in (8, 12):  # e_frac, v_frac
             old = int.from_bytes(data[at + field : at + field + 4], "little", signed=True)
@@ -249,7 +249,7 @@ def test_every_value_of_a_snapshot_is_looked_at(seed: int) -> None:
     with emulator(run) as chip:
         chip.run(run.block(0, 9, learn=True))
         good = chip.snapshot()
-        free = 8 + 8 * run.batch  # the step number and the digests
+        free = 12 + 8 * run.batch  # the numbers of step and stream, and the digests
         counted = 8 * len(ffi.typeof("gle_counters").fields) + 24
         unlimited = set(range(16, 16 + free))
         at = 16 + free
@@ -294,7 +294,7 @@ def test_a_bad_snapshot_put_in_parts_leaves_a_blank_chip(seed: int) -> None:
 
 
 def limits(run: Run, layer: int) -> dict[int, int]:
-    words = run.image.words[16 + 16 * layer : 32 + 16 * layer].astype(np.int32)
+    words = run.image.words[24 + 20 * layer : 44 + 20 * layer].astype(np.int32)
     _, _, _, _, _, w_max, _, u_max, _, r_max, _, e_max = (int(x) for x in words[:12])
     signals = [r_max, u_max, 2**30 + STATE_MAX, STATE_MAX, e_max]
     return dict(enumerate([*signals, w_max, STATE_MAX]))

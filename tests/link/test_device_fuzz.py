@@ -113,7 +113,7 @@ def session(seed: int, batch: int) -> bytes:
         *(pack("SNAPSHOT_DATA", p, offset=100 * k) for k, p in enumerate(cut(taken, 100))),
         pack("SNAPSHOT_COMMIT", crc=zlib.crc32(taken)),
         pack("TAMPER", step=0, layer=0, signal=0, index=0, bit=255),
-        pack("RESET_STATES"),
+        pack("RESET_STATES", first=0),
         *block_messages(case.block(0, 3, record=[(0, "r")], **how), rng, 200),
     ]  # fmt: skip
     return b"".join(struct.pack("<I", len(m)) + m for m in messages)

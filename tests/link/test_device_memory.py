@@ -208,7 +208,7 @@ def test_every_size_of_memory(run: Any) -> None:
 @pytest.mark.parametrize(
     "message",
     [
-        pack("RESET_STATES"),
+        pack("RESET_STATES", first=0),
         pack("SET_RATE", shift=3),
         pack("COUNTERS_CLEAR"),
         pack("GRADIENT_CLEAR", drop=0),

@@ -62,7 +62,7 @@ def test_everything_behind_a_refusal_is_passed_over(run: Any) -> None:
     before = whole_state(board)
     board.refused(b"\xff", sync=False)
     passed = [
-        pack("ECHO", b"x"), pack("WEIGHTS_ADD", [5], layer=0, first=0), pack("RESET_STATES"),
+        pack("ECHO", b"x"), pack("WEIGHTS_ADD", [5], layer=0, first=0), pack("RESET_STATES", first=0),
         SYNC[:-1], SYNC + b"\0", b"", pack("BLOCK", steps=0, flags=0), b"\xff",
         *image_messages(run.image, 1),
     ]  # fmt: skip
@@ -164,7 +164,7 @@ def test_blocks_one_at_a_time_and_no_byte_too_many(run: Any) -> None:
     board = ready(run)
     size = 2 * run.batch * run.case.network.inputs
     for message in (
-        pack("BLOCK", steps=1, flags=0), pack("WEIGHTS_BEGIN"), pack("RESET_STATES"),
+        pack("BLOCK", steps=1, flags=0), pack("WEIGHTS_BEGIN"), pack("RESET_STATES", first=0),
         pack("SNAPSHOT_BEGIN", size=1), pack("IMAGE_BEGIN", words=1, batch=1, options=0),
     ):  # fmt: skip
         board.do("BLOCK", steps=3, flags=0)

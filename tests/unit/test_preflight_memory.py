@@ -27,7 +27,7 @@ def test_the_walk_gives_what_the_core_gives(case_seed: int) -> None:
     chip = Chip.load("ideal") if case_seed % 3 else chip_with(stored=14)
     scales = Scales(8, 8, (LayerScales(8, 16, 8, 8, 4),) * len(case.network.layers))
     q = quantised(case, chip, scales)
-    assert image_bytes(case.network) == q.image.words.nbytes
+    assert image_bytes(case.network, chip) == q.image.words.nbytes
     gradient, uhat = bool(case_seed & 4), bool(case_seed & 8)
     with Emulator() as emu:
         emu.load(q.image, case.batch, gradient=gradient, uhat=uhat)
@@ -41,7 +41,7 @@ def test_the_members_are_those_of_the_header() -> None:
     text = (CSRC / "chip.h").read_text()
     text = re.sub(r"/\*.*?\*/", "", text, flags=re.S)
     for start, end, members in (
-        ("typedef struct {\n    const gle_image_layer", "} gle_layer;", LAYER),
+        ("typedef struct gle_layer {\n    const gle_image_layer", "} gle_layer;", LAYER),
         ("struct gle_chip {", "gle_layer layer[];", CHIP),
     ):
         body = text[text.index(start) :]
