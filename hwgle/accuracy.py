@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from hwgle.calibrate import output_offsets
 from hwgle.chip import Chip
 from hwgle.device import Block, Device, Pending
+from hwgle.health import Health, Watch
 from hwgle.network import Network
 from hwgle.quantise import Scales, build_image, to_int16
-from hwgle.session import Loaded, Progress, calibrate_on, combined_digest, group_size
+from hwgle.session import Loaded, Progress, calibrate_on, combined_digest, cut, group_size
 from hwgle.tasks import Split
 from hwgle.weights import Weights
 
@@ -42,12 +43,13 @@ class Votes:
     """Outputs summed over each sample, (N, classes) in network units, and how they came about.
 
     digest and clipped are 0 in float. clipped: values of rates, inputs and membranes that
-    did not fit their format.
+    did not fit their format. health: None where nobody looked.
     """
 
     sums: NDArray[np.float64]
     digest: int = 0
     clipped: int = 0
+    health: Health | None = None
 
 
 def stream_length(count: int) -> int:
@@ -79,28 +81,41 @@ def chip_votes(
     scales: Scales,
     split: Split,
     progress: Progress | None = None,
+    *,
+    health: bool = False,
 ) -> Votes:
-    """A chip on a split, in groups of streams; scales from `chip_scales`."""
+    """A chip on a split, in groups of streams; scales from `chip_scales`. health: look at its
+    neurons on the way."""
     x = in_streams(split)
     count, steps = len(x), split.x.shape[1]
     length = x.shape[1] // steps
     votes = np.zeros((count, length, network.outputs))
+    watch = Watch(network, chip, weights, length * steps, count) if health else None
+    looks = watch.steps if watch is not None else ()
     digests = []
     over = 0
     loaded = Loaded(device, lambda n: build_image(network, chip, scales, batch=n), weights)
     for part in loaded.groups(count, group_size(device, count, False)):
         xi, clipped = to_int16(np.swapaxes(x[part], 0, 1), scales.input, chip.input_max)
         over += clipped
-        under_way: deque[Pending] = deque()
+        under_way: deque[list[tuple[Pending, int, bool]]] = deque()
         sent = 0
         for k in range(length):
             while sent < min(k + UNDER_WAY, length):
-                piece = xi[sent * steps : (sent + 1) * steps]
-                under_way.append(device.submit(Block(piece, votes=True)))
+                pieces = []
+                for a, b, look in cut(sent * steps, (sent + 1) * steps, (), looks):
+                    pairs = watch.pairs if look and watch is not None else ()
+                    block = Block(xi[a:b], record=pairs, votes=True)
+                    pieces.append((device.submit(block), a, look))
+                under_way.append(pieces)
                 sent += 1
-            found = under_way.popleft().result().votes
-            assert found is not None
-            votes[part, k] = np.ldexp(found, -scales.layers[-1].rate)
+            for pending, a, look in under_way.popleft():
+                records = pending.result()
+                assert records.votes is not None
+                votes[part, k] += np.ldexp(records.votes, -scales.layers[-1].rate)
+                if look and watch is not None:
+                    assert records.fracs is not None
+                    watch.look(xi[a : a + 1], records.signals, records.fracs, part.start)
             if progress is not None:
                 done = part.start * length + (k + 1) * (part.stop - part.start)
                 progress(done, len(split))
@@ -108,7 +123,8 @@ def chip_votes(
     weights_digest = device.weights_digest()
     clipped = over + sum(c["sat_x"] + c["sat_uhat"] + c["sat_r"] for c in loaded.counters())
     digest = combined_digest(weights_digest, x.shape[1], np.concatenate(digests))
-    return Votes(votes.reshape(len(split), network.outputs), digest, clipped)
+    found = watch.health() if watch is not None else None
+    return Votes(votes.reshape(len(split), network.outputs), digest, clipped, found)
 
 
 def chip_scales(network: Network, chip: Chip, weights: Weights, train: Split) -> Scales:

@@ -1,8 +1,9 @@
 """Calibration: every scale of a network on a chip, from samples, never from guesses.
 
-The float64 oracle runs the samples; each format is then the finest power of two whose
-range holds the largest value seen times a margin. Bounded activations use their full
-scale. Weights take the step with the least squared error, clipping included.
+Weights take the step with the least squared error, clipping included: one of a layer, or
+one of each neuron. The float64 oracle then runs the samples, with the weights as this chip's
+array sees them (gains, stuck synapses); each other format is the finest power of two whose
+range holds the largest value seen times a margin. Bounded activations use their full scale.
 """
 
 from __future__ import annotations
@@ -14,11 +15,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hwgle.chip import Chip
+from hwgle.chip import STATE_BITS, Chip, full_scale
+from hwgle.identity import Draws, LayerDraws, draw, factors, stuck
+from hwgle.measured import GAIN_ONE
 from hwgle.network import Network
 from hwgle.quantise import (
     BOUNDED,
     FINEST_RATE,
+    MAX_ROW,
     SHIFT_RANGE,
     STATE_MAX,
     LayerScales,
@@ -105,43 +109,125 @@ def weight_fraction(w: NDArray[np.float64], full_scale: int) -> int:
     return best
 
 
-def scales_from(
+def row_fractions(w: NDArray[np.float64], full_scale: int) -> tuple[int, tuple[int, ...]]:
+    """Fraction bits of a layer's coarsest neuron, and how many more each neuron has (0..7).
+
+    w: (n, m). A neuron whose weights are all 0 says nothing of how large they will be: it
+    gets the coarsest.
+    """
+    own = [weight_fraction(row, full_scale) if row.any() else None for row in w]
+    known = [bits for bits in own if bits is not None]
+    if not known:
+        return weight_fraction(w, full_scale), (0,) * len(w)
+    coarsest = min(known)
+    return coarsest, tuple(0 if b is None else min(b - coarsest, MAX_ROW) for b in own)
+
+
+def weight_scales(
+    network: Network, chip: Chip, weights: Mapping[str, NDArray[np.float64]]
+) -> list[tuple[int, tuple[int, ...]]]:
+    """Per layer, the fraction bits of the array's weights and what rows have more."""
+    result: list[tuple[int, tuple[int, ...]]] = []
+    for layer in network.layers:
+        w = np.asarray(weights[f"{layer.name}.weight"])
+        if chip.weight.scale == "neuron":
+            result.append(row_fractions(w, chip.weight_max))
+        else:
+            result.append((weight_fraction(w, chip.weight_max), ()))
+    return result
+
+
+def seen_weights(
     network: Network,
     chip: Chip,
     weights: Mapping[str, NDArray[np.float64]],
+    scales: list[tuple[int, tuple[int, ...]]],
+) -> dict[str, NDArray[np.float64]]:
+    """Weights as this chip's synapses have them, in float: gains, and what is stuck."""
+    result = {name: np.asarray(w, dtype=np.float64) for name, w in weights.items()}
+    if not chip.synapses_differ:
+        return result
+    draws = draw(chip, network)
+    for layer, own, (frac, rows) in zip(network.layers, draws.layers, scales, strict=True):
+        if own.gain is None:
+            continue
+        bits = frac + chip.weight_left + np.array(rows or (0,), dtype=np.int64)[:, None]
+        fixed = np.ldexp(-own.gain.astype(np.float64) - GAIN_ONE, -bits)
+        w = result[f"{layer.name}.weight"]
+        result[f"{layer.name}.weight"] = np.where(stuck(own.gain), fixed, w * factors(own.gain))
+    return result
+
+
+def input_range(chip: Chip) -> tuple[int, int]:
+    """Fraction bits that codes of the input DACs may have: the array sees `input_left` more."""
+    return INPUT_RANGE[0], INPUT_RANGE[1] - chip.input_left
+
+
+def _membrane(
+    chip: Chip, k: int, peaks: Peaks, margins: Margins, seen: int, rows: int, below: int
+) -> int:
+    """Fraction bits of a membrane: its range, and a shift from W r that the core has."""
+    bits = chip.membrane.bits
+    peak = chip.membrane.range
+    if peak is None:
+        # The wide margin is for free in 29 bits; a narrow membrane would lose them all to it.
+        spare = 2.0 ** (bits - STATE_BITS + 9)
+        margin = max(margins.signal, min(margins.membrane, spare))
+        peak = peaks.membrane[k] * margin
+    frac = fraction(full_scale(bits), peak, *MEMBRANE_RANGE)
+    least, most = seen + rows + below - SHIFT_RANGE[1], seen + below - SHIFT_RANGE[0]
+    frac = min(max(frac, least), most)
+    return min(max(frac, MEMBRANE_RANGE[0]), MEMBRANE_RANGE[1])
+
+
+def _rate_peak(peak: float, own: LayerDraws) -> float:
+    """Largest rate of an unbounded activation on this chip; its slope is at most 1."""
+    offset = float(np.abs(own.activation_offset).max())
+    return (peak + offset) * float(np.where(own.dead, 0.0, own.activation_gain).max())
+
+
+def scales_from(
+    network: Network,
+    chip: Chip,
+    weights: list[tuple[int, tuple[int, ...]]],
     peaks: Peaks,
     margins: Margins,
 ) -> Scales:
-    """Formats that hold the peaks with their margins, and that the core can do."""
+    """Formats that hold the peaks with their margins, and that the core can do.
+
+    weights: fraction bits of each layer, from `weight_scales`.
+    """
+    draws: Draws = draw(chip, network)
     layers: list[LayerScales] = []
-    x_frac = fraction(chip.input_max, peaks.input, *INPUT_RANGE)
-    below = x_frac
+    x_frac = fraction(chip.input_max, peaks.input, *input_range(chip))
+    below = x_frac + chip.input_left
     for k, layer in enumerate(network.layers):
-        w_frac = weight_fraction(np.asarray(weights[f"{layer.name}.weight"]), chip.weight_max)
-        u_frac = fraction(STATE_MAX, peaks.membrane[k] * margins.membrane, *MEMBRANE_RANGE)
-        u_frac = min(max(u_frac, w_frac + below - SHIFT_RANGE[1]), w_frac + below - SHIFT_RANGE[0])
-        u_frac = min(max(u_frac, MEMBRANE_RANGE[0]), MEMBRANE_RANGE[1])
+        w_frac, rows = weights[k]
+        seen = w_frac + chip.weight_left
+        u_frac = _membrane(chip, k, peaks, margins, seen, max(rows, default=0), below)
         finest = min(FINEST_RATE, u_frac)
         if layer.phi in BOUNDED:
             r_frac = min(chip.rate.bits - 1, finest)
         else:
             coarsest = max(u_frac - 30, -8)
-            r_frac = fraction(chip.rate_max, peaks.rate[k] * margins.signal, coarsest, finest)
+            peak = _rate_peak(float(peaks.rate[k]), draws.layers[k]) * margins.signal
+            r_frac = fraction(chip.rate_max, peak, coarsest, finest)
         e_frac = DEFAULT_ERROR
         if peaks.error[k] > 0:
             e_frac = fraction(chip.error_max, peaks.error[k] * margins.error, *ERROR_RANGE)
         room = fraction(STATE_MAX, peaks.error_state[k] * 2, -64, 64) - e_frac
-        layers.append(LayerScales(w_frac, u_frac, r_frac, e_frac, min(ERROR_EXTRA, max(0, room))))
+        extra = min(ERROR_EXTRA, max(0, room))
+        layers.append(LayerScales(w_frac, u_frac, r_frac, e_frac, extra, rows))
         below = r_frac
     y_frac = fraction(32767, peaks.target, *INPUT_RANGE) if peaks.target else x_frac
-    return _consistent(Scales(x_frac, min(y_frac, 15), tuple(layers)))
+    return _consistent(chip, Scales(x_frac, min(y_frac, 15), tuple(layers)))
 
 
-def _consistent(scales: Scales) -> Scales:
+def _consistent(chip: Chip, scales: Scales) -> Scales:
     """Move error formats, from the output down, to where W^T e has a possible shift."""
     for k in range(len(scales.layers) - 1, 0, -1):
         top, below = scales.layers[k], scales.layers[k - 1]
-        product = top.weight + top.error
+        product = top.weight + chip.weight_left + top.error
         least, most = product - SHIFT_RANGE[1], product - SHIFT_RANGE[0]
         state = min(max(below.error + below.error_extra, least), most)
         error = min(max(state - below.error_extra, ERROR_RANGE[0]), ERROR_RANGE[1])
@@ -162,12 +248,12 @@ def calibrate(
 
     x: (T, B, inputs) in network units; target: (B,) labels or (T, B, outputs), or None.
     """
-    return scales_from(network, chip, weights, measure(network, weights, x, target), margins)
+    scales = weight_scales(network, chip, weights)
+    peaks = measure(network, seen_weights(network, chip, weights, scales), x, target)
+    return scales_from(network, chip, scales, peaks, margins)
 
 
-def output_offsets(
-    votes: NDArray[np.float64], labels: NDArray[np.integer]
-) -> NDArray[np.float64]:
+def output_offsets(votes: NDArray[np.float64], labels: NDArray[np.integer]) -> NDArray[np.float64]:
     """Offsets of the outputs that make training data come out right.
 
     votes: (N, classes), outputs summed (or averaged) over time; labels: (N,). Returns

@@ -10,14 +10,50 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hwgle._core import ffi, lib
-from hwgle.chip import Chip
+from hwgle.chip import Chip, full_scale
 from hwgle.errors import UsageError
+from hwgle.identity import draw
 from hwgle.network import Network
+from hwgle.packing import (
+    MAX_COEFFICIENT,
+    analog_words,
+    built,
+    coefficient,
+    drift_words,
+    error_noise,
+    gain_words,
+    input_words,
+    neuron_words,
+    noise_word,
+    readout_noise,
+    round_half_up,
+    sections,
+    update_words,
+)
+
+__all__ = [
+    "MAX_COEFFICIENT",
+    "Image",
+    "LayerScales",
+    "Quantised",
+    "Scales",
+    "applied_rate",
+    "build_image",
+    "coefficient",
+    "noise_word",
+    "quantise_weights",
+    "round_half_up",
+    "sections",
+    "to_float",
+    "to_int16",
+    "to_int32",
+]
 
 PHI = {
     "linear": lib.GLE_LINEAR,
@@ -30,18 +66,30 @@ BOUNDED = ("tanh", "sigmoid")
 STATE_MAX = (1 << 28) - 1
 FINEST_RATE = 15
 SHIFT_RANGE = (-14, 31)
-MAX_COEFFICIENT = 8192.0
+MAX_ROW = 7  # bits by which a neuron's weights may be finer than its layer's coarsest
+HEAD, LAYER = 24, 20  # words
 
 
 @dataclass(frozen=True)
 class LayerScales:
-    """Fraction bits of one layer: array weights, membrane, rates, errors, error neurons."""
+    """Fraction bits of one layer: array weights, membrane, rates, errors, error neurons.
+
+    rows: with one weight scale per neuron, bits (0..7) by which each neuron's weights are
+    finer than `weight` says; () where all have the same.
+    """
 
     weight: int
     membrane: int
     rate: int
     error: int
     error_extra: int
+    rows: tuple[int, ...] = ()
+
+    def weights(self) -> NDArray[np.int64] | np.int64:
+        """Fraction bits of the array's weights: (n, 1), or one number for all."""
+        if not self.rows:
+            return np.int64(self.weight)
+        return self.weight + np.array(self.rows, dtype=np.int64)[:, None]
 
 
 @dataclass(frozen=True)
@@ -53,50 +101,40 @@ class Scales:
     layers: tuple[LayerScales, ...]
 
     def to_array(self) -> NDArray[np.int64]:
-        """Shape (1 + layers, 5), row 0 = input, target, 0, 0, 0: what OUT.npz holds."""
-        rows = [[self.input, self.target, 0, 0, 0]]
-        rows += [[s.weight, s.membrane, s.rate, s.error, s.error_extra] for s in self.layers]
-        return np.array(rows, dtype=np.int64)
+        """Shape (1 + layers, 5), row 0 = input, target, 0, 0, 0: what OUT.npz holds.
+
+        With scales per neuron as many columns follow as the largest layer has neurons:
+        `rows`, then -1 where a layer has fewer (row 0 is -1 throughout).
+        """
+        width = max(len(s.rows) for s in self.layers)
+        result = np.full((1 + len(self.layers), 5 + width), -1, dtype=np.int64)
+        result[0, :5] = [self.input, self.target, 0, 0, 0]
+        for own, s in zip(result[1:], self.layers, strict=True):
+            own[:5] = [s.weight, s.membrane, s.rate, s.error, s.error_extra]
+            own[5 : 5 + len(s.rows)] = s.rows
+        return result
 
     @classmethod
     def from_array(cls, rows: NDArray[np.integer]) -> Scales:
         """The reverse of `to_array`; raises ValueError on a wrong shape."""
-        if rows.ndim != 2 or rows.shape[1] != 5 or rows.shape[0] < 2:
+        if rows.ndim != 2 or rows.shape[1] < 5 or rows.shape[0] < 2:
             raise ValueError(f"scales of shape {rows.shape}")
-        layers = tuple(LayerScales(*(int(x) for x in row)) for row in rows[1:])
-        return cls(int(rows[0, 0]), int(rows[0, 1]), layers)
+        layers = []
+        for row in rows[1:].tolist():
+            finer = tuple(x for x in row[5:] if x >= 0)
+            layers.append(LayerScales(row[0], row[1], row[2], row[3], row[4], finer))
+        return cls(int(rows[0, 0]), int(rows[0, 1]), tuple(layers))
 
-    def with_layer(self, index: int, **changes: int) -> Scales:
+    def with_layer(self, index: int, **changes: Any) -> Scales:
         """The same with some formats of one layer changed."""
         layers = list(self.layers)
         layers[index] = replace(layers[index], **changes)
         return replace(self, layers=tuple(layers))
 
 
-def coefficient(value: float) -> int:
-    """A multiplier >= 0 as the core packs it: 15-bit mantissa << 8 | shift.
-
-    Relative error at most 2**-15. Raises UsageError outside 0..8192.
-    """
-    if not 0 <= value <= MAX_COEFFICIENT:
-        raise UsageError(f"multiplier {value!r} is outside 0..{MAX_COEFFICIENT:g}")
-    if value == 0:
-        return 15
-    shift = min(14 - math.floor(math.log2(value)), 31)
-    mantissa = round(value * 2**shift)
-    if mantissa == 1 << 15:
-        mantissa, shift = mantissa >> 1, shift - 1
-    return int(mantissa << 8 | shift)
-
-
-def round_half_up(x: ArrayLike) -> NDArray[np.float64]:
-    """Rounding as everywhere on the chip: add half, floor."""
-    return np.floor(np.asarray(x, dtype=np.float64) + 0.5)
-
-
-def to_int16(x: ArrayLike, frac: int, limit: int) -> tuple[NDArray[np.int16], int]:
-    """Values in a format, clipped to +-limit, and how many were clipped."""
-    y = round_half_up(np.asarray(x, dtype=np.float64) * 2.0**frac)
+def to_int16(x: ArrayLike, frac: ArrayLike, limit: int) -> tuple[NDArray[np.int16], int]:
+    """Values in a format (fracs broadcast), clipped to +-limit, and how many were clipped."""
+    y = round_half_up(np.ldexp(np.asarray(x, dtype=np.float64), np.asarray(frac)))
     clipped = int(np.count_nonzero(np.abs(y) > limit))
     return np.clip(y, -limit, limit).astype(np.int16), clipped
 
@@ -122,8 +160,8 @@ class Image:
     scales: Scales
 
     def seen_fracs(self) -> list[int]:
-        """Fraction bits of the weights as the array sees them, per layer."""
-        return [s.weight for s in self.scales.layers]
+        """Fraction bits of what the array sees of the weights, per layer (without rows)."""
+        return [s.weight + self.chip.weight_left for s in self.scales.layers]
 
 
 def build_image(
@@ -137,66 +175,142 @@ def build_image(
     range_clip: float = 0.0003,
     seed: int | None = None,
 ) -> Image:
-    """Pack a network with its formats into an image.
+    """Pack a network with its formats and the chip's imperfections into an image.
 
     `learning_rate` is that of plain on-chip SGD on the mean over `batch` streams; the
     chip can only shift, so the nearest power of two of rate/batch is used (see
     `applied_rate`). `range_every` is the number of steps between two looks of the
-    auto-ranging, 0 for none. `seed` overrides the chip's (stochastic rounding).
+    auto-ranging, 0 for none. `seed` overrides the chip's for what happens while it runs
+    (stochastic rounding, noise); mismatch is always that of the chip.
     Raises UsageError when the core refuses the image.
     """
-    shift = weight_shift(chip)
-    seed = chip.seed if seed is None else seed
-    head = np.zeros(16, dtype=np.int64)
-    head[0] = lib.GLE_MAGIC
-    head[2:13] = [
-        len(network.layers),
-        network.inputs,
-        lib.GLE_CROSS_ENTROPY if network.loss == "cross_entropy" else lib.GLE_MSE,
-        coefficient(network.beta),
-        coefficient(network.gamma),
-        scales.input,
-        chip.input_max,
-        scales.target,
+    words = image_words(
+        network,
+        chip,
+        scales,
+        rate_shift(learning_rate, batch),
         range_every,
-        int(chip.plasticity.rounding == "stochastic"),
-        seed & 0xFFFFFFFF,
-    ]
-    head[13] = seed >> 32
-    head[14] = round(range_clip * 65536)
-    parts = [head]
-    for layer, s in zip(network.layers, scales.layers, strict=True):
-        words = np.zeros(16, dtype=np.int64)
-        words[:14] = [
-            layer.size,
-            PHI[layer.phi],
-            int(layer.learn),
-            s.weight + shift,
-            shift,
-            chip.stored_max,
-            s.membrane,
-            STATE_MAX,
-            s.rate,
-            chip.rate_max,
-            s.error,
-            chip.error_max,
-            s.error_extra,
-            rate_shift(learning_rate, batch),
-        ]
-        parts.append(words)
-    for layer in network.layers:
-        for tau_m, tau_r in zip(layer.tau_m, layer.tau_r, strict=True):
-            ratios = (network.dt / tau_m, tau_r / tau_m, network.dt / tau_r, tau_m / tau_r)
-            parts.append(np.array([coefficient(min(c, MAX_COEFFICIENT)) for c in ratios]))
-    words64 = np.concatenate(parts)
-    words64[1] = words64.size
-    image = Image((words64 & 0xFFFFFFFF).astype(np.uint32), network, chip, scales)
+        range_clip,
+        chip.seed if seed is None else seed,
+    )
+    image = Image(words, network, chip, scales)
     pointer = ffi.from_buffer("uint32_t[]", image.words)
     if lib.gle_image_check(pointer, image.words.size) != lib.GLE_OK:
         raise UsageError(
             f"network {network.name} on chip {chip.name}: these scales cannot be built: {scales}"
         )
     return image
+
+
+def image_words(
+    network: Network,
+    chip: Chip,
+    scales: Scales,
+    rate: int,
+    range_every: int,
+    range_clip: float,
+    seed: int,
+) -> NDArray[np.uint32]:
+    """The words of an image, unchecked: see csrc/gle.h. rate: shift of on-chip SGD."""
+    draws = draw(chip, network)
+    neurons = built(network, chip, draws)
+    flags = sections(chip)
+    every, drift = drift_words(chip)
+    most, update_noise = update_words(chip)
+    head = np.zeros(HEAD, dtype=np.int64)
+    head[0] = lib.GLE_MAGIC
+    head[2:21] = [
+        len(network.layers),
+        network.inputs,
+        lib.GLE_CROSS_ENTROPY if network.loss == "cross_entropy" else lib.GLE_MSE,
+        coefficient(network.beta),
+        coefficient(network.gamma),
+        scales.input + chip.input_left,
+        chip.input_max,
+        scales.target,
+        range_every,
+        int(chip.plasticity.rounding == "stochastic"),
+        seed & 0xFFFFFFFF,
+        seed >> 32,
+        round(range_clip * 65536),
+        flags,
+        chip.input_left,
+        every,
+        drift,
+        most,
+        update_noise,
+    ]
+    parts = [head]
+    parts += [_layer_words(network, chip, scales, k, rate) for k in range(len(network.layers))]
+    parts.append(neuron_words(network, neurons))
+    if flags & lib.GLE_HAS_ROWS:
+        parts.append(_row_words(network, scales))
+    elif any(any(s.rows) for s in scales.layers):
+        raise UsageError(
+            f"chip {chip.name} has one weight scale for a layer: these scales are of a chip "
+            "with one for each neuron"
+        )
+    if flags & lib.GLE_HAS_ANALOG:
+        membrane = [s.membrane for s in scales.layers]
+        parts.append(analog_words(network, chip, draws, neurons, membrane))
+    if flags & lib.GLE_HAS_INPUTS:
+        parts.append(input_words(chip, draws))
+    if flags & lib.GLE_HAS_GAINS:
+        parts.append(gain_words(draws))
+    words = np.concatenate(parts)
+    words[1] = words.size
+    return (words & 0xFFFFFFFF).astype(np.uint32)
+
+
+def _layer_words(
+    network: Network, chip: Chip, scales: Scales, k: int, rate: int
+) -> NDArray[np.int64]:
+    layer, s = network.layers[k], scales.layers[k]
+    shift = weight_shift(chip)
+    words = np.zeros(LAYER, dtype=np.int64)
+    words[:19] = [
+        layer.size,
+        PHI[layer.phi],
+        int(layer.learn),
+        s.weight + shift,
+        shift,
+        chip.stored_max,
+        s.membrane,
+        membrane_max(chip, s.membrane),
+        s.rate,
+        chip.rate_max,
+        s.error,
+        chip.error_max,
+        s.error_extra,
+        rate,
+        chip.weight_left,
+        error_noise(chip, s.error_extra),
+        readout_noise(chip),
+        chip.adc_drop,
+        chip.adc_max,
+    ]
+    return words
+
+
+def _row_words(network: Network, scales: Scales) -> NDArray[np.int64]:
+    parts = []
+    for layer, s in zip(network.layers, scales.layers, strict=True):
+        rows = s.rows or (0,) * layer.size
+        if len(rows) != layer.size or not all(0 <= r <= MAX_ROW for r in rows):
+            raise UsageError(
+                f"layer {layer.name}: weight scales of {len(rows)} neurons, each 0 to {MAX_ROW} "
+                f"bits finer than the layer's, are needed for {layer.size}: found {rows}"
+            )
+        parts.append(np.array(rows, dtype=np.int64))
+    return np.concatenate(parts)
+
+
+def membrane_max(chip: Chip, frac: int) -> int:
+    """Largest |u| in LSB: the chip's range in this format, and what its bits hold."""
+    most = full_scale(chip.membrane.bits)
+    if chip.membrane.range is None:
+        return most
+    return min(most, max(1, math.floor(math.ldexp(chip.membrane.range, frac) + 0.5)))
 
 
 def rate_shift(learning_rate: float, batch: int) -> int:
@@ -228,9 +342,9 @@ def quantise_weights(
     for layer, s in zip(image.network.layers, image.scales.layers, strict=True):
         w = weights[f"{layer.name}.weight"]
         if stored:
-            fine, _ = to_int16(w, s.weight + shift, chip.stored_max)
+            fine, _ = to_int16(w, s.weights() + shift, chip.stored_max)
         else:
-            seen, _ = to_int16(w, s.weight, chip.weight_max)
+            seen, _ = to_int16(w, s.weights(), chip.weight_max)
             fine = (seen.astype(np.int32) << shift).astype(np.int16)
         result[layer.name] = (fine, to_int32(weights[f"{layer.name}.bias"], s.membrane))
     return result

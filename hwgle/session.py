@@ -9,16 +9,25 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hwgle._core import lib
-from hwgle.calibrate import FOR_RUN, FOR_TRAINING, INPUT_RANGE, calibrate, fraction
+from hwgle.calibrate import (
+    FOR_RUN,
+    FOR_TRAINING,
+    INPUT_RANGE,
+    calibrate,
+    fraction,
+    input_range,
+)
 from hwgle.chip import Chip
 from hwgle.device import SIGNALS, Block, Device, Formats, Pending, Records
 from hwgle.devices.emulator import arena_bytes
 from hwgle.errors import DeviceRefused, UsageError
+from hwgle.health import Health, Watch
 from hwgle.network import Network
 from hwgle.quantise import (
     Image,
@@ -47,8 +56,7 @@ class Result:
 
     signals: `output` and `<layer>.<signal>`, (T, B, n) float32 in network units. weights: as
     they stand after the run. counters: per layer. rate: the learning rate that the chip
-    applied (0: none). silent: layers all of whose rates were 0 whenever looked at, which is
-    some dozen times evenly over the run.
+    applied (0: none). health: what looks at the run found of its neurons.
     """
 
     signals: dict[str, NDArray[np.float32]]
@@ -60,7 +68,12 @@ class Result:
     clipped_input: int
     clipped_weights: int
     rate: float
-    silent: tuple[str, ...] = ()
+    health: Health
+
+    @property
+    def silent(self) -> tuple[str, ...]:
+        """Layers that said nothing whenever looked at."""
+        return self.health.silent
 
     def arrays(self) -> dict[str, NDArray[np.generic]]:
         """What OUT.npz holds."""
@@ -73,15 +86,15 @@ class Result:
             out[f"counters.{name}"] = np.array([c[name] for c in self.counters], dtype=np.int64)
         out["counters.clipped_input"] = np.array(self.clipped_input, dtype=np.int64)
         out["counters.clipped_weights"] = np.array(self.clipped_weights, dtype=np.int64)
-        return out
+        return out | self.health.arrays()
 
 
 def weights_from(image: Image, stored: Quantised, formats: Sequence[Formats]) -> Weights:
     """Stored integers in network units, exactly."""
     result: Weights = {}
-    for layer, f in zip(image.network.layers, formats, strict=True):
+    for layer, s, f in zip(image.network.layers, image.scales.layers, formats, strict=True):
         w, b = stored[layer.name]
-        result[f"{layer.name}.weight"] = to_float(w, f.stored)
+        result[f"{layer.name}.weight"] = to_float(w, f.stored + s.weights() - s.weight)
         result[f"{layer.name}.bias"] = to_float(b, f.membrane)
     return result
 
@@ -112,7 +125,7 @@ def calibrate_on(
             y = target[:CALIBRATION_STEPS, :CALIBRATION_STREAMS]
     scales = calibrate(network, chip, weights, part, y, FOR_TRAINING if learning else FOR_RUN)
     peak = float(np.abs(x).max(initial=0.0))
-    scales = replace(scales, input=fraction(chip.input_max, peak, *INPUT_RANGE))
+    scales = replace(scales, input=fraction(chip.input_max, peak, *input_range(chip)))
     if target is not None and network.loss == "mse":
         peak = float(np.nanmax(np.abs(target), initial=0.0))
         scales = replace(scales, target=min(15, fraction(32767, peak, *INPUT_RANGE)))
@@ -176,18 +189,19 @@ def run(
     loaded = Loaded(device, build, weights, uhat="uhat" in record)
     digests: list[NDArray[np.uint64]] = []
     done = 0
-    looks = [(k, "r") for k in range(len(names))]
-    busy = np.zeros(len(names), dtype=bool)
-    pieces = list(_pieces(steps, max(4, 64 * group // batch)))
+    watch = Watch(network, chip, weights, steps, batch)
+    pieces = list(_pieces(steps, max(4, 64 * group // batch), watch.steps))
     for part in loaded.groups(batch, group, alone=learning):
         under_way: deque[tuple[Pending, int, int, bool]] = deque()
 
         def take(part: slice, under_way: deque[tuple[Pending, int, int, bool]]) -> None:
-            nonlocal busy, done
+            nonlocal done
             pending, a, b, look = under_way.popleft()
             records = pending.result()
             if look:
-                busy |= [bool(r.any()) for r in records.signals[len(pairs) :]]
+                assert records.fracs is not None
+                rates = records.signals[len(pairs) :]
+                watch.look(xi[a:b, part], rates, records.fracs, part.start)
                 del records.signals[len(pairs) :]
             _convert(signals, records, pairs, names, loaded.image, slice(a, b), part)
             done += (b - a) * (part.stop - part.start)
@@ -197,7 +211,7 @@ def run(
         for a, b, look in pieces:
             y = yi if yi is None or network.loss == "cross_entropy" else yi[a:b]
             y = y if y is None else (y[part] if network.loss == "cross_entropy" else y[:, part])
-            wish = pairs + looks if look else pairs
+            wish = pairs + watch.pairs if look else pairs
             block = Block(xi[a:b, part], y, learn=learning, ranging=learning, record=wish)
             under_way.append((device.submit(block), a, b, look))
             if len(under_way) >= (1 if device.limits.immediate else UNDER_WAY):
@@ -224,7 +238,7 @@ def run(
         clipped_input=clipped,
         clipped_weights=clipped_weights,
         rate=applied_rate(learning_rate, batch) if learning else 0.0,
-        silent=tuple(name for name, b in zip(names, busy, strict=True) if not b),
+        health=watch.health(),
     )
 
 
@@ -269,7 +283,7 @@ class Loaded:
         while first < batch:
             count = min(group, batch - first)
             try:
-                self._ready(count)
+                self._ready(count, first)
             except DeviceRefused as error:
                 if error.reason != "no_memory" or count == 1:
                     raise
@@ -280,9 +294,9 @@ class Loaded:
             yield slice(first, first + count)
             first += count
 
-    def _ready(self, count: int) -> None:
+    def _ready(self, count: int, first: int) -> None:
         if count == self._count:
-            self._device.reset()
+            self._device.reset(first)
             return
         if self._count:
             self._total = _added(self._total, self._device.counters())
@@ -293,6 +307,8 @@ class Loaded:
         self._device.write_weights(stored)
         self.clipped = _clipped(image, stored, self._weights)
         self.image, self._count = image, count
+        if first:
+            self._device.reset(first)
 
     def counters(self) -> list[dict[str, int]]:
         """Of all groups so far."""
@@ -351,17 +367,24 @@ def _target(
     return to_int16(target, scales.target, 32767)[0]
 
 
-def _pieces(steps: int, most: int = 64) -> Iterator[tuple[int, int, bool]]:
-    """Some dozen pieces, so that progress is seen, and whether to look for silence.
+def _pieces(steps: int, most: int, looks: Sequence[int] = ()) -> Iterator[tuple[int, int, bool]]:
+    """Some dozen pieces, so that progress is seen, and whether to look at the neurons.
 
-    A look is the last step of a piece by itself; how a run is cut changes no bit.
+    A look is a step by itself; how a run is cut changes no bit.
     """
     size = max(16, -(-steps // most))
-    for a in range(0, steps, size):
-        b = min(a + size, steps)
-        if b - a > 1:
-            yield a, b - 1, False
-        yield b - 1, b, True
+    at = [] if 2 * len(looks) >= most else [*range(0, steps, size)]
+    return cut(0, steps, at, looks)
+
+
+def cut(
+    first: int, last: int, at: Sequence[int], looks: Sequence[int]
+) -> Iterator[tuple[int, int, bool]]:
+    """Steps first..last - 1 in parts: ends of parts `at`, and each look a part by itself."""
+    inside = [t for t in looks if first <= t < last]
+    ends = {first, last, *(t for t in at if first < t < last)}
+    ends |= {*inside, *(t + 1 for t in inside)}
+    return ((a, b, a in inside) for a, b in pairwise(sorted(ends)))
 
 
 def _clipped(image: Image, stored: Quantised, weights: Mapping[str, NDArray[np.float64]]) -> int:

@@ -6,6 +6,7 @@ in the network's own units, layers in the network's order.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import struct
@@ -70,6 +71,16 @@ def initial(network: Network, seed: int, gain: float = 1.0) -> Weights:
                 weight *= gain
         result[f"{layer.name}.weight"], result[f"{layer.name}.bias"] = weight, bias
     return result
+
+
+def content_hash(weights: Mapping[str, NDArray[np.float64]]) -> str:
+    """SHA-256 (hex) of all values, whatever file they are in."""
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        values = np.asarray(weights[name], dtype="<f8")
+        digest.update(f"{name} {describe_shape(values.shape)} ".encode())
+        digest.update(values.tobytes())
+    return digest.hexdigest()
 
 
 def save(path: str | os.PathLike[str], weights: Mapping[str, ArrayLike]) -> None:

@@ -37,7 +37,6 @@ def _facts(c: Comparison) -> list[tuple[str, str]]:
     if c.clipped_weights:
         clipped.append(f"{c.clipped_weights} weights")
     rows.append(("saturated", ", ".join(clipped) or "nothing"))
-    if c.silent:
-        rows.append(("silent", ", ".join(c.silent)))
+    rows += [("neurons", line) for line in c.health.sentences()]
     rows.append(("digest", c.digest))
     return rows

@@ -31,6 +31,7 @@ from hwgle.report.floats import FloatPool
 @click.option(
     "--float/--no-float", "floating", default=True, help="With float64, or the chip alone."
 )
+@options.calibration
 @click.option("--json", "json_", type=options.FILE, metavar="FILE", help="Write the numbers too.")
 def command(
     experiment: str,
@@ -40,6 +41,7 @@ def command(
     baud: int | None,
     chip: str | None,
     floating: bool,
+    calibration: Path | None,
     json_: Path | None,
 ) -> None:
     """Classify the test split of EXPERIMENT (a name or a file) with trained weights.
@@ -54,11 +56,14 @@ def command(
     ex = files.read(lambda: Experiment.load(experiment))
     network = None if ex is None else ex.load_network()
     w = files.weights(weights, network)
+    measured = None if calibration is None else files.calibration(calibration)
     files.check()
     assert ex is not None
     assert network is not None
     assert w is not None
     profile = profile or ex.load_chip()
+    if measured is not None:
+        measured.check(profile, network, str(calibration))
     begun = time.monotonic()
     with open_device(device, shadow=shadow, baud=baud) as body, Bar("evaluating") as bar:
         task = load_task(ex)
@@ -69,9 +74,11 @@ def command(
 
         if floating:
             with FloatPool() as pool:
-                result = compare(body, network, profile, w, task, pool, progress)
+                result = compare(
+                    body, network, profile, w, task, pool, progress, calibration=measured
+                )
         else:
-            result = compare(body, network, profile, w, task, None, progress)
+            result = compare(body, network, profile, w, task, None, progress, calibration=measured)
     if json_ is not None:
         head = {
             "experiment": ex.name,

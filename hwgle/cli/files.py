@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from hwgle import arrays, weights
 from hwgle.chip import Chip
 from hwgle.errors import FileMistakes, Mistake, UsageError
+from hwgle.measuring import Calibration
 from hwgle.network import Layer, Network, Population
 from hwgle.quantise import Scales, build_image
 
@@ -75,6 +76,10 @@ class Files:
         if fits is None or shape is None:
             return None
         return self.read(lambda: arrays.load_target(path, fits, shape[0], shape[1]))
+
+    def calibration(self, path: Path) -> Calibration | None:
+        """A calibration, of whichever chip."""
+        return self.read(lambda: Calibration.load(path))
 
     def scales(self, path: Path, network: Network | None, chip: Chip | None) -> Scales | None:
         """The scales in an OUT.npz, and whether such a chip can be built."""
@@ -149,7 +154,7 @@ def load_scales(path: Path, network: Network | None, chip: Chip | None) -> Scale
         FileMistakes: no such array, or not one for this network and chip.
     """
     key = "scales"
-    allowed = "integers (1 + layers) x 5, as `hwgle run` writes them"
+    allowed = "integers (1 + layers) x 5 (or more), as `hwgle run` writes them"
     with arrays.open_regular(path) as stream:
         try:
             with zipfile.ZipFile(stream) as archive:
@@ -163,7 +168,7 @@ def load_scales(path: Path, network: Network | None, chip: Chip | None) -> Scale
             raise _mistake(path, key, "nothing, the key is missing", allowed) from None
         except Exception as error:  # a damaged archive can fail in every way
             raise _mistake(path, key, f"damaged data ({error})", allowed) from None
-    if rows.dtype.kind not in "iu" or rows.ndim != 2 or rows.shape[0] < 2 or rows.shape[1] != 5:
+    if rows.dtype.kind not in "iu" or rows.ndim != 2 or rows.shape[0] < 2 or rows.shape[1] < 5:
         found = f"{arrays.describe_shape(rows.shape)}, {rows.dtype}"
         raise _mistake(path, key, found, allowed)
     if np.any(np.abs(rows.astype(np.float64)) > FRACTIONS):

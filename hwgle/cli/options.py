@@ -34,3 +34,9 @@ seed = click.option("--seed", type=click.IntRange(0, MAX_SEED), help="Seed of tr
 weights = click.option(
     "--weights", type=FILE, required=True, metavar="W.npz", help="Weights of the network."
 )
+calibration = click.option(
+    "--calibration",
+    type=FILE,
+    metavar="FILE",
+    help="Of this chip, from `hwgle chip calibrate`: correct what it says.",
+)

@@ -20,8 +20,9 @@ from hwgle.cli.table import pairs, percent, small_share, table
 from hwgle.device import SIGNALS
 from hwgle.devices import open_device
 from hwgle.errors import UsageError
+from hwgle.measuring import prepare
 from hwgle.network import Network
-from hwgle.session import Result
+from hwgle.session import Result, calibrate_on
 from hwgle.session import run as run_session
 
 RULES = ("sgd",)
@@ -72,6 +73,7 @@ MAX_RATE = 16.0
     metavar="OUT.npz",
     help="Scales of an earlier run; calibrated on the first streams unless given.",
 )
+@options.calibration
 @click.option("--record", default="", metavar="r,u,uhat,v,e", help="Signals of all layers to keep.")
 @options.seed
 @click.option("--out", type=options.FILE, required=True, metavar="OUT.npz", help="What is written.")
@@ -87,6 +89,7 @@ def command(
     learn: str | None,
     rate: float | None,
     scales: Path | None,
+    calibration: Path | None,
     record: str,
     seed: int | None,
     out: Path,
@@ -104,11 +107,20 @@ def command(
     x = files.input(input_, net)
     y = None if target is None else files.target(target, net, x)
     s = None if scales is None else files.scales(scales, net, chip)
+    measured = None if calibration is None else files.calibration(calibration)
     files.check()
     assert net is not None
     assert chip is not None
     assert w is not None
     assert x is not None
+    prepared = None
+    if measured is not None:
+        measured.check(chip, net, str(calibration))
+        prepared = prepare(
+            measured, chip, net, w,
+            lambda n, v: s or calibrate_on(n, chip, v, x, y, learn is not None),
+        )  # fmt: skip
+        net, w, s = prepared.network, prepared.weights, prepared.scales
     applied = 0.0 if learn is None else (rate or chip.plasticity.learning_rate)
     begun = time.monotonic()
     with open_device(device, shadow=shadow, baud=baud) as body, Bar("running") as bar:
@@ -125,6 +137,8 @@ def command(
             seed=seed,
             progress=bar.update,
         )
+    if prepared is not None:
+        result = prepared.result(result)
     seconds = time.monotonic() - begun
     save_npz_atomic(out, result.arrays())
     for line in warnings(net, result):
@@ -180,7 +194,7 @@ def counter_table(network: Network, result: Result, errors: bool, learned: bool)
 
 
 def warnings(network: Network, result: Result) -> list[str]:
-    """What a person should hear about: saturated values, silent layers."""
+    """What a person should hear about: values that were clipped, neurons that are not well."""
     lines = []
     kinds = {
         "rates": ("sat_r",),
@@ -200,10 +214,7 @@ def warnings(network: Network, result: Result) -> list[str]:
         lines.append(f"{result.clipped_input} values of the input were clipped")
     if result.clipped_weights:
         lines.append(f"{result.clipped_weights} weights were clipped to what the array holds")
-    if result.silent:
-        which = ", ".join(result.silent)
-        lines.append(f"silent, all rates 0 whenever looked at: {which}")
-    return lines
+    return lines + result.health.sentences()
 
 
 def _facts(

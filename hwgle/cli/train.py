@@ -18,6 +18,7 @@ from hwgle.errors import UsageError
 from hwgle.experiment import Experiment
 from hwgle.learning.trainer import Event, Trainer
 from hwgle.tasks import TASKS
+from hwgle.weights import Weights
 
 
 @click.command()
@@ -26,6 +27,12 @@ from hwgle.tasks import TASKS
 @options.shadow
 @options.baud
 @options.chip
+@click.option(
+    "--weights",
+    type=options.FILE,
+    metavar="W.npz",
+    help="Learn from these.  [default: drawn from the seed]",
+)
 @click.option("--epochs", type=click.IntRange(1, 10**6), help="Other than the experiment's.")
 @options.seed
 @click.option(
@@ -40,6 +47,7 @@ def command(
     shadow: bool,
     baud: int | None,
     chip: str | None,
+    weights: Path | None,
     epochs: int | None,
     seed: int | None,
     out: Path | None,
@@ -50,7 +58,8 @@ def command(
     to DIR. After Ctrl-C the same command continues, with the bits of an uninterrupted
     training.
     """
-    ex = load_experiment(experiment, chip).with_(epochs=epochs, seed=seed)
+    ex, first = load_experiment(experiment, chip, weights)
+    ex = ex.with_(epochs=epochs, seed=seed)
     out = out or Path(f"hwgle-{ex.name}-seed{ex.training.seed}")
     if (why := unwritable_folder(out)) is not None:
         raise UsageError(why)
@@ -60,19 +69,24 @@ def command(
         if (out / "checkpoint.npz").exists():
             click.echo(f"continuing from {out / 'checkpoint.npz'}", err=True)
         show = Show(bar, out / "metrics.jsonl")
-        summary = Trainer(ex, network, profile, task, body, out, show).run()
+        trainer = Trainer(ex, network, profile, task, body, out, show, weights=first)
+        summary = trainer.run()
     click.echo(pairs(_facts(summary, out)))
 
 
-def load_experiment(name: str, chip: str | None) -> Experiment:
-    """An experiment, perhaps with another chip; the mistakes of both at once."""
+def load_experiment(
+    name: str, chip: str | None, weights: Path | None
+) -> tuple[Experiment, Weights | None]:
+    """An experiment, perhaps with another chip and weights; the mistakes of all at once."""
     files = Files()
     if chip is not None:
         files.chip(chip)
     ex = files.read(lambda: Experiment.load(name))
+    network = None if ex is None else ex.load_network()
+    first = None if weights is None else files.weights(weights, network)
     files.check()
     assert ex is not None
-    return ex.with_(chip=chip)
+    return ex.with_(chip=chip), first
 
 
 def load_task(experiment: Experiment) -> Any:
@@ -84,11 +98,15 @@ def load_task(experiment: Experiment) -> Any:
 
 
 class Show:
-    """Draws a training on a terminal; writes a line for each validated epoch elsewhere."""
+    """Draws a training on a terminal; writes a line for each validated epoch elsewhere.
+
+    What a validation finds wrong with neurons is said when it is new, not at every epoch.
+    """
 
     def __init__(self, bar: Bar, metrics: Path) -> None:
         self._bar, self._metrics = bar, metrics
         self._epoch: int | None = None
+        self._said: tuple[str, ...] = ()
 
     def __call__(self, event: Event) -> None:
         """See Trainer's on_event."""
@@ -101,6 +119,18 @@ class Show:
         elif self._epoch is not None and event.epoch > self._epoch:
             self._line(event)
         self._epoch = event.epoch
+        self._warn(event.findings)
+
+    def _warn(self, findings: tuple[str, ...]) -> None:
+        if findings == self._said:
+            return
+        self._bar.clear()
+        for line in findings:
+            if line not in self._said:
+                click.echo(f"warning: {line}", err=True)
+        if not findings:
+            click.echo("all neurons are well again", err=True)
+        self._said = findings
 
     def _line(self, event: Event) -> None:
         last = json.loads(self._metrics.read_text().splitlines()[-1])
@@ -124,5 +154,6 @@ def _facts(summary: dict[str, Any], out: Path) -> list[tuple[str, str]]:
         ("test", f"{both[0]} raw, {both[1]} offset-calibrated"),
         ("digest", f"{summary['weights_digest']} (weights)"),
         ("time", duration(summary["seconds"])),
+        *(("neurons", line) for line in summary["health"]["findings"]),
         ("written", f"{out}/weights.npz, metrics.jsonl, summary.json, checkpoint.npz"),
     ]

@@ -93,11 +93,13 @@ class Learner:
             return None
         result: Weights = dict(self._weights)
         at = 0
-        for layer, f in zip(self._image.network.layers, self._device.formats(), strict=True):
+        image = self._image
+        formats = self._device.formats()
+        for layer, s, f in zip(image.network.layers, image.scales.layers, formats, strict=True):
             if not layer.learn:
                 continue
-            seen = f.stored - weight_shift(self._image.chip)
-            for kind, frac in (("weight", seen), ("bias", f.membrane)):
+            seen = f.stored - weight_shift(image.chip) + s.weights() - s.weight
+            for kind, frac in (("weight", seen), ("bias", np.int64(f.membrane))):
                 shape = self._weights[f"{layer.name}.{kind}"].shape
                 size = int(np.prod(shape))
                 values = self._average[at : at + size].reshape(shape)

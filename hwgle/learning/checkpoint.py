@@ -88,7 +88,7 @@ def load(path: Path, key: str) -> Checkpoint | None:
         raise FileMistakes([mistake]) from error
     if position.key != key:
         raise UsageError(
-            f"{path} belongs to another experiment, network, chip or seed; "
+            f"{path} belongs to another experiment, network, chip, seed or initial weights; "
             "name another --out, or remove the folder to start anew"
         )
     rule = {k[5:]: v for k, v in arrays.items() if k.startswith("rule.")}

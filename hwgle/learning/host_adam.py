@@ -63,13 +63,13 @@ class HostAdam:
             own = rate if a.layer_rate is None else rate * a.layer_rate[k]
             part = slice(at, at + g.weight.size)
             self._values(part, g.weight.ravel(), g.frac, own, root)
-            w, clipped[k] = self._stored(a.weight[part], f)
+            w, clipped[k] = self._stored(a.weight[part].reshape(g.weight.shape), k, f)
             part = slice(part.stop, part.stop + g.bias.size)
             self._values(part, g.bias, g.bias_frac, own, root)
             b = np.floor(a.weight[part] * np.float32(2.0**f.membrane) + HALF).astype(np.int64)
             at = part.stop
             biases = np.clip(b, -STATE_MAX, STATE_MAX).astype(np.int32)
-            written[layer.name] = w.reshape(g.weight.shape), biases
+            written[layer.name] = w, biases
         self._device.write_weights(written)
         if any(clipped):
             a.clipped += sum(clipped)
@@ -91,11 +91,15 @@ class HostAdam:
         a.m[part], a.v[part] = m, v
         a.weight[part] += rate * m / (np.sqrt(v) * root + np.float32(a.epsilon))
 
-    def _stored(self, w: NDArray[np.float32], f: Formats) -> tuple[NDArray[np.int16], int]:
-        """Nearest values that the array can tell apart, and how many clipped."""
+    def _stored(
+        self, w: NDArray[np.float32], layer: int, f: Formats
+    ) -> tuple[NDArray[np.int16], int]:
+        """Nearest values that the array can tell apart, (n, m), and how many clipped."""
         shift = weight_shift(self._image.chip)
         limit = np.float32(self._image.chip.stored_max >> shift)
-        x = np.floor(w * np.float32(2.0 ** (f.stored - shift)) + HALF)
+        s = self._image.scales.layers[layer]
+        scale = np.ldexp(np.float32(1), f.stored - shift + s.weights() - s.weight)
+        x = np.floor(w * scale + HALF)
         clipped = int(np.count_nonzero(np.abs(x) > limit))
         kept = np.clip(x, -limit, limit).astype(np.int32) * (1 << shift)
         return kept.astype(np.int16), clipped

@@ -32,6 +32,7 @@ from hwgle.device import Block, Device, Pending
 from hwgle.devices.emulator import Emulator
 from hwgle.errors import DeviceRefused, Interrupted, UsageError
 from hwgle.experiment import Experiment, Plateau
+from hwgle.health import Health
 from hwgle.learning import checkpoint as checkpoints
 from hwgle.learning.checkpoint import Checkpoint, Position
 from hwgle.learning.order import balanced_order
@@ -50,7 +51,8 @@ CHECKPOINT_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Event:
-    """What progress shows: position, accuracy while learning, best validation, time left."""
+    """What progress shows: position, accuracy while learning, best validation, time left, what
+    the last validation found wrong with neurons (see hwgle/health.py)."""
 
     epoch: int
     epochs: int
@@ -58,16 +60,21 @@ class Event:
     accuracy: float
     validation: float
     seconds_left: float
+    findings: tuple[str, ...] = ()
 
 
-def key_of(experiment: Experiment, network: Network, chip: Chip) -> str:
-    """Hash of all that decides the bits of a training."""
+def key_of(
+    experiment: Experiment, network: Network, chip: Chip, weights: Weights | None = None
+) -> str:
+    """Hash of all that decides the bits of a training; weights: those it begins with."""
     # The experiment holds names of network and chip; what they stand for may have changed.
     text = {
         "experiment": experiment.model_dump(mode="json"),
         "network": network.hash(),
         "chip": chip.hash(),
     }
+    if weights is not None:
+        text["weights"] = weights_file.content_hash(weights)
     return hashlib.sha256(json.dumps(text, sort_keys=True).encode()).hexdigest()
 
 
@@ -76,6 +83,8 @@ class Trainer:
 
     out: checkpoint.npz, metrics.jsonl (a line an epoch), weights.npz (best on validation)
     and summary.json. A folder with a checkpoint of the same experiment is continued.
+    weights: to begin with, None for those that the experiment draws. stop: asked after each
+    piece of steps, True ends as Ctrl-C does, for trainers that are not in the main thread.
     """
 
     def __init__(
@@ -87,6 +96,9 @@ class Trainer:
         device: Device,
         out: Path,
         on_event: Callable[[Event], None] | None = None,
+        *,
+        weights: Weights | None = None,
+        stop: Callable[[], bool] = lambda: False,
     ) -> None:
         self._network, self._chip, self._task = network, chip, task
         self._experiment, self._training = experiment, experiment.training
@@ -98,6 +110,7 @@ class Trainer:
         self._plateau = PlateauState()
         self._rule.check(device, self._batch)
         self._piece = 16  # steps of a block: PIECE_SECONDS as soon as that is known
+        self._given, self._told_to_stop = weights, stop
         self._stop = False
         self._validating = False
         self._checked = time.monotonic()
@@ -119,7 +132,9 @@ class Trainer:
     def _begin(self) -> Weights:
         train = self._task.train
         t = self._training
-        weights = weights_file.initial(self._network, t.seed, t.initial_gain)
+        weights = self._given
+        if weights is None:
+            weights = weights_file.initial(self._network, t.seed, t.initial_gain)
         x = np.swapaxes(train.x, 0, 1)
         y = train.y
         scales = calibrate_on(self._network, self._chip, weights, x, y, learning=True)
@@ -141,7 +156,7 @@ class Trainer:
                 raise
             text = f"rule {self._training.rule}, training.batch {self._batch} streams"
             raise too_many(error, text) from error
-        key = key_of(self._experiment, self._network, self._chip)
+        key = key_of(self._experiment, self._network, self._chip, self._given)
         found = checkpoints.load(self._out / "checkpoint.npz", key)
         self._position = Position(key)
         self._votes = self._no_votes()
@@ -218,8 +233,9 @@ class Trainer:
         last = p.epoch + 1 == self._training.epochs
         if last or (p.epoch + 1) % self._training.validate_every == 0:
             weights = self._weights()
-            raw, calibrated = self._validated(weights)
+            raw, calibrated, health = self._validated(weights)
             line |= {"validation": raw, "validation_calibrated": calibrated}
+            line["health"] = health.to_dict()
             if raw >= p.best:
                 p.best, p.best_epoch, self._best = raw, p.epoch + 1, weights
             if isinstance(self._training.schedule, Plateau):
@@ -232,29 +248,36 @@ class Trainer:
         self._save_sometimes()
         self._tell()
 
-    def _validated(self, weights: Weights) -> tuple[float, float]:
+    def _validated(self, weights: Weights) -> tuple[float, float, Health]:
         """Scores on the validation split; Ctrl-C leaves before them, at the epoch's end."""
         self._validating = True
         try:
             if self._stop:
                 raise KeyboardInterrupt
             return self._scores(weights, self._task.validation)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, Interrupted):
             self._stop = True
             self._look()
             raise
         finally:
             self._validating = False
 
-    def _scores(self, weights: Weights, split: Split) -> tuple[float, float]:
+    def _scores(self, weights: Weights, split: Split) -> tuple[float, float, Health]:
+        """Raw, offset-calibrated, and how the neurons were."""
         network, chip, train = self._network, self._chip, self._task.train
         scales = chip_scales(network, chip, weights, train)
         some = part(train, OFFSET_SAMPLES)
         with Emulator() as body:
-            votes = chip_votes(body, network, chip, weights, scales, split)
-            on_train = chip_votes(body, network, chip, weights, scales, some)
+            say = self._evaluating
+            votes = chip_votes(body, network, chip, weights, scales, split, say, health=True)
+            on_train = chip_votes(body, network, chip, weights, scales, some, say)
         result = score(votes, split, on_train, some)
-        return result.raw, result.calibrated
+        assert votes.health is not None
+        return result.raw, result.calibrated, votes.health
+
+    def _evaluating(self, done: int, total: int) -> None:
+        if self._told_to_stop():
+            raise Interrupted("interrupted; the same command continues")
 
     def _weights(self) -> Weights:
         kept = self._rule.weights()
@@ -263,7 +286,7 @@ class Trainer:
         return weights_from(self._image, self._device.read_weights(), self._device.formats())
 
     def _look(self) -> None:
-        if self._stop:
+        if self._stop or self._told_to_stop():
             self._save()
             p = self._position
             raise Interrupted(
@@ -287,7 +310,7 @@ class Trainer:
     def _finish(self) -> dict[str, Any]:
         p = self._position
         weights_file.save(self._out / "weights.npz", self._best)
-        raw, calibrated = self._scores(self._best, self._task.test)
+        raw, calibrated, health = self._scores(self._best, self._task.test)
         summary = {
             "experiment": self._experiment.name,
             "chip": self._chip.name,
@@ -300,6 +323,7 @@ class Trainer:
             "test_calibrated": calibrated,
             "seconds": round(p.seconds, 1),
             "weights_digest": f"{self._device.weights_digest():016x}",
+            "health": health.to_dict(),
         }
         _write_text(self._out / "summary.json", json.dumps(summary, indent=2) + "\n")
         return summary
@@ -314,7 +338,10 @@ class Trainer:
         accuracy = p.hits / p.seen if p.seen else float("nan")
         if not p.seen and p.metrics:
             accuracy = p.metrics[-1]["accuracy_learning"]
-        self._on_event(Event(p.epoch, self._training.epochs, share, accuracy, p.best, left))
+        looked = (m["health"]["findings"] for m in reversed(p.metrics) if "health" in m)
+        findings = tuple(next(looked, ()))
+        epochs = self._training.epochs
+        self._on_event(Event(p.epoch, epochs, share, accuracy, p.best, left, findings))
 
     @contextmanager
     def _interruptible(self) -> Iterator[None]:

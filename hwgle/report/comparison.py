@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,8 @@ from hwgle.accuracy import (
 )
 from hwgle.chip import Chip
 from hwgle.device import Device
+from hwgle.health import Health
+from hwgle.measuring import Calibration, prepare
 from hwgle.network import Network
 from hwgle.report.floats import FloatPool
 from hwgle.session import run
@@ -39,7 +41,7 @@ class Comparison:
     the output) are None where float64 was not asked for. clipped: per layer, values of
     rates and membranes that did not fit, out of `values`; clipped_input and
     clipped_weights: of the input and of the weights. steps: of a sample. digest: 16 hex
-    digits.
+    digits. health: of the neurons, on the test split.
     """
 
     chip: Score
@@ -56,11 +58,11 @@ class Comparison:
     values: tuple[int, ...]
     clipped_input: int
     clipped_weights: int
-    silent: tuple[str, ...]
+    health: Health
 
     def to_dict(self) -> dict[str, Any]:
         """The same for JSON."""
-        return asdict(self)
+        return asdict(self) | {"health": self.health.to_dict()}
 
 
 def effective_bits(ratio: float) -> float:
@@ -77,10 +79,12 @@ def compare(
     pool: FloatPool | None,
     progress: Progress | None = None,
     meanwhile: Callable[[], None] | None = None,
+    calibration: Calibration | None = None,
 ) -> Comparison:
     """Classify the test split on a chip, and in float64 if there is a pool to do so.
 
     Scales come from training data, output offsets are fitted on its first samples.
+    `calibration`: of this chip; what it can correct is corrected, in float64 nothing is.
     `meanwhile` is called while the pool is still busy with float64.
     """
 
@@ -91,11 +95,21 @@ def compare(
     if pool is not None:
         on_test = pool.outputs(network, weights, in_streams(test))
         on_train = pool.outputs(network, weights, in_streams(train))
-    scales = chip_scales(network, chip, weights, task.train)
+    prepared = None
+    if calibration is None:
+        scales = chip_scales(network, chip, weights, task.train)
+    else:
+        prepared = prepare(
+            calibration, chip, network, weights, lambda n, w: chip_scales(n, chip, w, task.train)
+        )
+        network, weights, scales = prepared.network, prepared.weights, prepared.scales
     x = np.swapaxes(in_streams(test), 0, 1)
     result = run(device, network, chip, weights, x, scales=scales, progress=say("chip"))
-    output = result.signals["output"]
     fit = chip_votes(device, network, chip, weights, scales, train, say("chip, offsets"))
+    if prepared is not None:
+        result = prepared.result(result)
+        fit = replace(fit, sums=prepared.votes(fit.sums, train.x.shape[1]))
+    output = result.signals["output"]
     if meanwhile is not None:
         meanwhile()
     floating = ratio = None
@@ -120,6 +134,6 @@ def compare(
         values=tuple(c["steps"] for c in counters),
         clipped_input=result.clipped_input,
         clipped_weights=result.clipped_weights,
-        silent=result.silent,
+        health=result.health,
     )
 

@@ -16,7 +16,12 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from hwgle.chip import Chip
 from hwgle.cli.main import COMMANDS, cli
+from hwgle.cli.progress import Bar
+from hwgle.cli.train import Show
+from hwgle.identity import draw
+from hwgle.learning.trainer import Event
 from hwgle.network import Network
 from hwgle.weights import initial, save
 
@@ -135,12 +140,37 @@ def test_saturation_and_silence_are_told_aloud(files: Path) -> None:
     np.save("x.npy", 100 * np.load("x.npy"))
     text = invoke(*RUN, "--scales", "a.npz", "--out", "b.npz")
     assert "values of the input were clipped" in text
-    np.save("x.npy", np.zeros((40, 6, 2)))
     w = arrays("w.npz")
-    w["hidden.bias"][:] = 0
+    w["hidden.weight"][:] = w["hidden.bias"][:] = 0
     np.savez("w.npz", **w)
     text = invoke(*RUN, "--out", "c.npz")
-    assert "warning: silent, all rates 0 whenever looked at: hidden" in text
+    assert "warning: layer hidden is silent: all 8 read-outs stay at 0\n" in text
+    assert arrays("c.npz")["health.silent"].tolist() == [True, False]
+    np.save("x.npy", np.zeros((40, 6, 2)))
+    text = invoke(*RUN, "--out", "d.npz")  # nothing can be said of those that hear nothing
+    assert "silent" not in text
+    assert arrays("d.npz")["health.silent"].tolist() == [False, False]
+
+
+def test_dead_and_saturated_neurons_are_told_aloud(files: Path) -> None:
+    rng = np.random.default_rng(6)
+    np.save("x.npy", rng.normal(size=(400, 50, 2)))
+    np.save("y.npy", rng.integers(0, 3, 50))
+    text = invoke(*RUN, "--out", "a.npz")
+    assert "warning" not in text
+    w = arrays("w.npz")
+    w["hidden.weight"][2], w["hidden.bias"][2] = 0, 0
+    w["hidden.bias"][5] = 100
+    np.savez("w.npz", **w)
+    text = invoke(*RUN, "--out", "b.npz")
+    start, end = "warning: layer hidden: 1 of 8 neurons", "its range): 5\n"
+    assert f"{start} dead (read-out does not move though its input does): 2\n" in text
+    assert f"{start} saturated (read-out stays at one end of {end}" in text
+    out = arrays("b.npz")
+    assert np.flatnonzero(out["health.dead"]).tolist() == [2]
+    assert np.flatnonzero(out["health.saturated"]).tolist() == [5]
+    assert out["health.dead"].shape == (8 + 3,)
+    assert out["health.reads"] == 400
 
 
 def interrupt(args: list[str], environment: dict[str, str], begun: str) -> tuple[int, float, str]:
@@ -227,3 +257,51 @@ def test_train_and_eval(files: Path) -> None:
     text = invoke("eval", "e.yaml", "--weights", weights, "--no-float", "--chip", "ideal8")
     assert "float64" not in text
     assert "ideal8" in text
+
+
+BROKEN = """\
+format: hwgle/chip/1
+name: broken
+weight: {bits: 14, stored_bits: 16}
+rate: {bits: 14}
+input: {bits: 14}
+error: {bits: 14}
+activation: {dead: 0.1}
+"""
+
+
+def test_train_and_eval_tell_of_dead_neurons(files: Path) -> None:
+    """Training: once, not at both validations, and in what it writes."""
+    Path("e.yaml").write_text(EXPERIMENT)
+    Path("broken.yaml").write_text(BROKEN)
+    layers = Network.load("mnist1d-15k").layers
+    drawn = draw(Chip.load("broken.yaml"), Network.load("mnist1d-15k")).layers
+    truth = {x.name: np.flatnonzero(d.dead).tolist() for x, d in zip(layers, drawn, strict=True)}
+    assert len(truth["h2"]) > 1
+    sentence = f"layer h2: {len(truth['h2'])} of 53 neurons dead"
+    done = CliRunner().invoke(cli, ["train", "e.yaml", "--chip", "broken.yaml", "--out", "t"])
+    assert done.exit_code == 0, done.output
+    assert done.stderr.count(f"warning: {sentence}") == 1
+    assert done.stdout.count(sentence) == 1  # at the end, of the weights that are kept
+    metrics = [json.loads(line) for line in Path("t/metrics.jsonl").read_text().splitlines()]
+    summary = json.loads(Path("t/summary.json").read_text())
+    for found in (*(m["health"] for m in metrics), summary["health"]):
+        dead = {name: sorted(layer["dead"]) for name, layer in found["layers"].items()}
+        assert dead == {name: which for name, which in truth.items() if which}
+    args = ["eval", "e.yaml", "--weights", "t/weights.npz", "--no-float"]
+    text = invoke(*args, "--chip", "broken.yaml", "--json", "e.json")
+    assert sentence in text
+    assert json.loads(Path("e.json").read_text())["health"] == summary["health"]
+    assert "neurons" not in invoke(*args)
+
+
+def test_training_says_what_is_new_and_when_all_are_well(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    show = Show(Bar("training"), tmp_path / "metrics.jsonl")
+    said = []
+    for findings in ((), ("a",), ("a",), ("a", "b"), ("b",), ("a", "b"), (), ()):
+        show(Event(0, 9, 0.1, 0.5, 0.5, 1.0, findings))
+        said.append(capsys.readouterr().err)
+    new = ["", "warning: a\n", "", "warning: b\n", "", "warning: a\n"]
+    assert said == [*new, "all neurons are well again\n", ""]

@@ -1,8 +1,9 @@
 """The chip once more, in Python's whole numbers: literal loops, no widths, no vectors.
 
-Written from the design (the order of a step, exact sums rounded once, clips) and from
-the comments of csrc/gle.h, fixed.h, rng.h and phi.h, not from the C. It reads the same
-image words as the core. Slow on purpose: what it says should be plain to read.
+Written from the design (the order of a step, exact sums rounded once, clips), from the
+contract of the image (every imperfection, section by section) and from the comments of
+csrc/gle.h, fixed.h, rng.h and phi.h, not from the C. It reads the same image words as the
+core. Slow on purpose: what it says should be plain to read.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ STATE_MAX = (1 << 28) - 1
 LINEAR, TANH, SIGMOID, SOFTPLUS, RELU = range(5)
 CROSS_ENTROPY, MSE = range(2)
 U32, U64 = (1 << 32) - 1, (1 << 64) - 1
-WEIGHT_UPDATE, BIAS_UPDATE = 1, 2
+WEIGHT_UPDATE, BIAS_UPDATE, NEURON_NOISE, READ_OUT_NOISE, UPDATE_NOISE, DRIFT = 1, 2, 3, 5, 6, 7
 
 
 def nearest(x: int, k: int) -> int:
@@ -74,13 +75,13 @@ def key_of(seed: int, purpose: int, where: int, step: int) -> tuple[int, int]:
     return h & U32, h >> 32
 
 
-def random32(key: tuple[int, int], index: int) -> int:
-    """32 random bits of one index."""
+def random32(key: tuple[int, int], index: int, which: int = 0) -> int:
+    """32 random bits of one index; a second word has another last factor."""
     x = index ^ key[0]
     x = (x ^ x >> 16) * 0x7FEB352D & U32
     x = ((x ^ x >> 15) + key[1]) * 0x846CA68B & U32
     x ^= x >> 16
-    x = x * 0x9E3779B1 & U32
+    x = x * (0x9E3779B1, 0x27D4EB2F)[which] & U32
     return x ^ x >> 15
 
 
@@ -149,6 +150,53 @@ COUNTED = (
 )
 
 
+@dataclass(frozen=True)
+class Noise:
+    """The sum of four random bytes, its mean taken off, times m * 2^-k."""
+
+    m: int
+    k: int
+
+    @classmethod
+    def of(cls, packed: int) -> Noise | None:
+        """Unpack; None for the word 0."""
+        return cls(packed >> 8, (packed & 0xFF) - 8) if packed else None
+
+    def draw(self, key: tuple[int, int], index: int, which: int = 0) -> int:
+        """One value."""
+        word = random32(key, index, which)
+        n = sum(word >> shift & 0xFF for shift in (0, 8, 16, 24)) - 510
+        return nearest(n * self.m, self.k)
+
+
+@dataclass
+class Cell:
+    """What is individual about one neuron."""
+
+    leak_u: Multiplier
+    ratio_u: Multiplier
+    leak_v: Multiplier
+    ratio_v: Multiplier
+    row: int = 0  # fraction bits that its weights have beyond w_frac
+    offset: int = 0  # of the activation
+    gain: int = 1 << 13
+    noise_u: Noise | None = None
+    adc_gain: int = 1 << 13
+    adc_offset: int = 0
+
+
+@dataclass
+class Window:
+    """What the auto-ranging has seen since it last looked."""
+
+    samples: int = 0
+    sat_e: int = 0
+    half_e: int = 0
+    sat_r: int = 0
+    peak_r: int = 0
+    sat_w: int = 0
+
+
 @dataclass
 class Layer:
     """One layer's constants, weights and states ([stream][neuron])."""
@@ -169,10 +217,13 @@ class Layer:
     e_max: int
     v_frac: int
     rate_shift: int
-    leak_u: list[Multiplier]
-    ratio_u: list[Multiplier]
-    leak_v: list[Multiplier]
-    ratio_v: list[Multiplier]
+    w_left: int
+    noise_e: Noise | None
+    noise_r: Noise | None
+    adc_drop: int
+    adc_max: int
+    cells: list[Cell]
+    gains: Rows | None = None
     w: Rows = field(default_factory=list)
     bias: list[int] = field(default_factory=list)
     u: Rows = field(default_factory=list)
@@ -181,6 +232,7 @@ class Layer:
     r: Rows = field(default_factory=list)
     e: Rows = field(default_factory=list)
     slope: Rows = field(default_factory=list)
+    window: Window = field(default_factory=Window)
     # the oracle accumulates no gradients: that counter stays 0 (tests/link/test_device_core.py)
     counters: dict[str, int] = field(
         default_factory=lambda: dict.fromkeys((*COUNTED, "sat_gradient"), 0)
@@ -188,92 +240,171 @@ class Layer:
 
     def seen(self, i: int, j: int) -> int:
         """The weight as the array sees it."""
-        return nearest(self.w[i][j], self.w_shift)
+        code = nearest(self.w[i][j], self.w_shift)
+        if self.gains is None:
+            return code << self.w_left
+        g = self.gains[i][j]
+        return clip(nearest(code * g, 13 - self.w_left), 8191) if g >= 0 else -g - 8192
+
+    @property
+    def seen_frac(self) -> int:
+        """Fraction bits of that, of a row 0."""
+        return self.w_frac - self.w_shift + self.w_left
+
+    @property
+    def bounded(self) -> bool:
+        """Whether the activation ends by itself."""
+        return self.phi in (TANH, SIGMOID)
 
 
-def signed(word: int) -> int:
-    """A 32-bit word as a number."""
-    return word - (1 << 32) if word >> 31 else word
+def signed(word: int, bits: int = 32) -> int:
+    """A word as a number; 16 bits: of its lower half."""
+    word &= (1 << bits) - 1
+    return word - (1 << bits) if word >> (bits - 1) else word
 
 
 class IntegerChip:
     """The chip of an image for `batch` streams; weights start at 0."""
 
-    def __init__(self, words: Sequence[int], batch: int) -> None:
+    def __init__(self, words: Sequence[int], batch: int, first: int = 0) -> None:
         word = [int(x) for x in words]
-        head = [signed(x) for x in word[:16]]
-        self.batch, self.step_number = batch, 0
+        head = [signed(x) for x in word[:24]]
+        self.batch, self.step_number, self.first_stream = batch, 0, first
+        self.digests = [0] * batch
         self.inputs, self.loss = head[3], head[4]
         self.beta, self.gamma = Multiplier.of(word[5]), Multiplier.of(word[6])
         self.input_frac, self.input_max, self.target_frac = head[7:10]
-        self.is_stochastic = head[11]
+        self.range_every, self.is_stochastic = head[10:12]
         self.seed = word[13] << 32 | word[12]
+        self.range_clip, sections = head[14:16]
+        self.input_left, self.drift_every, self.drift_shift, self.update_max = head[16:20]
+        self.update_noise = Noise.of(word[20])
+        self.has_rows, self.has_analog, has_inputs, has_gains = (
+            bool(sections >> k & 1) for k in range(4)
+        )
         self.layers: list[Layer] = []
-        at = 16 + 16 * head[2]
-        m, first = self.inputs, 0
+        rest = iter(word[24 + 20 * head[2] :])
+        m, first_neuron = self.inputs, 0
         for k in range(head[2]):
             (n, phi, learn, w_frac, w_shift, w_max, u_frac, u_max, r_frac, r_max, e_frac, e_max,
-             extra, rate) = (signed(x) for x in word[16 + 16 * k :][:14])  # fmt: skip
-            neurons = [[Multiplier.of(x) for x in word[at + 4 * i :][:4]] for i in range(n)]
-            at += 4 * n
-            leak_u, ratio_u, leak_v, ratio_v = ([row[c] for row in neurons] for c in range(4))
-            y = Layer(n, m, first, phi, learn, w_frac, w_shift, w_max, u_frac, u_max, r_frac,
-                      r_max, e_frac, e_max, e_frac + extra, rate,
-                      leak_u, ratio_u, leak_v, ratio_v)  # fmt: skip
+             extra, rate, w_left, _, _, adc_drop, adc_max, _) = (
+                signed(x) for x in word[24 + 20 * k :][:20]
+            )  # fmt: skip
+            noise_e, noise_r = (Noise.of(x) for x in word[24 + 20 * k :][15:17])
+            cells = [Cell(*(Multiplier.of(next(rest)) for _ in range(4))) for _ in range(n)]
+            y = Layer(n, m, first_neuron, phi, learn, w_frac, w_shift, w_max, u_frac, u_max,
+                      r_frac, r_max, e_frac, e_max, e_frac + extra, rate, w_left,
+                      noise_e, noise_r, adc_drop, adc_max, cells)  # fmt: skip
             y.w, y.bias = [[0] * m for _ in range(n)], [0] * n
-            for name in ("u", "uhat", "v", "r", "e", "slope"):
-                setattr(y, name, [[0] * n for _ in range(batch)])
             self.layers.append(y)
-            m, first = n, first + n
-        assert at == len(word)
+            m, first_neuron = n, first_neuron + n
+        cells = [cell for y in self.layers for cell in y.cells]
+        for cell in cells if self.has_rows else ():
+            cell.row = next(rest)
+        for cell in cells if self.has_analog else ():
+            cell.offset, cell.gain = signed(next(rest)), next(rest)
+            cell.noise_u, adc = Noise.of(next(rest)), next(rest)
+            cell.adc_gain, cell.adc_offset = adc & 0xFFFF, signed(adc >> 16, 16)
+        self.dac = [next(rest) for _ in range(self.inputs)] if has_inputs else None
+        for y in self.layers if has_gains else ():
+            pairs = [[next(rest) for _ in range((y.m + 1) // 2)] for _ in range(y.n)]
+            y.gains = [[signed(x >> h, 16) for x in row for h in (0, 16)][: y.m] for row in pairs]
+        assert list(rest) == []
+        self.reset(first)
+
+    def reset(self, first: int = 0) -> None:
+        """States, digests and the step number to 0; the batch's first stream has this number."""
+        self.step_number, self.first_stream = 0, first
+        self.digests = [0] * self.batch
+        for y in self.layers:
+            y.window = Window()
+            for name in ("u", "uhat", "v", "r", "e", "slope"):
+                setattr(y, name, [[0] * y.n for _ in range(self.batch)])
+
+    def key(self, purpose: int, y: Layer) -> tuple[int, int]:
+        """Of this step and this layer."""
+        return key_of(self.seed, purpose, y.first, self.step_number)
+
+    def index(self, b: int, i: int) -> int:
+        """Of a neuron's noise: streams keep their numbers in whatever batch they are."""
+        return ((self.first_stream + b) * 4096 + i) & U32
 
     def step(
-        self, x: Sequence[Sequence[int]], target: Sequence[int] | Rows | None, learn: bool
+        self,
+        x: Sequence[Sequence[int]],
+        target: Sequence[int] | Rows | None,
+        learn: bool,
+        ranging: bool = False,
     ) -> None:
         """One step. target: labels for cross entropy, [stream][output] for mse."""
-        x = [[clip(value, self.input_max) for value in row] for row in x]
+        x = [[self.converted(j, code) for j, code in enumerate(row)] for row in x]
         below: list[Sequence[Sequence[int]]] = [x]
         below += [[row[:] for row in y.r] for y in self.layers[:-1]]
         below_frac = [self.input_frac, *(y.r_frac for y in self.layers[:-1])]
+        arrays = [[[y.seen(i, j) for j in range(y.m)] for i in range(y.n)] for y in self.layers]
         sums = [
-            self.forward(y, b, f) for y, b, f in zip(self.layers, below, below_frac, strict=True)
+            self.forward(y, seen, b, f)
+            for y, seen, b, f in zip(self.layers, arrays, below, below_frac, strict=True)
         ]
         above = [
-            self.back(upper, lower)
-            for lower, upper in zip(self.layers[:-1], self.layers[1:], strict=True)
+            self.back(upper, seen, lower)
+            for lower, upper, seen in zip(
+                self.layers[:-1], self.layers[1:], arrays[1:], strict=True
+            )
         ]
         above.append(self.target_error(target))
         for y, s, a in zip(self.layers, sums, above, strict=True):
+            key = self.key(NEURON_NOISE, y)
             for b in range(self.batch):
                 for i in range(y.n):
-                    self.neuron(y, b, i, s[b][i], a[b][i])
+                    self.neuron(y, b, i, s[b][i], a[b][i], key, ranging)
+        for b in range(self.batch):
+            self.digests[b] = chained(self.digests[b], self.hash_of(b))
         if learn:
             for y, rates, frac in zip(self.layers, below, below_frac, strict=True):
                 if y.learn:
                     self.update(y, rates, frac)
         self.step_number += 1
+        if ranging and self.range_every and self.step_number % self.range_every == 0:
+            for k, y in enumerate(self.layers):
+                self.look(k, y)
+                y.window = Window()
+        if self.drift_every and self.step_number % self.drift_every == 0:
+            for y in self.layers:
+                self.drift(y)
 
-    def forward(self, y: Layer, below: Sequence[Sequence[int]], frac: int) -> Rows:
+    def converted(self, j: int, code: int) -> int:
+        """An input as the array sees it: through the DAC of its column."""
+        code = clip(code, self.input_max) << self.input_left
+        if self.dac is not None:
+            gain, offset = self.dac[j] & 0xFFFF, signed(self.dac[j] >> 16, 16)
+            code = nearest(code * gain + (offset << 13), 13)
+        return clip(code, 8191)
+
+    def forward(self, y: Layer, seen: Rows, below: Sequence[Sequence[int]], frac: int) -> Rows:
         """W below in u_frac."""
-        shift = y.w_frac - y.w_shift + frac - y.u_frac
+        shift = y.seen_frac + frac - y.u_frac
         return [
             [
-                clip(nearest(sum(y.seen(i, j) * row[j] for j in range(y.m)), shift), SUM_MAX)
-                for i in range(y.n)
+                clip(
+                    nearest(sum(w * r for w, r in zip(line, row, strict=True)), shift + cell.row),
+                    SUM_MAX,
+                )
+                for line, cell in zip(seen, y.cells, strict=True)
             ]
             for row in below
         ]
 
-    def back(self, upper: Layer, lower: Layer) -> Rows:
+    def back(self, upper: Layer, seen: Rows, lower: Layer) -> Rows:
         """W^T e of the upper layer in v_frac of the lower one."""
-        shift = upper.w_frac - upper.w_shift + upper.e_frac - lower.v_frac
-        return [
-            [
-                clip(nearest(sum(upper.seen(i, j) * e[i] for i in range(upper.n)), shift), SUM_MAX)
-                for j in range(upper.m)
-            ]
-            for e in upper.e
-        ]
+        shift = upper.seen_frac + upper.e_frac - lower.v_frac
+        result = []
+        for stream in upper.e:
+            e = [nearest(x, cell.row) for x, cell in zip(stream, upper.cells, strict=True)]
+            columns = zip(*seen, strict=True)
+            sums = (sum(w * x for w, x in zip(column, e, strict=True)) for column in columns)
+            result.append([clip(nearest(total, shift), SUM_MAX) for total in sums])
+        return result
 
     def target_error(self, target: Sequence[int] | Rows | None) -> Rows:
         """beta (y - softmax r) or beta (y - r) of the output layer, in its v_frac.
@@ -282,7 +413,7 @@ class IntegerChip:
         """
         top = self.layers[-1]
         r_frac = min(15, top.u_frac)
-        fine = [[activation(top.phi, u, top.u_frac, r_frac)[0] for u in row] for row in top.uhat]
+        fine = [[self.fine_rate(top, i, u, r_frac) for i, u in enumerate(row)] for row in top.uhat]
         if self.step_number == 0:
             fine = [[0] * top.n for _ in range(self.batch)]
         rows = [[0] * top.n for _ in range(self.batch)]
@@ -304,36 +435,78 @@ class IntegerChip:
             rows[b] = [clip(nearest(e * self.beta.m, shift), SUM_MAX) for e in error]
         return rows
 
-    def neuron(self, y: Layer, b: int, i: int, total: int, above: int) -> None:
+    def fine_rate(self, top: Layer, i: int, uhat: int, r_frac: int) -> int:
+        """What an output neuron compares with its target; within the range of a sum."""
+        if not self.has_analog:
+            return activation(top.phi, uhat, top.u_frac, r_frac)[0]
+        cell = top.cells[i]
+        rate, _ = activation(top.phi, uhat + cell.offset, top.u_frac, r_frac)
+        return clip(nearest(rate * cell.gain, 13), SUM_MAX)
+
+    def neuron(
+        self,
+        y: Layer,
+        b: int,
+        i: int,
+        total: int,
+        above: int,
+        key: tuple[int, int],
+        ranging: bool,
+    ) -> None:
         """The equations of one neuron of one stream."""
-        count = y.counters
+        count, cell = y.counters, y.cells[i]
         count["steps"] += 1
         v, u = y.v[b][i], y.u[b][i]
 
         raw = nearest(above * y.slope[b][i], 15)
         inst = clip(raw, STATE_MAX)
-        near = clip(inst - v, y.ratio_v[i].limit)
+        near = clip(inst - v, cell.ratio_v.limit)
         count["sat_inst"] += raw != inst or near != inst - v
-        prospective = v + y.ratio_v[i].times(near)
-        y.v[b][i] = v + y.leak_v[i].times(inst - v)
+        prospective = v + cell.ratio_v.times(near)
+        if y.noise_e is not None:
+            prospective += y.noise_e.draw(key, self.index(b, i), which=1)
+        y.v[b][i] = v + cell.leak_v.times(inst - v)
         raw = nearest(prospective, y.v_frac - y.e_frac)
         e = clip(raw, y.e_max)
-        count["sat_e"] += raw != e
+        sat_e = raw != e
+        count["sat_e"] += sat_e
         count["under_e"] += e == 0 and prospective != 0
         y.e[b][i] = e
 
         raw = total + y.bias[i] + self.nudge(y, e)
         x = clip(raw, y.u_max)
         count["sat_x"] += raw != x
-        near = clip(x - u, y.ratio_u[i].limit)
+        near = clip(x - u, cell.ratio_u.limit)
         count["sat_uhat"] += near != x - u
-        uhat = u + y.ratio_u[i].times(near)
-        y.u[b][i] = u + y.leak_u[i].times(x - u)
+        uhat = u + cell.ratio_u.times(near)
+        y.u[b][i] = u + cell.leak_u.times(x - u)
+        if cell.noise_u is not None:
+            y.u[b][i] = clip(y.u[b][i] + cell.noise_u.draw(key, self.index(b, i)), y.u_max)
         y.uhat[b][i] = uhat
-        raw, y.slope[b][i] = activation(y.phi, uhat, y.u_frac, y.r_frac)
-        r = clip(raw, y.r_max)
-        count["sat_r"] += y.phi not in (TANH, SIGMOID) and raw != r
+        r, y.slope[b][i], sat_r = self.rate(y, cell, uhat)
+        count["sat_r"] += sat_r
         y.r[b][i] = r
+        if ranging:
+            y.window.samples += 1
+            y.window.sat_e += sat_e
+            y.window.half_e += abs(e) > y.e_max >> 1
+            y.window.sat_r += sat_r
+            y.window.peak_r = max(y.window.peak_r, 0 if y.bounded else abs(r))
+
+    def rate(self, y: Layer, cell: Cell, uhat: int) -> tuple[int, int, bool]:
+        """Rate, slope, and whether an activation without bounds was cut."""
+        if not self.has_analog:
+            raw, slope = activation(y.phi, uhat, y.u_frac, y.r_frac)
+            r = clip(raw, y.r_max)
+            return r, slope, not y.bounded and raw != r
+        fine = y.r_frac if cell.gain == 1 << 13 else min(15, y.u_frac, y.r_frac + 4)
+        extra = fine - y.r_frac
+        raw, slope = activation(y.phi, uhat + cell.offset, y.u_frac, fine)
+        inner = clip(raw, y.r_max << extra)
+        outer = nearest(inner * cell.gain, 13 + extra)
+        r = clip(outer, y.r_max)
+        cut = not y.bounded and (raw != inner or outer != r)
+        return r, slope if cell.gain else 0, cut
 
     def nudge(self, y: Layer, e: int) -> int:
         """gamma e in u_frac, within 2^28; where it is too small for 30 shifts, nothing."""
@@ -342,22 +515,46 @@ class IntegerChip:
             return 0
         return clip(nearest(e * self.gamma.m, shift), 1 << 28)
 
+    def read_out(self, k: int) -> Rows:
+        """The rates of a layer as they are measured now, through the ADC."""
+        y = self.layers[k]
+        if not self.has_analog:
+            return [row[:] for row in y.r]
+        key = self.key(READ_OUT_NOISE, y)
+        result = []
+        for b, rates in enumerate(y.r):
+            codes = []
+            for i, (r, cell) in enumerate(zip(rates, y.cells, strict=True)):
+                level = r * cell.adc_gain + (cell.adc_offset << 9)
+                if y.noise_r is not None:
+                    level += y.noise_r.draw(key, self.index(b, i))
+                codes.append(clip(nearest(level, 13 + y.adc_drop), y.adc_max) << y.adc_drop)
+            result.append(codes)
+        return result
+
     def update(self, y: Layer, below: Sequence[Sequence[int]], frac: int) -> None:
         """Plain SGD: stored += round(gradient * 2^-k), gradients summed over the batch."""
         dropped = max(0, (self.batch - 1).bit_length() - 5)
-        k = y.e_frac + frac - dropped + y.rate_shift - y.w_frac
-        key = key_of(self.seed, WEIGHT_UPDATE, y.first, self.step_number)
+        key, noise_key = self.key(WEIGHT_UPDATE, y), self.key(UPDATE_NOISE, y)
         for i in range(y.n):
+            k = y.e_frac + frac - dropped + y.rate_shift - (y.w_frac + y.cells[i].row)
             for j in range(y.m):
-                g = sum(y.e[b][i] * below[b][j] for b in range(self.batch))
-                g = nearest(g, dropped)
-                delta = self.rounded(g, k, key, i * y.m + j)
+                exact = sum(y.e[b][i] * below[b][j] for b in range(self.batch))
+                g = nearest(exact, dropped)
+                if self.update_noise is not None:
+                    g = clip(g, 1 << 30)
+                    d = clip(self.update_noise.draw(noise_key, i * y.m + j), 8191)
+                    g += (g >> 13) * d + (((g & 8191) * d + 4096) >> 13)
+                delta = clip(self.rounded(g, k, key, i * y.m + j), self.update_max)
+                # what is asked for is the update as it varies: one of 1 may vary to 0
                 y.counters["updates"] += g != 0
                 y.counters["under_w"] += g != 0 and delta == 0
-                y.counters["sat_w"] += abs(y.w[i][j] + delta) > y.w_max
+                cut = abs(y.w[i][j] + delta) > y.w_max
+                y.counters["sat_w"] += cut
+                y.window.sat_w += cut
                 y.w[i][j] = clip(y.w[i][j] + delta, y.w_max)
         k = y.e_frac + y.rate_shift - y.u_frac
-        key = key_of(self.seed, BIAS_UPDATE, y.first, self.step_number)
+        key = self.key(BIAS_UPDATE, y)
         for i in range(y.n):
             delta = self.rounded(sum(y.e[b][i] for b in range(self.batch)), k, key, i)
             y.bias[i] = clip(y.bias[i] + delta, STATE_MAX)
@@ -367,6 +564,113 @@ class IntegerChip:
         if k > 0 and self.is_stochastic:
             return stochastic(x, k, key, index)
         return clip32(nearest(x, k))
+
+    def drift(self, y: Layer) -> None:
+        """Every stored weight loses its share, rounded stochastically."""
+        key = self.key(DRIFT, y)
+        for i in range(y.n):
+            for j in range(y.m):
+                y.w[i][j] -= stochastic(y.w[i][j], self.drift_shift, key, i * y.m + j)
+
+    # --- auto-ranging ---
+
+    def look(self, k: int, y: Layer) -> None:
+        """Move a layer's scales by one bit where its signals ask for it."""
+        seen = y.window
+        if seen.samples == 0:
+            return
+        if seen.sat_e * 65536 > seen.samples * self.range_clip:
+            self.move_error(k, y, -1)
+        elif seen.half_e * 2 * 65536 < seen.samples * self.range_clip:
+            self.move_error(k, y, 1)
+        if not y.bounded:
+            if seen.sat_r * 10000 > seen.samples:
+                self.move_rate(k, y, -1)
+            elif seen.sat_r == 0 and 0 < seen.peak_r * 10 < y.r_max * 4:
+                self.move_rate(k, y, 1)
+        if seen.sat_w:
+            y.w_frac -= 1
+            if self.possible(k):
+                y.w = [[clip(nearest(w, 1), y.w_max) for w in row] for row in y.w]
+                y.counters["range_moves"] += 1
+            else:
+                y.w_frac += 1
+
+    def possible(self, k: int) -> bool:
+        """Whether the products around layer k have shifts that the kernels can do."""
+        fracs = [self.input_frac, *(y.r_frac for y in self.layers)]
+        result = True
+        for n in {k, min(k + 1, len(self.layers) - 1)}:
+            y = self.layers[n]
+            result &= -14 <= y.seen_frac + fracs[n] - y.u_frac <= 31
+            if n:
+                result &= -14 <= y.seen_frac + y.e_frac - self.layers[n - 1].v_frac <= 31
+        return result
+
+    def move_error(self, k: int, y: Layer, by: int) -> None:
+        """Errors and error neurons, one bit finer or coarser."""
+        y.e_frac, y.v_frac = y.e_frac + by, y.v_frac + by
+        if not (-12 <= y.e_frac <= 24 and self.possible(k)):
+            y.e_frac, y.v_frac = y.e_frac - by, y.v_frac - by
+            return
+        y.e = [[clip(nearest(x, -by), y.e_max) for x in row] for row in y.e]
+        y.v = [[clip(nearest(x, -by), STATE_MAX) for x in row] for row in y.v]
+        y.counters["range_moves"] += 1
+
+    def move_rate(self, k: int, y: Layer, by: int) -> None:
+        """Rates, one bit finer or coarser; four bits finer than the membrane is no use."""
+        y.r_frac += by
+        too_fine = by > 0 and y.r_frac > min(15, y.u_frac - 4)
+        if too_fine or y.r_frac < -8 or y.u_frac - y.r_frac > 30 or not self.possible(k):
+            y.r_frac -= by
+            return
+        y.r = [[clip(nearest(x, -by), y.r_max) for x in row] for row in y.r]
+        y.counters["range_moves"] += 1
+
+    # --- digests ---
+
+    def hash_of(self, b: int) -> int:
+        """All states of one stream after a step, each times an odd number of its own."""
+        total = 0
+        for y in self.layers:
+            for i in range(y.n):
+                at = 3 * (y.first + i)
+                total += ((at + 1) * 0x9E3779B1 & U32 | 1) * y.u[b][i]
+                total += ((at + 2) * 0x85EBCA77 & U32 | 1) * y.v[b][i]
+                both = y.e[b][i] << 16 | y.r[b][i] & 0xFFFF
+                total += ((at + 3) * 0xC2B2AE3D & U32 | 1) * both
+        return total & U32
+
+    def weights_digest(self) -> int:
+        """Of stored weights, biases and formats."""
+        d = 0
+        for y in self.layers:
+            for line, bias in zip(y.w, y.bias, strict=True):
+                row = bias & U32
+                for w in line:
+                    row = (row * 0xD6E8FEB86659FD93 + (w & 0xFFFF)) & U64
+                d = mixed(d, row)
+            d = mixed(d, (y.w_frac & U32) << 32 | y.u_frac & U32)
+            d = mixed(d, (y.r_frac & U32) << 32 | y.e_frac & U32)
+        return d
+
+    def digest(self) -> int:
+        """Of everything."""
+        d = mixed(self.weights_digest(), self.step_number)
+        for of_stream in self.digests:
+            d = mixed(d, of_stream)
+        return d
+
+
+def mixed(digest: int, word: int) -> int:
+    """A digest takes up a word."""
+    return mix64(((digest ^ word) + 0x9E3779B97F4A7C15) & U64)
+
+
+def chained(digest: int, word: int) -> int:
+    """A stream's digest takes up a step."""
+    d = (digest ^ word) * 0xD6E8FEB86659FD93 & U64
+    return d ^ d >> 32
 
 
 def softmax24(r: Sequence[int], r_frac: int) -> list[int]:

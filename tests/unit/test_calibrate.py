@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from hwgle.calibrate import (
     FOR_RUN,
     FOR_TRAINING,
     INPUT_RANGE,
+    Margins,
     calibrate,
     fraction,
     measure,
@@ -22,6 +24,7 @@ from hwgle.calibrate import (
 )
 from hwgle.chip import Chip
 from hwgle.errors import UsageError
+from hwgle.identity import draw
 from hwgle.quantise import (
     BOUNDED,
     MAX_COEFFICIENT,
@@ -168,3 +171,101 @@ def test_planted_offsets_are_found() -> None:
 def test_offsets_of_votes_without_any_information() -> None:
     labels = np.arange(100) % 4
     assert np.all(np.isfinite(output_offsets(np.zeros((100, 4)), labels)))
+
+
+# --- chips with imperfections ------------------------------------------------------------------
+
+
+def imperfect(seed: int, **parts: dict[str, Any]) -> Chip:
+    """The ideal chip with some imperfections."""
+    data = IDEAL.model_dump() | {"seed": seed}
+    for name, changes in parts.items():
+        data[name] = {**data[name], **changes}
+    return Chip.model_validate(data)
+
+
+@pytest.mark.parametrize("bits", [2, 4, 6, 8, 14])
+@pytest.mark.parametrize("margins", [FOR_RUN, FOR_TRAINING])
+def test_chips_with_everything_can_be_built(seed: int, bits: int, margins: Margins) -> None:
+    """The core checks every shift, with gains, inputs and rows in it."""
+    width = {"bits": bits}
+    chip = imperfect(
+        seed,
+        weight={**width, "stored_bits": 16, "scale": "neuron", "mismatch": 0.3, "stuck_full": 0.1},
+        rate=width,
+        input={**width, "gain": 0.1, "offset": 1.0},
+        error={**width, "noise": 0.01},
+        activation={"gain": 0.2, "offset": 0.5, "dead": 0.1},
+        membrane={"noise": 0.1},
+        leak={"bits": 4, "mismatch": 0.2, "tracks": False},
+        readout={"bits": 2, "noise": 1.0},
+    )
+    for k in range(8):
+        c = random_case(seed + 80 + k, layers=5, neurons=16, batch=4, steps=60)
+        for factor in (1e-4, 1.0, 100.0):
+            weights = {name: w * factor for name, w in c.weights.items()}
+            scales = calibrate(c.network, chip, weights, c.x, c.target, margins)
+            build_image(c.network, chip, scales)
+
+
+def test_the_input_holds_its_peak_in_codes(seed: int) -> None:
+    for k in range(6):
+        c = random_case(seed + k, layers=2, neurons=6, batch=4, steps=60)
+        plain = chip_with(input=5)
+        fine = imperfect(seed, input={"bits": 5, "gain": 0.02})
+        a, b = (calibrate(c.network, chip, c.weights, c.x) for chip in (plain, fine))
+        assert a.input == b.input
+        peak = np.abs(c.x).max()
+        assert peak <= 15.5 * 2.0**-b.input
+        assert peak > 15.5 * 2.0 ** -(b.input + 1) or b.input == INPUT_RANGE[1] - 9
+
+
+def test_rates_of_a_chip_that_deviates_fit(seed: int) -> None:
+    """Offsets and gains make unbounded rates larger than the oracle's: margins are on top."""
+    for k in range(6):
+        c = random_case(seed + k, layers=2, neurons=8, batch=4, steps=60, phis=("relu", "linear"))
+        chip = imperfect(seed + k, activation={"gain": 0.3, "offset": 2.0})
+        scales = calibrate(c.network, chip, c.weights, c.x)
+        peaks = measure(c.network, c.weights, c.x, None)
+        for s, own, peak in zip(
+            scales.layers, draw(chip, c.network).layers, peaks.rate, strict=True
+        ):
+            most = (peak + np.abs(own.activation_offset).max()) * own.activation_gain.max()
+            assert most * FOR_RUN.signal <= (chip.rate_max + 0.5) * 2.0**-s.rate or s.rate == -8
+
+
+def test_a_stuck_synapse_counts_for_what_a_membrane_must_hold(seed: int) -> None:
+    c = random_case(seed, layers=1, neurons=8, batch=4, steps=60)
+    weights = {name: w / 8 for name, w in c.weights.items()}
+    name = f"{c.network.layers[0].name}.weight"
+    weights[name][0, 0] = 1.0  # so that full scale is far above the others
+    plain = calibrate(c.network, IDEAL, weights, c.x)
+    stuck = calibrate(c.network, imperfect(seed, weight={"stuck_full": 1.0}), weights, c.x)
+    assert stuck.layers[0].weight == plain.layers[0].weight
+    seen = np.full(weights[name].shape, 8191 * 2.0 ** -plain.layers[0].weight)
+    most = np.abs(c.x).max(initial=0) * seen.sum(axis=1).max()
+    assert most < 2.0**28 * 2.0 ** -stuck.layers[0].membrane
+
+
+@pytest.mark.parametrize("bits", [8, 12, 16, 24, 29])
+def test_a_narrow_membrane_holds_its_peak(seed: int, bits: int) -> None:
+    for k in range(4):
+        c = random_case(seed + k, layers=2, neurons=8, batch=4, steps=60)
+        chip = imperfect(seed, membrane={"bits": bits})
+        peaks = measure(c.network, c.weights, c.x, c.target)
+        for margins in (FOR_RUN, FOR_TRAINING):
+            scales = calibrate(c.network, chip, c.weights, c.x, c.target, margins)
+            build_image(c.network, chip, scales)
+            for s, peak in zip(scales.layers, peaks.membrane, strict=True):
+                assert peak * margins.signal <= 2.0 ** (bits - 1 - s.membrane) or s.membrane == 6
+
+
+def test_a_range_that_is_given_decides(seed: int) -> None:
+    c = random_case(seed, layers=2, neurons=8, batch=4, steps=60)
+    for bits, largest, frac in ((29, 100.0, 21), (12, 10.0, 7), (29, 1e-3, 22)):
+        chip = imperfect(seed, membrane={"bits": bits, "range": largest})
+        scales = calibrate(c.network, chip, c.weights, c.x)
+        assert {s.membrane for s in scales.layers} == {frac}
+        image = build_image(c.network, chip, scales)
+        u_max = [int(image.words[24 + 20 * k + 7]) for k in range(len(scales.layers))]
+        assert set(u_max) == {round(largest * 2.0**frac)}

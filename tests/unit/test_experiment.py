@@ -172,7 +172,8 @@ def test_every_experiment_of_the_zoo_loads() -> None:
     assert {"mnist1d-15k", "mnist1d-42k", "lagnet-mnist1d"} <= set(names)
     for name in names:
         experiment = Experiment.load(name)
-        assert experiment.name == experiment.load_network().name == name
+        assert experiment.name == name
+        assert experiment.load_network().outputs > 1
 
 
 def test_missing_experiment_lists_those_there_are() -> None:

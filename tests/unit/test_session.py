@@ -54,6 +54,19 @@ def test_groups_of_streams_do_not_matter(
         same(run_case(c, record=SIGNALS, scales=calibrated(c)), whole)
 
 
+def test_groups_of_streams_do_not_matter_with_noise(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each stream keeps its number, by which its noise is drawn."""
+    c = case("mse", 1)
+    data = IDEAL.model_dump()
+    data["membrane"]["noise"], data["readout"]["noise"] = 0.01, 2.0
+    chip = Chip.model_validate(data)
+    whole = run_case(c, chip, record=("r",))
+    assert np.any(whole.signals["output"] != run_case(c, record=("r",)).signals["output"])
+    for group in (1, c.batch - 2):  # reset between them; and loaded anew for the last
+        monkeypatch.setattr(session, "GROUP", group)
+        same(run_case(c, chip, record=("r",), scales=calibrated(c, chip)), whole)
+
+
 def calibrated(c: Case, chip: Chip = IDEAL, learning: bool = False) -> Scales:
     return calibrate_on(c.network, chip, c.weights, c.x, c.target, learning)
 
@@ -66,16 +79,20 @@ def test_pieces_of_a_run_do_not_matter(
     whole = run_case(c, record=("r", "e"), learning_rate=learning_rate)
     pieces = session._pieces
     for most in (1, 2, 1000):
-        monkeypatch.setattr(session, "_pieces", lambda steps, most=most: pieces(steps, most))
+        monkeypatch.setattr(
+            session, "_pieces", lambda steps, _, looks, most=most: pieces(steps, most, looks)
+        )
         same(run_case(c, record=("r", "e"), learning_rate=learning_rate), whole)
 
 
 def test_pieces_cover_every_step_once() -> None:
     for steps in (1, 2, 15, 16, 17, 360, 5000):
-        parts = list(session._pieces(steps))
+        looks = [t for t in (0, 1, 14, 16, 359, 4999) if t < steps]
+        parts = list(session._pieces(steps, 64, looks))
         assert [a for a, _, _ in parts] == [0, *(b for _, b, _ in parts[:-1])]
-        assert parts[-1][1:] == (steps, True)
+        assert parts[-1][1] == steps
         assert all(b > a for a, b, _ in parts)
+        assert [(a, b) for a, b, look in parts if look] == [(t, t + 1) for t in looks]
 
 
 @pytest.mark.parametrize("learning_rate", [0.0, 0.05])

@@ -26,7 +26,7 @@ from hwgle.network import Network
 from hwgle.quantise import build_image, to_int16
 from hwgle.session import calibrate_on
 from hwgle.tasks import Split, Task
-from hwgle.weights import initial
+from hwgle.weights import Weights, initial
 
 STEPS, CLASSES = 20, 3
 SCHEDULES: dict[str, dict[str, Any]] = {
@@ -146,6 +146,40 @@ def test_interrupted_and_continued_is_uninterrupted(
         looks.at = None
         trainer(out, ex).run()
         assert outcome(out) == whole, f"interrupted after {at} of {total} pieces"
+
+
+def test_learning_from_given_weights_and_interrupted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ex, given = experiment(), initial(network(), 77)
+
+    def make(out: Path, weights: Weights | None, **more: Any) -> Trainer:
+        parts = network(), Chip.load("ideal"), TASK, Emulator()
+        return Trainer(ex, *parts, out, weights=weights, **more)
+
+    make(tmp_path / "whole", given).run()
+    whole = outcome(tmp_path / "whole")
+    trainer(tmp_path / "drawn", ex).run()
+    assert outcome(tmp_path / "drawn")["weights"] != whole["weights"]
+    looks = Looks(monkeypatch)
+    looks.at = 20
+    with pytest.raises(Interrupted):
+        make(tmp_path / "cut", given).run()
+    for other in (None, {name: 2 * w for name, w in given.items()}):
+        with pytest.raises(UsageError, match="belongs to another"):
+            make(tmp_path / "cut", other).run()
+    calls = 0
+
+    def stop() -> bool:
+        nonlocal calls
+        calls += 1
+        return calls == 10
+
+    looks.at = None
+    with pytest.raises(Interrupted):
+        make(tmp_path / "cut", given, stop=stop).run()
+    make(tmp_path / "cut", given).run()
+    assert outcome(tmp_path / "cut") == whole
 
 
 def test_sigint_is_an_interruption(tmp_path: Path) -> None:

@@ -1,0 +1,146 @@
+"""The emulator's twin of a chip: an identity whose numbers were measured, not drawn.
+
+It has the profile's widths and noise and the measured gains, offsets and time constants. How
+good it is shows on streams that nobody fitted anything to (`residuals`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwgle.accuracy import sqnr
+from hwgle.chip import MAX_BITS, Chip, Profile
+from hwgle.device import Block, Device
+from hwgle.devices.emulator import Emulator
+from hwgle.identity import stuck_code
+from hwgle.measured import GAIN_MAX, GAIN_ONE, Measured, MeasuredLayer, encode
+from hwgle.measuring import synapses
+from hwgle.measuring.bench import Build, nominal
+from hwgle.network import Network
+from hwgle.quantise import Scales, build_image, quantise_weights, to_int16
+from hwgle.weights import Weights
+
+if TYPE_CHECKING:
+    from hwgle.measuring.calibration import Calibration
+    from hwgle.measuring.estimates import LayerEstimates
+
+MOST = {"activation_gain": 1.999, "readout_gain": 3.999}
+
+
+def twin_of(calibration: Calibration, profile: Profile) -> Chip:
+    """A chip of this profile with everything that has a spread there as measured."""
+    chip = Chip.model_validate({**profile.model_dump(), "seed": 0})
+    layers = tuple(_layer(own, profile, chip) for own in calibration.layers)
+    p = profile.input
+    measured = Measured(
+        network=calibration.network,
+        layers=layers,
+        input_gain=_numbers(calibration.input_gain.value, p.gain > 0, "readout_gain"),
+        input_offset=_numbers(calibration.input_offset.value, p.offset > 0),
+    )
+    return chip.model_copy(update={"measured": measured})
+
+
+def _numbers(values: NDArray[np.float64], varies: bool, kind: str = "") -> tuple[float, ...]:
+    if not varies:
+        return ()
+    kept = np.clip(values, 0.0, MOST[kind]) if kind in MOST else values
+    return tuple(float(f"{v:.7g}") for v in kept.tolist())
+
+
+def _layer(own: LayerEstimates, profile: Profile, chip: Chip) -> MeasuredLayer:
+    a, r, leak = profile.activation, profile.readout, profile.leak
+    return MeasuredLayer(
+        tau_m=_numbers(own.tau_m.value, leak.mismatch > 0),
+        tau_r=_numbers(own.tau_r.value, leak.mismatch > 0),
+        activation_gain=_numbers(
+            own.activation_gain.value, a.gain > 0 or a.dead > 0, "activation_gain"
+        ),
+        activation_offset=_numbers(own.offset.value, a.offset > 0),
+        readout_gain=_numbers(own.readout_gain.value, r.gain > 0, "readout_gain"),
+        readout_offset=_numbers(own.readout_offset.value, r.offset > 0),
+        synapse_gain=_codes(own, chip) if chip.synapses_differ else "",
+    )
+
+
+def _codes(own: LayerEstimates, chip: Chip) -> str:
+    assert own.synapse is not None
+    assert own.stuck is not None
+    factor = np.where(np.isfinite(own.synapse.value), own.synapse.value, 0.0)
+    codes = np.clip(np.floor(factor * GAIN_ONE + 0.5), 0, GAIN_MAX).astype(np.int16)
+    full = chip.weight_max << (MAX_BITS - chip.weight.bits)
+    for kind, seen in ((synapses.ZERO, 0), (synapses.PLUS, full), (synapses.MINUS, -full)):
+        codes[own.stuck == kind] = stuck_code(seen)
+    return encode(codes)
+
+
+# --- how good it is ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Residual:
+    """Of one layer's rates on streams: the chip as designed and the twin against the chip, dB of
+    signal over difference."""
+
+    layer: str
+    designed: float
+    twin: float
+
+    @property
+    def better(self) -> float:
+        """dB that the twin is nearer to the chip than the design is."""
+        return self.twin - self.designed
+
+
+def still(chip: Chip) -> Chip:
+    """The same chip without noise in time."""
+    silent = {
+        "membrane": chip.membrane.model_copy(update={"noise": 0.0}),
+        "readout": chip.readout.model_copy(update={"noise": 0.0}),
+        "error": chip.error.model_copy(update={"noise": 0.0}),
+    }
+    return chip.model_copy(update=silent)
+
+
+def residuals(
+    device: Device,
+    build: Build,
+    twin: Chip,
+    network: Network,
+    weights: Weights,
+    scales: Scales,
+    x: NDArray[np.floating],
+) -> list[Residual]:
+    """Rates of all layers on x (T, streams, inputs): twin and design against the chip.
+
+    The streams go one after another: a chip on a desk has one at a time. The twin runs without
+    noise, which no twin can predict.
+    """
+    designed, quiet = nominal(twin.profile), still(twin)
+    wish = [(k, "r") for k in range(len(network.layers))]
+    sums: list[list[list[NDArray[np.float64]]]] = [[[] for _ in wish] for _ in range(3)]
+    with Emulator() as first, Emulator() as second:
+        bodies: list[tuple[Device, Build]] = [
+            (device, build),
+            (first, lambda n, s: build_image(n, quiet, s)),
+            (second, lambda n, s: build_image(n, designed, s)),
+        ]
+        for out, (body, make) in zip(sums, bodies, strict=True):
+            image = make(network, scales)
+            body.load(image, 1, uhat=False)
+            body.write_weights(quantise_weights(image, weights))
+            codes, _ = to_int16(x, scales.input, image.chip.input_max)
+            for b in range(codes.shape[1]):
+                body.reset()
+                records = body.run(Block(codes[:, b : b + 1], record=wish))
+                for signals, r in zip(out, records.signals, strict=True):
+                    signals.append(r.astype(np.float64))
+    result = []
+    for k, layer in enumerate(network.layers):
+        chip, own, plan = (np.concatenate(part[k]) for part in sums)
+        result.append(Residual(layer.name, sqnr(chip, plan), sqnr(chip, own)))
+    return result

@@ -1,0 +1,233 @@
+"""The words of an image that come from a chip's imperfections, and numbers as words.
+
+One function for each section (csrc/gle.h); hwgle/quantise.py puts them together. Nothing
+here depends on the platform: float64 by IEEE operations, rounded half up.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from hwgle._core import lib
+from hwgle.chip import Chip
+from hwgle.errors import UsageError
+from hwgle.identity import Draws
+from hwgle.measured import GAIN_MAX, GAIN_ONE
+from hwgle.network import Network
+
+MAX_COEFFICIENT = 8192.0
+MAX_MANTISSA = (1 << 15) - 1
+# The noise of the core is the sum of four bytes less their mean: 4 * (256**2 - 1) / 12.
+NOISE_VARIANCE = 21845
+NOISE_SHIFTS = (-5, 31)
+NOISE_BIAS = 8
+OFFSET_MAX = (1 << 28) - 1
+ACTIVATION_GAIN_MAX = (1 << 14) - 1
+NO_UPDATE_LIMIT = 65535
+DRIFT_SHIFT = 10  # a drift takes 0.1 % where the time constant allows: often enough, cheap
+
+Words = NDArray[np.int64]
+
+
+def round_half_up(x: ArrayLike) -> NDArray[np.float64]:
+    """Rounding as everywhere on the chip: add half, floor."""
+    return np.floor(np.asarray(x, dtype=np.float64) + 0.5)
+
+
+def coefficient(value: float) -> int:
+    """A multiplier >= 0 as the core packs it: 15-bit mantissa << 8 | shift.
+
+    Relative error at most 2**-15. Raises UsageError outside 0..8192.
+    """
+    if not 0 <= value <= MAX_COEFFICIENT:
+        raise UsageError(f"multiplier {value!r} is outside 0..{MAX_COEFFICIENT:g}")
+    if value == 0:
+        return 15
+    shift = min(15 - math.frexp(value)[1], 31)
+    mantissa = round(math.ldexp(value, shift))
+    if mantissa > MAX_MANTISSA:
+        mantissa, shift = mantissa >> 1, shift - 1
+    return int(mantissa << 8 | shift)
+
+
+def noise_word(sd: float) -> int:
+    """Noise of standard deviation `sd`, in units of what it is added to; 0 for none.
+
+    m << 8 | (k + 8) with m * 2**-k = sd / sqrt(21845). Relative error at most 2**-15 down
+    to sd = 1e-3; below that coarser, 3e-8 and less is none. Raises UsageError above 1.5e8.
+    """
+    if not 0 <= sd < math.inf:
+        raise UsageError(f"a noise of {sd!r}: allowed: 0 or more")
+    if sd == 0:
+        return 0
+    value = sd / math.sqrt(NOISE_VARIANCE)
+    shift = min(15 - math.frexp(value)[1], NOISE_SHIFTS[1])
+    mantissa = round(math.ldexp(value, shift))
+    if mantissa > MAX_MANTISSA:
+        mantissa, shift = mantissa >> 1, shift - 1
+    if shift < NOISE_SHIFTS[0]:
+        raise UsageError(f"a noise of {sd:g} LSB is more than the core can make")
+    return mantissa << 8 | (shift + NOISE_BIAS) if mantissa else 0
+
+
+def noise_sd(word: int) -> float:
+    """Standard deviation of a noise word, before it is rounded."""
+    return math.ldexp((word >> 8) * math.sqrt(NOISE_VARIANCE), NOISE_BIAS - (word & 0xFF))
+
+
+# --- what is there at all ----------------------------------------------------------------------
+
+
+def sections(chip: Chip) -> int:
+    """Flags of the sections that an image of this chip has."""
+    return int(
+        lib.GLE_HAS_ROWS * (chip.weight.scale == "neuron")
+        | lib.GLE_HAS_ANALOG * chip.neurons_differ
+        | lib.GLE_HAS_INPUTS * chip.inputs_differ
+        | lib.GLE_HAS_GAINS * chip.synapses_differ
+    )
+
+
+def section_words(network: Network, chip: Chip) -> int:
+    """Words of all of them."""
+    neurons = sum(network.sizes)
+    count = neurons * (chip.weight.scale == "neuron") + 4 * neurons * chip.neurons_differ
+    count += network.inputs * chip.inputs_differ
+    if chip.synapses_differ:
+        fan_in = [network.fan_in(k) for k in range(len(network.layers))]
+        count += sum(n * (m + m % 2) // 2 for n, m in zip(network.sizes, fan_in, strict=True))
+    return int(count)
+
+
+# --- the whole chip ----------------------------------------------------------------------------
+
+
+def drift_words(chip: Chip) -> tuple[int, int]:
+    """(steps between two drifts, shift): weights lose 2**-shift of themselves each time."""
+    tau = chip.weight.drift
+    if tau is None:
+        return 0, 1
+    # e^(-every/tau) = 1 - 2^-shift, and -1/ln(1 - x) = 1/x - 1/2 - x/12 - ...
+    shift = min(DRIFT_SHIFT, max(1, math.frexp(tau)[1] - 1))
+    once = 2.0**shift - 0.5 - 2.0**-shift / 12.0
+    return max(1, math.floor(tau / once + 0.5)), shift
+
+
+def update_words(chip: Chip) -> tuple[int, int]:
+    """(largest update in LSB of the stored weight, noise of an update)."""
+    bits = chip.plasticity.update_bits
+    most = NO_UPDATE_LIMIT if bits is None else (1 << (bits - 1)) - 1
+    return most, noise_word(chip.plasticity.update_noise * GAIN_ONE)
+
+
+# --- neurons -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Built:
+    """Time constants of a layer as built, (n,): DAC, mismatch, at least dt."""
+
+    tau_m: NDArray[np.float64]
+    tau_r: NDArray[np.float64]
+
+
+def built(network: Network, chip: Chip, draws: Draws) -> list[Built]:
+    """Time constants of all layers as this chip has them.
+
+    The leak DAC sets conductances, which go with 1/tau: its full scale is the network's
+    smallest time constant, its LSB the largest that it can set. No neuron is faster than a
+    step: an explicit step of dt > tau would overshoot.
+    """
+    fastest = min(min(float(y.tau_m.min()), float(y.tau_r.min())) for y in network.layers)
+    result = []
+    for layer, own in zip(network.layers, draws.layers, strict=True):
+        tau = [layer.tau_m * own.tau_m, layer.tau_r * own.tau_r]
+        if chip.leak.bits is not None:
+            full = (1 << chip.leak.bits) - 1
+            code = [round_half_up(full * fastest / y) for y in (layer.tau_m, layer.tau_r)]
+            tau = [
+                full * fastest / np.maximum(c, 1.0) * factor
+                for c, factor in zip(code, (own.tau_m, own.tau_r), strict=True)
+            ]
+        result.append(Built(np.maximum(tau[0], network.dt), np.maximum(tau[1], network.dt)))
+    return result
+
+
+def neuron_words(network: Network, layers: list[Built]) -> Words:
+    """leak_u ratio_u leak_v ratio_v of every neuron, flat."""
+    words: list[int] = []
+    dt = network.dt
+    for layer in layers:
+        for tau_m, tau_r in zip(layer.tau_m, layer.tau_r, strict=True):
+            ratios = (dt / tau_m, tau_r / tau_m, dt / tau_r, tau_m / tau_r)
+            words += [coefficient(min(float(c), MAX_COEFFICIENT)) for c in ratios]
+    return np.array(words, dtype=np.int64)
+
+
+def analog_words(
+    network: Network, chip: Chip, draws: Draws, layers: list[Built], membrane: list[int]
+) -> Words:
+    """offset gain noise_u adc of every neuron, flat. membrane: u_frac of each layer."""
+    parts = []
+    for own, neurons, frac in zip(draws.layers, layers, membrane, strict=True):
+        offset = round_half_up(own.activation_offset * 2.0**frac)
+        gain = np.clip(round_half_up(own.activation_gain * GAIN_ONE), 1, ACTIVATION_GAIN_MAX)
+        words = np.empty((gain.size, 4), dtype=np.int64)
+        words[:, 0] = np.clip(offset, -OFFSET_MAX, OFFSET_MAX)
+        words[:, 1] = np.where(own.dead, 0.0, gain)
+        words[:, 2] = [membrane_noise(chip, network.dt / tau, frac) for tau in neurons.tau_m]
+        step = 2.0**chip.adc_drop  # an LSB of the ADC in LSB of the rate
+        words[:, 3] = pair(own.readout_gain * GAIN_ONE, own.readout_offset * step * 16.0)
+        parts.append(words.ravel())
+    return np.concatenate(parts)
+
+
+def membrane_noise(chip: Chip, leak: float, frac: int) -> int:
+    """Noise word of a neuron: what must be added each step for the rms that the chip says.
+
+    u' = (1 - leak) u + noise has variance sd**2 / (1 - (1 - leak)**2) in the long run.
+    """
+    kept = 1.0 - leak
+    return noise_word(math.ldexp(chip.membrane.noise * math.sqrt(1.0 - kept * kept), frac))
+
+
+def error_noise(chip: Chip, extra: int) -> int:
+    """Noise word in LSB of the error state, which is finer than the error by `extra` bits."""
+    return noise_word(math.ldexp(chip.error.noise * chip.error_max, extra))
+
+
+def readout_noise(chip: Chip) -> int:
+    """Noise word in 1/8192 LSB of the rate."""
+    return noise_word(math.ldexp(chip.readout.noise * GAIN_ONE, chip.adc_drop))
+
+
+# --- inputs and synapses -----------------------------------------------------------------------
+
+
+def pair(gain: ArrayLike, offset: ArrayLike) -> Words:
+    """A gain in the lower half of a word (0..32767), an offset in the upper (int16)."""
+    low = np.clip(round_half_up(gain), 0, GAIN_MAX).astype(np.int64)
+    high = np.clip(round_half_up(offset), -(1 << 15), GAIN_MAX).astype(np.int64)
+    return low | (high & 0xFFFF) << 16
+
+
+def input_words(chip: Chip, draws: Draws) -> Words:
+    """Gain and offset of every input DAC."""
+    return pair(draws.input_gain * GAIN_ONE, draws.input_offset * 2.0**chip.input_left)
+
+
+def gain_words(draws: Draws) -> Words:
+    """Gains of all synapses, two a word, rows padded to an even number."""
+    parts = []
+    for own in draws.layers:
+        assert own.gain is not None
+        n, m = own.gain.shape
+        rows = np.zeros((n, m + m % 2), dtype=np.int64)
+        rows[:, :m] = own.gain
+        rows &= 0xFFFF
+        parts.append((rows[:, 0::2] | rows[:, 1::2] << 16).ravel())
+    return np.concatenate(parts)
