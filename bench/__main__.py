@@ -1,6 +1,6 @@
-"""`python -m bench [speed | boards | link] [OPTION...]`: what is measured, by name.
+"""`python -m bench [speed | chip | boards | link] [OPTION...]`: what is measured, by name.
 
-speed: a step against NumPy, CPU time. boards: memory, stack and instructions of each board.
+speed: a step against NumPy, CPU time. chip: what imperfections cost. boards: memory, stack and instructions of each board.
 link: the wire in numbers.
 """
 
@@ -14,7 +14,7 @@ from importlib import import_module
 for _name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[_name] = "1"
 
-BENCHES = ("speed", "boards", "link")
+BENCHES = ("speed", "chip", "boards", "link")
 
 
 def main(argv: list[str]) -> int:

@@ -164,14 +164,13 @@ LANES __m256i rng_word(__m256i root, uint32_t which)
     return _mm256_xor_si256(x, _mm256_srli_epi32(x, 15));
 }
 
-/* gle_noise_at on lanes. */
+/* gle_noise_at on lanes: bytes are summed in pairs and fours; the factors have 16 bits. */
 LANES __m256i noise(const gle_noise *f, __m256i random)
 {
-    const __m256i bytes = all(0x00ff00ff);
-    const __m256i two = _mm256_add_epi32(_mm256_and_si256(random, bytes),
-                                         _mm256_and_si256(_mm256_srli_epi32(random, 8), bytes));
-    __m256i x = _mm256_add_epi32(_mm256_and_si256(two, all(0xffff)), _mm256_srli_epi32(two, 16));
-    x = _mm256_mullo_epi32(_mm256_sub_epi32(x, all(GLE_NOISE_MEAN)), all(f->m));
+    const __m256i two = _mm256_maddubs_epi16(random, all(0x01010101));
+    const __m256i four = _mm256_madd_epi16(two, all(0x00010001));
+    const __m256i x =
+        _mm256_madd_epi16(_mm256_sub_epi32(four, all(GLE_NOISE_MEAN)), all(f->m));
     return sra(_mm256_add_epi32(sll(x, f->left), all(f->half)), f->right);
 }
 
