@@ -44,7 +44,14 @@ CORE_PORTABLE = [
     "device/message.c",
 ]
 # Vector kernels; empty on other machines.
-CORE_X86 = ["matvec_avx2.c", "matvec_vnni.c", "neurons_avx2.c", "neurons_vnni.c"]
+CORE_X86 = [
+    "matvec_avx2.c",
+    "matvec_vnni.c",
+    "neurons_avx2.c",
+    "neurons_one_vnni.c",
+    "neurons_vnni.c",
+    "single_vnni.c",
+]
 HOST = ["host/adam.c", "host/loop.c"]
 # What Python sees, each after those that it includes.
 HEADERS = [

@@ -65,9 +65,9 @@ static void products(gle_chip *chip, gle_layer *layer, const int16_t *below, int
     const int32_t columns = chip->columns;
 
     if (columns == 1) {
-        gle_product_one(chip->sums, layer, below, shift);
+        k->product_one(chip->sums, layer, below, shift);
         if (layer_below != NULL) {
-            gle_product_one_back(above, layer, gle_shift_back(layer, layer_below));
+            k->product_one_back(above, layer, gle_shift_back(layer, layer_below));
         }
         return;
     }

@@ -13,7 +13,9 @@
 #include "kernels.h"
 #include "rng.h"
 
-enum { GLE_R_FRAC_LEAST = -8 };
+enum { GLE_R_FRAC_LEAST = -8,
+       /* of rows of weights for one stream: whole vectors where there are any, else pairs */
+       GLE_PAD_ONE = GLE_ALIGN >= 64 ? 32 : 2 };
 
 /* A prospective membrane: a state and a term that fits 2^30. */
 #define GLE_UHAT_MAX (GLE_SUM_MAX + GLE_STATE_MAX)

@@ -1,7 +1,8 @@
 /* From stored weights to what the array multiplies with, and the proof that sums fit.
  *
  * With several streams the core keeps two copies of the weights as the array sees
- * them, one of them transposed, made again only when stored weights changed.
+ * them, one of them transposed, made again only when stored weights changed. A single
+ * stream has one where synapses differ and the machine has vectors (and memory).
  */
 #include "chip.h"
 
@@ -22,8 +23,8 @@ void gle_layer_effective(gle_chip *chip, gle_layer *layer, int32_t below_max)
     int32_t most = 0, most_t;
 
     layer->stale = 0;
-    if (chip->columns == 1) {
-        return;
+    if (chip->columns == 1 && layer->seen == layer->w) {
+        return; /* looked at as it goes */
     }
     for (int32_t j = 0; j < layer->m; j++) {
         columns[j] = 0;
@@ -35,6 +36,9 @@ void gle_layer_effective(gle_chip *chip, gle_layer *layer, int32_t below_max)
             layer->gains ? layer->gains + (size_t)i * (size_t)layer->gain_words : NULL;
         const int32_t sum = chip->kernels->see(seen, w, layer->m, &how, gains, columns);
         most = sum > most ? sum : most;
+    }
+    if (chip->columns == 1) {
+        return;
     }
     most_t = largest(columns, layer->m);
     chip->kernels->transpose(layer->seen_t, layer->seen, layer->n, layer->m, layer->stride,

@@ -206,12 +206,13 @@ static void *take(arena *a, size_t count, size_t size)
 
 static int32_t padded(int32_t n, int32_t to) { return (n + to - 1) / to * to; }
 
-/* `as_stored`: the array sees what is stored. */
-static void take_layer(arena *a, gle_layer *y, int32_t n, int32_t m, int as_stored,
+/* `as_stored`: the array sees what is stored. `copy_one`: what it sees is kept for a single
+ * stream too. */
+static void take_layer(arena *a, gle_layer *y, int32_t n, int32_t m, int as_stored, int copy_one,
                        int32_t columns, uint32_t options, int32_t top)
 {
     const size_t cells = (size_t)n * (size_t)columns;
-    const int32_t pad = columns == 1 ? 2 : GLE_LANES;
+    const int32_t pad = columns == 1 ? GLE_PAD_ONE : GLE_LANES;
 
     y->n = n;
     y->m = m;
@@ -220,10 +221,10 @@ static void take_layer(arena *a, gle_layer *y, int32_t n, int32_t m, int as_stor
     y->w = take(a, (size_t)n * (size_t)y->stride, sizeof *y->w);
     y->seen = y->w;
     y->seen_t = NULL;
+    if (!as_stored && (columns > 1 || copy_one)) {
+        y->seen = take(a, (size_t)n * (size_t)y->stride, sizeof *y->seen);
+    }
     if (columns > 1) {
-        if (!as_stored) {
-            y->seen = take(a, (size_t)n * (size_t)y->stride, sizeof *y->seen);
-        }
         y->seen_t = take(a, (size_t)m * (size_t)y->stride_t, sizeof *y->seen_t);
     }
     y->bias = take(a, (size_t)n, sizeof *y->bias);
@@ -283,6 +284,8 @@ static uint64_t lay_out(const uint32_t *words, int32_t batch, uint32_t options, 
         take_layer(&a, y, layers[l].size, m,
                    layers[l].w_shift == 0 && layers[l].w_left == 0 &&
                        (image->sections & GLE_HAS_GAINS) == 0,
+                   GLE_PAD_ONE > 2 && (layers[l].w_left != 0 ||
+                                       (image->sections & GLE_HAS_GAINS) != 0),
                    columns, options, l + 1 == image->layers);
         if (chip != NULL) {
             y->image = &layers[l];

@@ -37,6 +37,8 @@ typedef struct {
     uint32_t asked, under, clipped;
 } gle_update_count;
 
+struct gle_layer;
+
 typedef struct gle_kernels {
     const char *name;
 
@@ -64,6 +66,14 @@ typedef struct gle_kernels {
     /* Updates vary from one to the next: gradient[m] += gradient[m] noise, see update.inc. */
     void (*vary)(int32_t *gradient, int32_t m, const gle_update *how, uint32_t first);
 
+    /* One stream: out[n] = W x, and W^T of the layer's own errors; see matvec_scalar.c. */
+    void (*product_one)(int32_t *out, const struct gle_layer *layer, const int16_t *x,
+                        int32_t shift);
+    void (*product_one_back)(int32_t *out, const struct gle_layer *layer, int32_t shift);
+    /* w[m] += round(e x[m] * 2^-shift) */
+    void (*learn_one)(int16_t *w, int32_t e, const int16_t *x, int32_t m, const gle_update *how,
+                      int32_t shift, uint32_t first, gle_update_count *count);
+
     /* seen[m] from w[m], see see.inc. */
     int32_t (*see)(int16_t *seen, const int16_t *w, int32_t m, const gle_seeing *how,
                    const uint32_t *gains, int32_t *columns);
@@ -87,10 +97,7 @@ void gle_turn_avx2(int16_t *to, const int16_t *from, int32_t n, int32_t m, int32
                    int32_t stride_t);
 #endif
 
-/* One stream: no packing, no copies, weights as they are stored.
- * out[n] = round(sum_j seen(w[i][j]) x[j] * 2^-shift) and, of the layer's own errors, its
- * transpose. */
-struct gle_layer;
+/* In plain C, for all that have no vectors for it. */
 void gle_product_one(int32_t *out, const struct gle_layer *layer, const int16_t *x,
                      int32_t shift);
 void gle_product_one_back(int32_t *out, const struct gle_layer *layer, int32_t shift);

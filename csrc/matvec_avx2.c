@@ -367,7 +367,8 @@ AVX2 void gle_turn_avx2(int16_t *to, const int16_t *from, int32_t n, int32_t m, 
 #include "see.inc"
 
 const gle_kernels gle_kernels_avx2 = {"avx2",          product, outer,         gle_pairs_avx2,
-                                      gle_turned_avx2, update_row, vary_row, see, gle_turn_avx2,
+                                      gle_turned_avx2, update_row, vary_row, gle_product_one,
+                                      gle_product_one_back, learn_row, see, gle_turn_avx2,
                                       gle_neurons_avx2};
 
 #else

@@ -182,5 +182,6 @@ static void transpose(int16_t *to, const int16_t *from, int32_t n, int32_t m, in
 #include "see.inc"
 
 const gle_kernels gle_kernels_scalar = {"scalar",    product, outer,     pack_pairs,
-                                        pack_turned, update_row, vary_row, see, transpose,
+                                        pack_turned, update_row, vary_row, gle_product_one,
+                                        gle_product_one_back, learn_row, see, transpose,
                                         gle_neurons_scalar};

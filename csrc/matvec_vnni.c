@@ -2,6 +2,7 @@
  * products to an int32 in one instruction. Same tiles and same bits as matvec_avx2.c.
  */
 #include "neurons.h"
+#include "single.h"
 
 #if defined(__x86_64__) && !defined(GLE_SCALAR_ONLY)
 
@@ -261,9 +262,17 @@ VNNI static void outer(int32_t *out, const int16_t *e, int32_t rows, const int16
 #define GLE_SEE see
 #include "see.inc"
 
+void gle_learn_one_wide(int16_t *w, int32_t e, const int16_t *x, int32_t m, const gle_update *how,
+                        int32_t shift, uint32_t first, gle_update_count *count)
+{
+    learn_row(w, e, x, m, how, shift, first, count);
+}
+
 /* Layouts are bound by the memory, not by the width of a vector: shared with AVX2. */
 const gle_kernels gle_kernels_vnni = {"vnni",          product, outer,         gle_pairs_avx2,
-                                      gle_turned_avx2, update_row, vary_row, see, gle_turn_avx2,
+                                      gle_turned_avx2, update_row, vary_row, gle_product_one_vnni,
+                                      gle_product_one_back_vnni, gle_learn_one_vnni, see,
+                                      gle_turn_avx2,
                                       gle_neurons_vnni};
 
 #else

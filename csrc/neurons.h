@@ -142,5 +142,6 @@ static inline void gle_row_counted(const gle_neuron_job *job, uint32_t sat_x, ui
 void gle_neurons_scalar(const gle_neuron_job *job);
 void gle_neurons_avx2(const gle_neuron_job *job);
 void gle_neurons_vnni(const gle_neuron_job *job);
+void gle_neurons_one_vnni(const gle_neuron_job *job);
 
 #endif

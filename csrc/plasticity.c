@@ -198,9 +198,16 @@ void gle_layer_sgd(gle_chip *chip, gle_layer *layer, const int16_t *below, int32
         gle_rng_key(chip->seed, GLE_RNG_UPDATE_NOISE, where, chip->step),
         gle_noise_of(chip->image->update_noise),
     };
+    const int one = chip->columns == 1 && how.noise.m == 0;
     gle_update_count count = {0, 0, 0};
 
-    for (int32_t i = 0; i < layer->n; i += ROWS) {
+    for (int32_t i = 0; i < layer->n && one; i++) {
+        chip->kernels->learn_one(layer->w + (size_t)i * (size_t)layer->stride, layer->e[i], below,
+                                 layer->m, &how,
+                                 shift - (layer->rows ? (int32_t)layer->rows[i] : 0),
+                                 (uint32_t)i * (uint32_t)layer->m, &count);
+    }
+    for (int32_t i = 0; i < layer->n && !one; i += ROWS) {
         const int32_t rows = layer->n - i < ROWS ? layer->n - i : ROWS;
         outer_rows(chip, layer, i, rows, below, chip->rows);
         for (int32_t r = 0; r < rows; r++) {

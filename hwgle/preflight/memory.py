@@ -65,17 +65,20 @@ HERE = Machine(pointer=struct.calcsize("P"), align=64)
 @dataclass(frozen=True)
 class Shape:
     """What of a network decides on bytes. copied: layers whose array does not see what is
-    stored, so that with several streams the core keeps a copy of what it does see."""
+    stored, so that with several streams the core keeps a copy of what it does see. gained:
+    synapses differ, so that it does for one stream too where there are vectors."""
 
     inputs: int
     sizes: tuple[int, ...]
     copied: tuple[bool, ...]
+    gained: bool = False
 
     @classmethod
     def of(cls, network: Network, chip: Chip) -> Shape:
         """Of a network on a chip."""
         copied = weight_shift(chip) > 0 or chip.synapses_differ
-        return cls(network.inputs, network.sizes, (copied,) * len(network.layers))
+        copies = (copied,) * len(network.layers)
+        return cls(network.inputs, network.sizes, copies, chip.synapses_differ)
 
     @classmethod
     def of_words(cls, words: Sequence[int]) -> Shape:
@@ -83,7 +86,7 @@ class Shape:
         heads = [words[HEAD + LAYER_WORDS * k :][:LAYER_WORDS] for k in range(words[2])]
         gains = words[15] & lib.GLE_HAS_GAINS != 0
         copied = tuple(gains or h[4] != 0 or h[14] != 0 for h in heads)
-        return cls(words[3], tuple(h[0] for h in heads), copied)
+        return cls(words[3], tuple(h[0] for h in heads), copied, gains)
 
 
 def up(n: int, to: int) -> int:
@@ -100,7 +103,7 @@ def arena_bytes(shape: Shape, batch: int, options: int, machine: Machine) -> int
         nonlocal used
         used = up(used, machine.align) + count * size
 
-    pad = 2 if columns == 1 else LANES
+    pad = LANES if columns > 1 else 32 if machine.align >= 64 else 2
     layers = len(shape.sizes)
     take(1, machine.struct_bytes(CHIP, "q") + layers * machine.struct_bytes(LAYER))
     take(shape.inputs * columns, 2)
@@ -108,9 +111,9 @@ def arena_bytes(shape: Shape, batch: int, options: int, machine: Machine) -> int
     for k, n in enumerate(shape.sizes):
         stride, cells = up(m, pad), n * columns
         take(n * stride, 2)
+        if shape.copied[k] and (columns > 1 or (machine.align >= 64 and shape.gained)):
+            take(n * stride, 2)
         if columns > 1:
-            if shape.copied[k]:
-                take(n * stride, 2)
             take(m * up(n, pad), 2)
         take(n, 4)
         if options & lib.GLE_WITH_GRADIENT:

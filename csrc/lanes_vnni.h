@@ -1,0 +1,155 @@
+/* Arithmetic of neurons on sixteen lanes of AVX-512, shared by the kernels for batches
+ * (lanes are streams) and for one stream (lanes are neurons). The same integers as phi.h,
+ * analog.h and fixed.h. */
+#ifndef GLE_LANES_VNNI_H
+#define GLE_LANES_VNNI_H
+
+#include "neurons.h"
+
+#include <immintrin.h>
+
+#define AVX512 __attribute__((target("avx512f,avx512bw,avx512vl,avx512vnni,popcnt")))
+#define LANES static inline __attribute__((always_inline, target("avx512f,avx512bw,avx512vl,avx512vnni,popcnt")))
+
+LANES __m512i all(int32_t x) { return _mm512_set1_epi32(x); }
+
+LANES __m512i clamp(__m512i x, int32_t limit)
+{
+    return _mm512_max_epi32(all(-limit), _mm512_min_epi32(all(limit), x));
+}
+
+LANES __m512i sra(__m512i x, int32_t k) { return _mm512_sra_epi32(x, _mm_cvtsi32_si128(k)); }
+LANES __m512i sll(__m512i x, int32_t k) { return _mm512_sll_epi32(x, _mm_cvtsi32_si128(k)); }
+
+/* gle_scale on lanes. */
+LANES __m512i scale(__m512i d, const gle_mul *f)
+{
+    const __m512i m = all(f->m);
+    const __m512i half = _mm512_set1_epi64(1LL << (f->k - 1));
+    __m512i even = _mm512_add_epi64(_mm512_mul_epi32(d, m), half);
+    __m512i high = _mm512_add_epi64(_mm512_mul_epi32(_mm512_srli_epi64(d, 32), m), half);
+
+    even = _mm512_srl_epi64(even, _mm_cvtsi32_si128(f->k));
+    high = _mm512_sll_epi64(high, _mm_cvtsi32_si128(32 - f->k));
+    return _mm512_mask_mov_epi32(even, 0xaaaa, high);
+}
+
+LANES __m512i scale_q15(__m512i d, __m512i slope)
+{
+    const __m512i half = _mm512_set1_epi64(16384);
+    __m512i even = _mm512_add_epi64(_mm512_mul_epi32(d, slope), half);
+    __m512i high = _mm512_add_epi64(
+        _mm512_mul_epi32(_mm512_srli_epi64(d, 32), _mm512_srli_epi64(slope, 32)), half);
+
+    even = _mm512_srli_epi64(even, 15);
+    high = _mm512_slli_epi64(high, 17);
+    return _mm512_mask_mov_epi32(even, 0xaaaa, high);
+}
+
+LANES __m512i load(const void *p) { return _mm512_loadu_si512(p); }
+LANES void store(void *p, __m512i x) { _mm512_storeu_si512(p, x); }
+LANES void store16(void *p, __m512i x) { _mm256_storeu_si256(p, _mm512_cvtepi32_epi16(x)); }
+
+LANES __m512i entries(const uint32_t *table, __m512i position)
+{
+    return _mm512_i32gather_epi32(_mm512_srli_epi32(position, 16), table, 4);
+}
+
+/* step * part + half of a table's entry at a position */
+LANES __m512i within(__m512i entry, __m512i position, int32_t half)
+{
+    const __m512i step = _mm512_and_si512(entry, all(0x1fff));
+    const __m512i part = _mm512_and_si512(position, all(0xffff));
+    return _mm512_add_epi32(_mm512_mullo_epi32(step, part), all(half));
+}
+
+LANES __m512i tanh_at(__m512i position)
+{
+    const __m512i entry = entries(gle_tanh_table, position);
+    return _mm512_add_epi32(_mm512_srli_epi32(entry, 13),
+                            _mm512_srli_epi32(within(entry, position, 0x8000), 16));
+}
+
+LANES __m512i softplus_at(__m512i position)
+{
+    const __m512i entry = entries(gle_softplus_table, position);
+    return _mm512_sub_epi32(_mm512_slli_epi32(_mm512_srli_epi32(entry, 13), 4),
+                            _mm512_srli_epi32(within(entry, position, 0x800), 12));
+}
+
+LANES __m512i tanh_slope(__m512i y)
+{
+    const __m512i y15 = _mm512_srai_epi32(_mm512_add_epi32(y, all(4)), 3);
+    const __m512i square = _mm512_add_epi32(_mm512_mullo_epi32(y15, y15), all(0x4000));
+    return _mm512_sub_epi32(all(GLE_PHI_ONE), _mm512_srli_epi32(square, 15));
+}
+
+LANES __m512i signed_as(__m512i y, __mmask16 negative)
+{
+    return _mm512_mask_sub_epi32(y, negative, _mm512_setzero_si512(), y);
+}
+
+/* gle_phi_rate on lanes. */
+LANES __m512i rate(const int32_t phi, __m512i uhat, const gle_phi_format *f, __m512i *slope)
+{
+    const __m512i size = _mm512_abs_epi32(uhat);
+    const __mmask16 negative = _mm512_cmplt_epi32_mask(uhat, _mm512_setzero_si512());
+
+    if (phi == GLE_TANH) {
+        __m512i y = sll(_mm512_min_epi32(size, all(f->end8)), f->align);
+        y = tanh_at(y);
+        *slope = tanh_slope(y);
+        return signed_as(sra(_mm512_add_epi32(y, all(f->tanh_half)), f->tanh_shift), negative);
+    }
+    if (phi == GLE_SIGMOID || phi == GLE_SOFTPLUS) {
+        const __m512i end = _mm512_min_epi32(size, all(f->end16));
+        const __m512i position =
+            f->align > 0 ? sll(end, f->align - 1) : _mm512_srai_epi32(end, 1);
+        __m512i y = tanh_at(position);
+        const __m512i z = _mm512_add_epi32(all(1 << 18), signed_as(y, negative));
+        if (phi == GLE_SIGMOID) {
+            *slope = _mm512_srai_epi32(_mm512_add_epi32(tanh_slope(y), all(2)), 2);
+            return sra(_mm512_add_epi32(z, all(f->sigmoid_half)), f->sigmoid_shift);
+        }
+        *slope = _mm512_srai_epi32(z, 4);
+        y = softplus_at(position);
+        y = sra(_mm512_add_epi32(y, all(f->soft_half)), f->soft_shift);
+        y = _mm512_mask_add_epi32(y, (__mmask16)~negative, y, uhat);
+        return sra(_mm512_add_epi32(y, all(f->linear_half)), f->linear_shift);
+    }
+    *slope = all(GLE_PHI_ONE);
+    if (phi == GLE_RELU) {
+        const __mmask16 on = _mm512_cmpgt_epi32_mask(uhat, _mm512_setzero_si512());
+        *slope = _mm512_maskz_mov_epi32(on, *slope);
+        uhat = _mm512_maskz_mov_epi32(on, uhat);
+    }
+    return sra(_mm512_add_epi32(uhat, all(f->linear_half)), f->linear_shift);
+}
+
+/* gle_rng_root and gle_rng_word on lanes. */
+LANES __m512i rng_root(gle_key key, __m512i index)
+{
+    __m512i x = _mm512_xor_si512(index, all((int32_t)key.a));
+    x = _mm512_mullo_epi32(_mm512_xor_si512(x, _mm512_srli_epi32(x, 16)), all(0x7feb352d));
+    x = _mm512_add_epi32(_mm512_xor_si512(x, _mm512_srli_epi32(x, 15)), all((int32_t)key.b));
+    x = _mm512_mullo_epi32(x, all((int32_t)0x846ca68bu));
+    return _mm512_xor_si512(x, _mm512_srli_epi32(x, 16));
+}
+
+LANES __m512i rng_word(__m512i root, uint32_t which)
+{
+    const __m512i x = _mm512_mullo_epi32(root, all((int32_t)which));
+    return _mm512_xor_si512(x, _mm512_srli_epi32(x, 15));
+}
+
+/* gle_noise_at on lanes: bytes are summed by one dot product; the factors have 16 bits. */
+LANES __m512i noise(const gle_noise *f, __m512i random)
+{
+    const __m512i unit = _mm512_dpbusd_epi32(all(-GLE_NOISE_MEAN), random, all(0x01010101));
+    const __m512i x = _mm512_madd_epi16(unit, all(f->m));
+    return sra(_mm512_add_epi32(sll(x, f->left), all(f->half)), f->right);
+}
+
+LANES uint32_t count(__mmask16 mask) { return (uint32_t)_mm_popcnt_u32((uint32_t)mask); }
+
+#endif

@@ -1,0 +1,26 @@
+/* Kernels for one stream, where the vectors of a batch would have nothing to hold. */
+#ifndef GLE_SINGLE_H
+#define GLE_SINGLE_H
+
+#include "chip.h"
+
+/* What a single stream multiplies with: a copy of what the array sees where synapses differ
+ * and there is room, else what is stored, shifted on the way. */
+static inline const int16_t *gle_single_weights(const gle_layer *layer) { return layer->seen; }
+
+static inline int32_t gle_single_shift(const gle_layer *layer)
+{
+    return layer->seen == layer->w ? layer->image->w_shift : 0;
+}
+
+#if defined(__x86_64__) && !defined(GLE_SCALAR_ONLY)
+void gle_product_one_vnni(int32_t *out, const gle_layer *layer, const int16_t *x, int32_t shift);
+void gle_product_one_back_vnni(int32_t *out, const gle_layer *layer, int32_t shift);
+void gle_learn_one_vnni(int16_t *w, int32_t e, const int16_t *x, int32_t m, const gle_update *how,
+                        int32_t shift, uint32_t first, gle_update_count *count);
+/* matvec_vnni.c: any rounding, as update.inc has it. */
+void gle_learn_one_wide(int16_t *w, int32_t e, const int16_t *x, int32_t m, const gle_update *how,
+                        int32_t shift, uint32_t first, gle_update_count *count);
+#endif
+
+#endif

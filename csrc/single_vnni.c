@@ -1,0 +1,293 @@
+/* One stream with AVX-512 VNNI: the vectors run over neurons, as there are no streams for them.
+ *
+ * The same integers as matvec_scalar.c and neurons_scalar.c. Rows of weights are padded to
+ * whole vectors with zeros, and so are rates and errors (the arena is aligned to 64 bytes).
+ */
+#include "neurons.h"
+#include "single.h"
+
+#if defined(__x86_64__) && !defined(GLE_SCALAR_ONLY)
+
+#include "lanes_vnni.h"
+
+enum { WIDE = 32 /* int16 a vector */, SPILL = GLE_EXACT / 2 /* pairs a lane can add */ };
+
+/* Stored weights as the array sees them. */
+LANES __m512i seen(const int16_t *w, int32_t w_shift)
+{
+    const __m512i x = load(w);
+    __m128i k, k1;
+
+    if (w_shift == 0) {
+        return x;
+    }
+    k = _mm_cvtsi32_si128(w_shift);
+    k1 = _mm_cvtsi32_si128(w_shift - 1);
+    return _mm512_add_epi16(_mm512_sra_epi16(x, k),
+                            _mm512_and_si512(_mm512_sra_epi16(x, k1), _mm512_set1_epi16(1)));
+}
+
+/* A sum of products in two int32: 2^16 high + low, from lanes that hold an int32 each. */
+typedef struct {
+    __m512i high, low;
+} split;
+
+LANES void spill(split *s, __m512i *sum)
+{
+    s->high = _mm512_add_epi32(s->high, _mm512_srai_epi32(*sum, 16));
+    s->low = _mm512_add_epi32(s->low, _mm512_and_si512(*sum, all(0xffff)));
+    *sum = _mm512_setzero_si512();
+}
+
+LANES __m256i halves(__m512i x)
+{
+    return _mm256_add_epi32(_mm512_castsi512_si256(x), _mm512_extracti64x4_epi64(x, 1));
+}
+
+/* The four sums of four vectors of lanes. */
+LANES __m128i sums4(__m512i a, __m512i b, __m512i c, __m512i d)
+{
+    const __m256i ab = _mm256_hadd_epi32(halves(a), halves(b));
+    const __m256i cd = _mm256_hadd_epi32(halves(c), halves(d));
+    const __m256i x = _mm256_hadd_epi32(ab, cd);
+
+    return _mm_add_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
+}
+
+/* round(x 2^-shift) clipped to GLE_SUM_MAX; shifts by lane, negative to the left. |x| < 2^47. */
+LANES __m256i rounded(__m512i x, __m512i shift)
+{
+    const __m512i zero = _mm512_setzero_si512();
+    const __m512i right = _mm512_max_epi64(shift, zero);
+    const __m512i left = _mm512_max_epi64(_mm512_sub_epi64(zero, shift), zero);
+    const __m512i half = _mm512_srli_epi64(_mm512_sllv_epi64(_mm512_set1_epi64(1), right), 1);
+    __m512i y = _mm512_srav_epi64(_mm512_add_epi64(x, half), right);
+
+    y = _mm512_sllv_epi64(y, left);
+    y = _mm512_max_epi64(_mm512_set1_epi64(-GLE_SUM_MAX),
+                         _mm512_min_epi64(_mm512_set1_epi64(GLE_SUM_MAX), y));
+    return _mm512_cvtepi64_epi32(y);
+}
+
+/* Four rows at most: `rows` of them are stored. */
+LANES void product_rows(int32_t *out, const int16_t *w, int32_t stride, int32_t rows,
+                        const int16_t *x, int32_t w_shift, __m256i shift)
+{
+    const __m512i zero = _mm512_setzero_si512();
+    split s[4] = {{zero, zero}, {zero, zero}, {zero, zero}, {zero, zero}};
+    __m512i sum[4] = {zero, zero, zero, zero};
+    const int16_t *row[4];
+    __m256i high, low;
+    __m512i total;
+
+#pragma GCC unroll 4
+    for (int r = 0; r < 4; r++) {
+        row[r] = w + (size_t)(r < rows ? r : 0) * (size_t)stride;
+    }
+    for (int32_t j = 0; j < stride;) {
+        const int32_t end = stride - j <= SPILL * WIDE ? stride : j + SPILL * WIDE;
+        for (; j < end; j += WIDE) {
+            const __m512i below = load(x + j);
+#pragma GCC unroll 4
+            for (int r = 0; r < 4; r++) {
+                sum[r] = _mm512_dpwssd_epi32(sum[r], seen(row[r] + j, w_shift), below);
+            }
+        }
+#pragma GCC unroll 4
+        for (int r = 0; r < 4; r++) {
+            spill(&s[r], &sum[r]);
+        }
+    }
+    high = _mm256_castsi128_si256(sums4(s[0].high, s[1].high, s[2].high, s[3].high));
+    low = _mm256_castsi128_si256(sums4(s[0].low, s[1].low, s[2].low, s[3].low));
+    total = _mm512_add_epi64(_mm512_slli_epi64(_mm512_cvtepi32_epi64(high), 16),
+                             _mm512_cvtepi32_epi64(low));
+    _mm_mask_storeu_epi32(out, (__mmask8)((1u << rows) - 1u),
+                          _mm256_castsi256_si128(rounded(total, _mm512_cvtepi32_epi64(shift))));
+}
+
+AVX512 void gle_product_one_vnni(int32_t *out, const gle_layer *layer, const int16_t *x,
+                               int32_t shift)
+{
+    const int32_t w_shift = gle_single_shift(layer);
+    const int16_t *w = gle_single_weights(layer);
+
+    for (int32_t i = 0; i < layer->n; i += 4) {
+        const int32_t rows = layer->n - i < 4 ? layer->n - i : 4;
+        __m128i by = _mm_set1_epi32(shift);
+        if (layer->rows != NULL) {
+            by = _mm_add_epi32(by, _mm_maskz_loadu_epi32((__mmask8)((1u << rows) - 1u),
+                                                         layer->rows + i));
+        }
+        product_rows(out + i, w + (size_t)i * (size_t)layer->stride, layer->stride, rows, x,
+                     w_shift, _mm256_castsi128_si256(by));
+    }
+}
+
+/* Two errors for a pair of rows; the second row of the last may be missing. */
+LANES __m512i error_pair(const gle_layer *layer, int32_t i)
+{
+    int32_t a = layer->e[i], b = i + 1 < layer->n ? layer->e[i + 1] : 0;
+
+    if (layer->rows != NULL) {
+        a = gle_round(a, (int32_t)layer->rows[i]);
+        b = i + 1 < layer->n ? gle_round(b, (int32_t)layer->rows[i + 1]) : 0;
+    }
+    return all((int32_t)(((uint32_t)a & 0xffffu) | (uint32_t)b << 16));
+}
+
+/* V vectors of 32 inputs each, over all neurons: no sum across lanes is needed. */
+LANES void back_columns(const int V, int32_t *out, const gle_layer *layer, const int16_t *w,
+                        int32_t left, int32_t w_shift, int32_t shift)
+{
+    const __m512i zero = _mm512_setzero_si512();
+    split s[4] = {{zero, zero}, {zero, zero}, {zero, zero}, {zero, zero}};
+    __m512i sum[4] = {zero, zero, zero, zero};
+    const size_t stride = (size_t)layer->stride;
+
+    for (int32_t i = 0; i < layer->n;) {
+        const int32_t end = layer->n - i <= GLE_EXACT ? layer->n : i + GLE_EXACT;
+        for (; i < end; i += 2) {
+            const int16_t *first = w + (size_t)i * stride;
+            const int16_t *second = i + 1 < layer->n ? first + stride : first; /* times 0 */
+            const __m512i e = error_pair(layer, i);
+#pragma GCC unroll 2
+            for (int c = 0; c < V; c++) {
+                const __m512i a = seen(first + WIDE * c, w_shift);
+                const __m512i b = seen(second + WIDE * c, w_shift);
+                sum[2 * c] = _mm512_dpwssd_epi32(sum[2 * c], _mm512_unpacklo_epi16(a, b), e);
+                sum[2 * c + 1] =
+                    _mm512_dpwssd_epi32(sum[2 * c + 1], _mm512_unpackhi_epi16(a, b), e);
+            }
+        }
+#pragma GCC unroll 4
+        for (int c = 0; c < 2 * V; c++) {
+            spill(&s[c], &sum[c]);
+        }
+    }
+#pragma GCC unroll 2
+    for (int c = 0; c < V; c++) {
+        /* unpacked halves of 128 bits back into their order, 16 inputs at a time */
+        const __m512i one = _mm512_setr_epi64(0, 1, 8, 9, 2, 3, 10, 11);
+        const __m512i two = _mm512_setr_epi64(4, 5, 12, 13, 6, 7, 14, 15);
+        const __m512i by = _mm512_set1_epi64(shift);
+#pragma GCC unroll 2
+        for (int h = 0; h < 2; h++) {
+            const __m512i pick = h ? two : one;
+            const __m512i high = _mm512_permutex2var_epi64(s[2 * c].high, pick, s[2 * c + 1].high);
+            const __m512i low = _mm512_permutex2var_epi64(s[2 * c].low, pick, s[2 * c + 1].low);
+#pragma GCC unroll 2
+            for (int q = 0; q < 2; q++) {
+                const __m256i high8 = q ? _mm512_extracti64x4_epi64(high, 1)
+                                        : _mm512_castsi512_si256(high);
+                const __m256i low8 = q ? _mm512_extracti64x4_epi64(low, 1)
+                                       : _mm512_castsi512_si256(low);
+                const __m512i total =
+                    _mm512_add_epi64(_mm512_slli_epi64(_mm512_cvtepi32_epi64(high8), 16),
+                                     _mm512_cvtepi32_epi64(low8));
+                const int32_t at = WIDE * c + 16 * h + 8 * q, here = left - at;
+                const __mmask8 some = here >= 8  ? (__mmask8)0xff
+                                      : here > 0 ? (__mmask8)((1u << here) - 1u)
+                                                 : (__mmask8)0;
+                _mm256_mask_storeu_epi32(out + at, some, rounded(total, by));
+            }
+        }
+    }
+}
+
+AVX512 void gle_product_one_back_vnni(int32_t *out, const gle_layer *layer, int32_t shift)
+{
+    const int32_t w_shift = gle_single_shift(layer);
+    const int16_t *w = gle_single_weights(layer);
+    int32_t j = 0;
+
+    for (; layer->m - j > WIDE; j += 2 * WIDE) {
+        back_columns(2, out + j, layer, w + j, layer->m - j, w_shift, shift);
+    }
+    if (layer->m - j > 0) {
+        back_columns(1, out + j, layer, w + j, layer->m - j, w_shift, shift);
+    }
+}
+
+/* To nearest, for 12 <= shift <= 30: every update fits an int16. 32 weights at a time. */
+LANES void nearest(int16_t *w, int32_t e, const int16_t *x, int32_t m, const gle_update *how,
+                   int32_t shift, gle_update_count *count)
+{
+    const __m512i error = all(e & 0xffff), zero = _mm512_setzero_si512();
+    const __m512i half = all(1 << (shift - 1));
+    const __m128i k = _mm_cvtsi32_si128(shift);
+    const __m512i most = _mm512_set1_epi16((int16_t)(how->most < 32767 ? how->most : 32767));
+    const __m512i limit = _mm512_set1_epi16((int16_t)how->limit);
+
+    for (int32_t j = 0; j < m; j += WIDE) {
+        const __m512i below = load(x + j), old = load(w + j);
+        __m512i low = _mm512_madd_epi16(_mm512_unpacklo_epi16(below, zero), error);
+        __m512i high = _mm512_madd_epi16(_mm512_unpackhi_epi16(below, zero), error);
+        __m512i delta, next, kept;
+        __mmask32 asked;
+        low = _mm512_sra_epi32(_mm512_add_epi32(low, half), k);
+        high = _mm512_sra_epi32(_mm512_add_epi32(high, half), k);
+        delta = _mm512_packs_epi32(low, high);
+        delta = _mm512_max_epi16(_mm512_sub_epi16(zero, most), _mm512_min_epi16(most, delta));
+        next = _mm512_adds_epi16(old, delta);
+        kept = _mm512_max_epi16(_mm512_sub_epi16(zero, limit), _mm512_min_epi16(limit, next));
+        asked = _mm512_cmpneq_epi16_mask(below, zero); /* e is not 0 */
+        count->asked += (uint32_t)_mm_popcnt_u32(asked);
+        count->under += (uint32_t)_mm_popcnt_u32(asked & _mm512_cmpeq_epi16_mask(delta, zero));
+        count->clipped += (uint32_t)_mm_popcnt_u32(_mm512_cmpneq_epi16_mask(next, kept));
+        _mm512_storeu_si512(w + j, kept);
+    }
+}
+
+/* At random, for 1 <= shift <= 31; see update.inc. Sixteen weights at a time. */
+LANES void stochastic(int16_t *w, int32_t e, const int16_t *x, int32_t m, const gle_update *how,
+                      int32_t shift, uint32_t first, gle_update_count *count)
+{
+    const __m512i numbers =
+        _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    const __m512i mask = all((int32_t)((UINT32_C(1) << shift) - 1u)), zero = _mm512_setzero_si512();
+    const __m128i k = _mm_cvtsi32_si128(shift), rest = _mm_cvtsi32_si128(32 - shift);
+    const __m512i error = all(e & 0xffff);
+
+    for (int32_t j = 0; j < m; j += 16) {
+        const __mmask16 live =
+            m - j >= 16 ? (__mmask16)0xffff : (__mmask16)((1u << (m - j)) - 1u);
+        const __m512i below = _mm512_cvtepi16_epi32(_mm256_maskz_loadu_epi16(live, x + j));
+        const __m512i old = _mm512_cvtepi16_epi32(_mm256_maskz_loadu_epi16(live, w + j));
+        const __m512i g = _mm512_madd_epi16(below, error);
+        const __m512i index = _mm512_add_epi32(numbers, all((int32_t)(first + (uint32_t)j)));
+        const __m512i random =
+            _mm512_srl_epi32(rng_word(rng_root(how->key, index), GLE_RNG_FIRST), rest);
+        const __m512i carry = _mm512_srl_epi32(
+            _mm512_add_epi32(_mm512_and_si512(g, mask), random), k);
+        const __m512i delta =
+            clamp(_mm512_add_epi32(_mm512_sra_epi32(g, k), carry), how->most);
+        const __m512i next = _mm512_add_epi32(old, delta), kept = clamp(next, how->limit);
+        const __mmask16 asked = _mm512_cmpneq_epi32_mask(below, zero); /* e is not 0 */
+        count->asked += (uint32_t)_mm_popcnt_u32(asked);
+        count->under +=
+            (uint32_t)_mm_popcnt_u32((uint32_t)(asked & _mm512_cmpeq_epi32_mask(delta, zero)));
+        count->clipped += (uint32_t)_mm_popcnt_u32(_mm512_cmpneq_epi32_mask(next, kept));
+        _mm512_mask_cvtepi32_storeu_epi16(w + j, live, kept);
+    }
+}
+
+AVX512 void gle_learn_one_vnni(int16_t *w, int32_t e, const int16_t *x, int32_t m,
+                             const gle_update *how, int32_t shift, uint32_t first,
+                             gle_update_count *count)
+{
+    if (e == 0) {
+        return; /* rounds to nothing either way, and asks for nothing */
+    }
+    if (!how->stochastic && shift >= 12 && shift <= 30) {
+        nearest(w, e, x, m, how, shift, count);
+    } else if (how->stochastic && shift >= 1 && shift <= 31) {
+        stochastic(w, e, x, m, how, shift, first, count);
+    } else {
+        gle_learn_one_wide(w, e, x, m, how, shift, first, count);
+    }
+}
+
+#else
+typedef int gle_no_single_vnni; /* ISO C wants one declaration a file */
+#endif
