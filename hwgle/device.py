@@ -153,7 +153,8 @@ class Device(ABC):
     @abstractmethod
     def reset(self, first: int = 0) -> None:
         """States, digests and the step number to zero; stream b of the batch is from now on
-        number first + b, by which noise is drawn."""
+        number first + b, by which noise is drawn. What is drawn by the step alone (rounding of
+        updates, drift) comes again as after the last reset."""
 
     @abstractmethod
     def submit(self, block: Block) -> Pending:

@@ -62,7 +62,7 @@ NAMED = 5  # neurons that a sentence names
 
 @dataclass(frozen=True)
 class LayerHealth:
-    """What is wrong with one layer; indices of its neurons, the worst first."""
+    """What is wrong with one layer; indices of its neurons, of saturated ones the worst first."""
 
     name: str
     size: int
@@ -284,14 +284,13 @@ class _Layer:
         reads = self._reads.count
         if reads < (RARE if self._layer.phi in RESTING else FEW):
             return ()
-        variance = self._reads.variance
         ends = self.top
         if self._layer.phi != "sigmoid":
             ends = np.maximum(ends, self.bottom)
         still = self.still & (ends < reads / 2)
         hidden = math.sqrt(max(0.25, 2 * SURE * self._still_variance() * self._estimate()))
         which = np.flatnonzero(still & (self._expected() >= VISIBLE * hidden))
-        return tuple(int(i) for i in which[np.argsort(variance[which], kind="stable")])
+        return tuple(int(i) for i in which)
 
     def _expected(self) -> NDArray[np.float64]:
         """Standard deviation of read-outs, in LSB, if each neuron followed its weighted input as
@@ -309,10 +308,7 @@ class _Layer:
     def saturated(self) -> tuple[int, ...]:
         """See above."""
         reads = self._reads.count
-        if reads < RARE:
-            return ()
-        there = np.maximum(self.top, self.bottom)
-        off = reads - there
+        off = reads - np.maximum(self.top, self.bottom)
         flags = off + 2 * np.sqrt(off) + NEARLY * RARE <= NEARLY * reads
         if self._gain or self._offset or self._noise:
             most = self._still_variance() * (1 + SURE * self._estimate()) + (END * self._end) ** 2

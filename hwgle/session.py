@@ -21,7 +21,7 @@ from hwgle.calibrate import (
     INPUT_RANGE,
     calibrate,
     fraction,
-    input_range,
+    input_fraction,
 )
 from hwgle.chip import Chip
 from hwgle.device import SIGNALS, Block, Device, Formats, Pending, Records
@@ -124,8 +124,7 @@ def calibrate_on(
         if network.loss == "mse" and target is not None:
             y = target[:CALIBRATION_STEPS, :CALIBRATION_STREAMS]
     scales = calibrate(network, chip, weights, part, y, FOR_TRAINING if learning else FOR_RUN)
-    peak = float(np.abs(x).max(initial=0.0))
-    scales = replace(scales, input=fraction(chip.input_max, peak, *input_range(chip)))
+    scales = replace(scales, input=input_fraction(chip, x))
     if target is not None and network.loss == "mse":
         peak = float(np.nanmax(np.abs(target), initial=0.0))
         scales = replace(scales, target=min(15, fraction(32767, peak, *INPUT_RANGE)))
@@ -296,6 +295,8 @@ class Loaded:
 
     def _ready(self, count: int, first: int) -> None:
         if count == self._count:
+            if self.image.chip.weight.drift is not None:  # as fresh as the first group's were
+                self._device.write_weights(quantise_weights(self.image, self._weights))
             self._device.reset(first)
             return
         if self._count:

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from hwgle._core import ffi, lib
 from integer_oracle import IntegerChip
+from networks import quantised, random_case
 from numpy.typing import NDArray
 from random_images import (
     FEATURES,
@@ -39,6 +40,12 @@ from random_images import (
     one_channel,
     tables,
 )
+
+from hwgle.chip import Chip
+from hwgle.device import Block, Limits
+from hwgle.devices.emulator import Emulator
+from hwgle.quantise import quantise_weights
+from hwgle.session import run as session_run
 
 TABLES = tables()
 NOISY = tuple(f for f in FEATURES if f != "drift")
@@ -218,6 +225,24 @@ def test_sums_of_the_largest_inputs(inputs: int, seed: int) -> None:
             plan.layers[1].e_max = 8191
             run = draw_run(plan, seed, 9, steps=4, batch=batch, extreme=True)
             check_against_oracle(plan, run, learn=True)
+
+
+@pytest.mark.parametrize("batch", [31, 32, 33])
+def test_the_largest_gradients_vary(batch: int, seed: int) -> None:
+    """32 streams of the largest errors and inputs: what is beyond 2^30 is cut before it varies."""
+    for sign in (1, -1):
+        for relative in (0.1, 0.9):
+            plan = noise_plan(1, 3, seed, learn=1, rate_shift=16, w_max=8191, w_frac=8)
+            plan.inputs, plan.input_frac, plan.target_frac = 5, 4, 8
+            plan.update_noise = noise_of(relative * ONE)
+            plan.stochastic = sign > 0
+            plan.rows = [0, 3, 7]
+            x = np.full((4, batch, 5), 8191 * sign, np.int16)
+            y = np.full((4, batch, 3), 32767, np.int16)
+            zero = [(np.zeros((3, 5), np.int16), np.zeros(3, np.int32))]
+            counted = check_against_oracle(plan, Run(zero, x, y), learn=True)
+            assert counted["sat_e"] > 0
+            assert 0 < counted["updates"] > counted["sat_w"]
 
 
 @pytest.mark.long
@@ -611,6 +636,70 @@ def test_a_snapshot_keeps_the_numbers_of_its_streams(seed: int) -> None:
     for core in (begun, taker):
         core.run(*part(plan, run, 8, 20))
     assert taker.stream_digests() == begun.stream_digests()
+
+
+class Two(Emulator):
+    """A body with room for two streams."""
+
+    @property
+    def limits(self) -> Limits:
+        """See Device."""
+        return Limits(max_batch=2)
+
+
+def noisy_chip(**weight: float) -> Chip:
+    """The mixed-signal chip, with everything that moves in time."""
+    data = Chip.load("mixed-signal:3").model_dump()
+    data["weight"] |= weight
+    data["membrane"]["noise"] = 0.02
+    data["error"]["noise"] = 0.005
+    data["readout"]["noise"] = 1.0
+    return Chip.model_validate(data)
+
+
+def test_a_device_numbers_its_streams(seed: int) -> None:
+    """Device.reset(first), as whoever runs groups of streams calls it."""
+    chip = noisy_chip()
+    for k in range(3):
+        case = random_case(seed + k, layers=3, neurons=9, batch=5, steps=20)
+        q = quantised(case, chip)
+        weights = quantise_weights(q.image, case.weights)
+        per_step = case.network.loss == "mse"
+        pairs = [(n, s) for n in range(len(case.network.layers)) for s in SIGNALS]
+        with Emulator() as whole, Emulator() as single:
+            for body, batch in ((whole, case.batch), (single, 1)):
+                body.load(q.image, batch)
+                body.write_weights(weights)
+            want = whole.run(Block(q.input, q.target, record=pairs)).signals
+            for b in reversed(range(case.batch)):
+                one = slice(b, b + 1)
+                single.reset(b)
+                target = q.target[:, one] if per_step else q.target[one]
+                got = single.run(Block(q.input[:, one], target, record=pairs)).signals
+                assert single.stream_digests()[0] == whole.stream_digests()[b], (case, b)
+                for x, y, pair in zip(got, want, pairs, strict=True):
+                    same(x, y[:, one], case, b, pair)
+
+
+
+
+@pytest.mark.parametrize(
+    "drift", [None, 200.0]
+)
+def test_a_session_in_groups_is_the_session_in_one(drift: float | None, seed: int) -> None:
+    """Noise and drift do not know of the groups that a small body makes."""
+    chip = noisy_chip(drift=drift)
+    case = random_case(seed + 20, layers=3, neurons=9, batch=3, steps=40)
+    x = np.concatenate([case.x, -case.x, case.x], axis=1)[:, :7]
+    x = np.concatenate([x] * 7, axis=1)[:, :7]
+    results = []
+    for body in (Emulator(), Two()):
+        with body as device:
+            results.append(session_run(device, case.network, chip, case.weights, x, record=("r",)))
+    one, groups = results
+    assert one.stream_digests.tolist() == groups.stream_digests.tolist()
+    for name, values in one.signals.items():
+        same(groups.signals[name], values, name)
 
 
 # --- what an image may say --------------------------------------------------------------------

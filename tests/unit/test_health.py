@@ -261,7 +261,8 @@ def test_a_neuron_that_swings_between_both_ends_is_well() -> None:
     r[4, :3, 7] = -FULL
     r[:, :, 8] = FULL
     r[4, 0, 8] = -FULL  # 1 of 640
-    assert found(seen(layer_of("tanh", 30), r)) == ((), (8,), False)
+    r[:, :, 9] = FULL
+    assert found(seen(layer_of("tanh", 30), r)) == ((), (9, 8), False)  # the worst first
 
 
 def test_gains_and_offsets_move_the_ends() -> None:
@@ -275,6 +276,37 @@ def test_gains_and_offsets_move_the_ends() -> None:
     assert found(seen(layer_of("tanh", 30), r, chip=chip)) == ((), (5,), False)
     ideal = seen(layer_of("tanh", 30), r)
     assert ideal.saturated == ()
+
+
+def test_an_end_is_where_offset_and_noise_leave_it() -> None:
+    for readout, value in (({"offset": 20.0}, FULL - 55), ({"noise": 20.0}, FULL)):
+        r = swinging(30)
+        r[:, :, 5] = value
+        noise = np.random.default_rng(8).normal(0, readout.get("noise", 0.0), r.shape)
+        r = np.minimum(FULL, np.round(r + noise))
+        layer = seen(layer_of("linear", 30), r, chip=chip_of(readout=readout))
+        assert found(layer) == ((), (5,), False)
+
+
+def test_where_an_end_may_be_anywhere_a_neuron_that_hears_little_is_well() -> None:
+    chip = chip_of(activation={"gain": 0.07})
+    w = np.ones((30, 1))
+    w[5] = 1e-3
+    r = swinging(30)
+    r[:, :, 5] = 0.8 * FULL + swinging(1, 2)[:, :, 0]
+    assert found(seen(layer_of("tanh", 30), np.round(r), chip=chip, w=w)) == WELL
+    assert found(seen(layer_of("tanh", 30), np.round(r), chip=chip)) == ((), (5,), False)
+
+
+def test_an_end_moves_with_the_format() -> None:
+    watch = Watch(layer_of("tanh", 2), IDEAL, {"a.weight": np.ones((2, 1))}, 10_000, STREAMS)
+    rng = np.random.default_rng(12)
+    for frac in [FRAC - 1] * 5 + [FRAC] * 4:
+        r = np.round(rng.normal(0, 1000, (1, STREAMS, 2)))
+        r[:, :, 1] = min(2**frac, FULL)
+        x = rng.normal(0, 1000, (1, STREAMS, 1)).astype(np.int16)
+        watch.look(x, [r.astype(np.int32)], np.full((1, 1, 2), frac, np.int8), 0)
+    assert watch.health().layers[0].saturated == (1,)
 
 
 def test_saturation_needs_many_reads() -> None:
@@ -347,7 +379,7 @@ def test_sentences_name_the_worst_first_and_not_all() -> None:
 RNG = np.random.default_rng(10)
 NETWORK = make_network([12, 10, 4], ["tanh", "relu", "linear"], RNG, inputs=2)
 WEIGHTS = draw_weights(NETWORK, RNG)
-X = slow_sines(RNG, 200, 120, 2)
+X = slow_sines(RNG, 200, 150, 2)  # more streams than are looked at
 
 
 def planted(x: NDArray[np.float64] = X, **options: Any) -> Health:
@@ -375,7 +407,7 @@ def test_a_run_finds_what_was_planted_and_nothing_else() -> None:
     assert set(first.saturated) - {7} == set()
 
 
-@pytest.mark.parametrize("group", [1, 7, 64, 119])
+@pytest.mark.parametrize("group", [1, 7, 64, 149])
 def test_groups_of_streams_find_the_same(monkeypatch: pytest.MonkeyPatch, group: int) -> None:
     whole = planted()
     monkeypatch.setattr(session, "GROUP", group)
@@ -383,7 +415,7 @@ def test_groups_of_streams_find_the_same(monkeypatch: pytest.MonkeyPatch, group:
 
 
 def test_learning_runs_are_looked_at_too() -> None:
-    target = slow_sines(np.random.default_rng(3), 200, 120, 4)
+    target = slow_sines(np.random.default_rng(3), 200, 150, 4)
     health = planted(target=target, learning_rate=1e-3)
     assert 7 in health.layers[0].saturated
     assert health.reads == planted().reads
