@@ -24,6 +24,7 @@ CORE_PORTABLE = [
     "neurons_scalar.c",
     "plasticity.c",
     "ranges.c",
+    "single_dsp.c",
     "snapshot.c",
     "softmax.c",
     "link/cobs.c",

@@ -101,5 +101,7 @@ void gle_turn_avx2(int16_t *to, const int16_t *from, int32_t n, int32_t m, int32
 void gle_product_one(int32_t *out, const struct gle_layer *layer, const int16_t *x,
                      int32_t shift);
 void gle_product_one_back(int32_t *out, const struct gle_layer *layer, int32_t shift);
+void gle_learn_one(int16_t *w, int32_t e, const int16_t *x, int32_t m, const gle_update *how,
+                   int32_t shift, uint32_t first, gle_update_count *count);
 
 #endif

@@ -6,6 +6,7 @@
 #include "kernels.h"
 
 #include "neurons.h"
+#include "single.h"
 
 static void product(int32_t *out, const int16_t *w, int32_t stride, int32_t n, int32_t m,
                     const int16_t *pairs, int32_t columns, int32_t shift, const uint32_t *rows,
@@ -181,7 +182,14 @@ static void transpose(int16_t *to, const int16_t *from, int32_t n, int32_t m, in
 #define GLE_SEE see
 #include "see.inc"
 
+void gle_learn_one(int16_t *w, int32_t e, const int16_t *x, int32_t m, const gle_update *how,
+                   int32_t shift, uint32_t first, gle_update_count *count)
+{
+    learn_row(w, e, x, m, how, shift, first, count);
+}
+
 const gle_kernels gle_kernels_scalar = {"scalar",    product, outer,     pack_pairs,
-                                        pack_turned, update_row, vary_row, gle_product_one,
-                                        gle_product_one_back, learn_row, see, transpose,
+                                        pack_turned, update_row, vary_row, GLE_ONE(product_one),
+                                        GLE_ONE(product_one_back), GLE_ONE(learn_one), see,
+                                        transpose,
                                         gle_neurons_scalar};

@@ -13,6 +13,16 @@ static inline int32_t gle_single_shift(const gle_layer *layer)
     return layer->seen == layer->w ? layer->image->w_shift : 0;
 }
 
+#if defined(__ARM_FEATURE_DSP) && defined(__ARM_FEATURE_SIMD32)
+void gle_product_one_dsp(int32_t *out, const gle_layer *layer, const int16_t *x, int32_t shift);
+void gle_product_one_back_dsp(int32_t *out, const gle_layer *layer, int32_t shift);
+void gle_learn_one_dsp(int16_t *w, int32_t e, const int16_t *x, int32_t m, const gle_update *how,
+                       int32_t shift, uint32_t first, gle_update_count *count);
+#define GLE_ONE(name) gle_##name##_dsp
+#else
+#define GLE_ONE(name) gle_##name
+#endif
+
 #if defined(__x86_64__) && !defined(GLE_SCALAR_ONLY)
 void gle_product_one_vnni(int32_t *out, const gle_layer *layer, const int16_t *x, int32_t shift);
 void gle_product_one_back_vnni(int32_t *out, const gle_layer *layer, int32_t shift);
