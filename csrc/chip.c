@@ -16,6 +16,14 @@
 #include "image.h"
 #include "neurons.h"
 
+static void zero(void *from, size_t bytes)
+{
+    unsigned char *p = from;
+    for (size_t k = 0; k < bytes; k++) {
+        p[k] = 0;
+    }
+}
+
 /* What the DAC of an input makes of its code. */
 static int32_t converted(int32_t x, uint32_t word)
 {
@@ -58,15 +66,32 @@ static const int16_t *scaled_errors(const gle_chip *chip, const gle_layer *layer
     return chip->turned;
 }
 
+/* Without targets there are none: half of the work of an inference. */
+static int any_error(const gle_chip *chip, const gle_layer *layer)
+{
+    const size_t count = (size_t)layer->n * (size_t)chip->columns;
+    uint32_t any = 0;
+
+    for (size_t k = 0; k < count; k++) {
+        any |= (uint16_t)layer->e[k];
+    }
+    return any != 0;
+}
+
 static void products(gle_chip *chip, gle_layer *layer, const int16_t *below, int32_t shift,
                      const gle_layer *layer_below, int32_t *above)
 {
     const gle_kernels *k = chip->kernels;
     const int32_t columns = chip->columns;
 
+    const int back = layer_below != NULL && any_error(chip, layer);
+
+    if (layer_below != NULL && !back) {
+        zero(above, (size_t)layer->m * (size_t)columns * sizeof *above);
+    }
     if (columns == 1) {
         k->product_one(chip->sums, layer, below, shift);
-        if (layer_below != NULL) {
+        if (back) {
             k->product_one_back(above, layer, gle_shift_back(layer, layer_below));
         }
         return;
@@ -74,7 +99,7 @@ static void products(gle_chip *chip, gle_layer *layer, const int16_t *below, int
     k->pack_pairs(chip->pairs, below, layer->m, columns);
     k->product(chip->sums, layer->seen, layer->stride, layer->n, layer->m, chip->pairs, columns,
                shift, layer->rows, layer->fits);
-    if (layer_below != NULL) {
+    if (back) {
         k->pack_pairs(chip->pairs, scaled_errors(chip, layer), layer->n, columns);
         k->product(above, layer->seen_t, layer->stride_t, layer->m, layer->n, chip->pairs,
                    columns, gle_shift_back(layer, layer_below), NULL, layer->fits_t);
@@ -185,14 +210,6 @@ gle_status gle_step(gle_chip *chip, const int16_t *input, const int16_t *target,
         gle_drift(chip);
     }
     return GLE_OK;
-}
-
-static void zero(void *from, size_t bytes)
-{
-    unsigned char *p = from;
-    for (size_t k = 0; k < bytes; k++) {
-        p[k] = 0;
-    }
 }
 
 void gle_reset(gle_chip *chip, uint32_t first)

@@ -85,8 +85,9 @@ static inline gle_mul gle_mul_of(gle_coef c)
  * logical shift gives the same bits as an arithmetic one; vector units have the former. */
 static inline int32_t gle_scale(int32_t d, const gle_mul *f)
 {
-    const int64_t product = (int64_t)d * f->m + ((int64_t)1 << (f->k - 1));
-    return (int32_t)(uint32_t)((uint64_t)product >> f->k);
+    const int64_t product = (int64_t)d * f->m + (int64_t)(UINT32_C(1) << (f->k - 1));
+    const uint32_t low = (uint32_t)product, high = (uint32_t)((uint64_t)product >> 32);
+    return (int32_t)(low >> f->k | high << (32 - f->k)); /* no 64-bit shift on a board */
 }
 
 #endif

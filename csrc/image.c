@@ -296,7 +296,7 @@ static uint64_t lay_out(const uint32_t *words, int32_t batch, uint32_t options, 
         first += m;
         most = m > most ? m : most;
     }
-    most_stride = padded(most, GLE_LANES);
+    most_stride = padded(most, columns == 1 && GLE_PAD_ONE > GLE_LANES ? GLE_PAD_ONE : GLE_LANES);
     {
         const size_t cells = (size_t)most * (size_t)columns;
         const size_t packed = columns == 1 ? 0 : (size_t)padded(most, 2) * (size_t)columns;

@@ -59,6 +59,29 @@ static inline void gle_row_analog(const gle_neuron_job *job, int32_t i, gle_row 
     row->format = gle_phi_format_of(layer->u_frac, fine);
 }
 
+/* What all neurons of a layer have in common. */
+static inline void gle_row_of_layer(const gle_neuron_job *job, gle_row *row)
+{
+    static const gle_noise none = {0, 0, 0, 0};
+    const gle_layer *layer = job->layer;
+
+    row->u_max = layer->image->u_max;
+    row->r_max = layer->image->r_max;
+    row->e_max = layer->image->e_max;
+    row->v_extra = layer->v_frac - layer->e_frac;
+    row->v_half = gle_half(row->v_extra);
+    row->gamma_m = job->gamma_m;
+    row->gamma_left = job->gamma_left;
+    row->gamma_limit = (1 << 28) >> job->gamma_left;
+    row->gamma_right = job->gamma_right;
+    row->gamma_half = gle_half(job->gamma_right);
+    row->format = gle_phi_format_of(layer->u_frac, layer->r_frac);
+    row->offset = row->fine_extra = row->fine_max = 0;
+    row->gain = GLE_GAIN_ONE;
+    row->noise_u = row->noise_e = none;
+}
+
+/* What neuron i has of its own. */
 static inline void gle_row_of(const gle_neuron_job *job, int32_t i, gle_row *row)
 {
     const gle_layer *layer = job->layer;
@@ -70,52 +93,40 @@ static inline void gle_row_of(const gle_neuron_job *job, int32_t i, gle_row *row
     row->leak_v = gle_mul_of(neuron->leak_v);
     row->ratio_v = gle_mul_of(neuron->ratio_v);
     row->bias = layer->bias[i];
-    row->u_max = layer->image->u_max;
-    row->r_max = layer->image->r_max;
-    row->e_max = layer->image->e_max;
-    row->v_extra = layer->v_frac - layer->e_frac;
-    row->v_half = gle_half(row->v_extra);
-    row->gamma_m = job->gamma_m;
-    row->gamma_left = job->gamma_left;
-    row->gamma_limit = (1 << 28) >> job->gamma_left;
-    row->gamma_right = job->gamma_right;
-    row->gamma_half = gle_half(job->gamma_right);
     row->hash_u = (index + 1u) * UINT32_C(0x9e3779b1) | 1u;
     row->hash_v = (index + 2u) * UINT32_C(0x85ebca77) | 1u;
     row->hash_s = (index + 3u) * UINT32_C(0xc2b2ae3d) | 1u;
-    row->format = gle_phi_format_of(layer->u_frac, layer->r_frac);
     if (job->analog) {
         gle_row_analog(job, i, row);
-    } else {
-        static const gle_noise none = {0, 0, 0, 0};
-        row->offset = row->fine_extra = row->fine_max = 0;
-        row->gain = GLE_GAIN_ONE;
-        row->noise_u = row->noise_e = none;
     }
 }
 
-/* Add one neuron's counts of this step. */
-static inline void gle_row_counted(const gle_neuron_job *job, uint32_t sat_x, uint32_t sat_uhat,
-                                   uint32_t sat_r, uint32_t sat_inst, uint32_t sat_e,
-                                   uint32_t under_e, uint32_t half_e, uint32_t peak_r)
+/* What neurons had to count in a step. */
+typedef struct {
+    uint32_t sat_x, sat_uhat, sat_r, sat_inst, sat_e, under_e, half_e, peak_r;
+} gle_tally;
+
+/* Of so many neurons. */
+static inline void gle_counted(const gle_neuron_job *job, int32_t neurons, const gle_tally *t)
 {
+    const uint32_t samples = (uint32_t)neurons * (uint32_t)job->batch;
     gle_layer *layer = job->layer;
     gle_counters *c = &layer->counters;
     gle_window *w = &layer->window;
 
-    c->steps += (uint32_t)job->batch;
-    c->sat_x += sat_x;
-    c->sat_uhat += sat_uhat;
-    c->sat_r += sat_r;
-    c->sat_inst += sat_inst;
-    c->sat_e += sat_e;
-    c->under_e += under_e;
+    c->steps += samples;
+    c->sat_x += t->sat_x;
+    c->sat_uhat += t->sat_uhat;
+    c->sat_r += t->sat_r;
+    c->sat_inst += t->sat_inst;
+    c->sat_e += t->sat_e;
+    c->under_e += t->under_e;
     if (job->ranging) {
-        w->samples += (uint32_t)job->batch;
-        w->sat_e += sat_e;
-        w->sat_r += sat_r;
-        w->half_e += half_e;
-        w->peak_r = peak_r > w->peak_r ? peak_r : w->peak_r;
+        w->samples += samples;
+        w->sat_e += t->sat_e;
+        w->sat_r += t->sat_r;
+        w->half_e += t->half_e;
+        w->peak_r = t->peak_r > w->peak_r ? t->peak_r : w->peak_r;
     }
 }
 

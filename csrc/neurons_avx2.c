@@ -193,6 +193,7 @@ LANES void step_row(const gle_neuron_job *job, int32_t i, const int32_t phi, con
     const __m256i streams = _mm256_mullo_epi32(lanes, all(GLE_MAX_SIZE));
     gle_row row;
 
+    gle_row_of_layer(job, &row);
     gle_row_of(job, i, &row);
     const int32_t noisy = (row.noise_u.m | row.noise_e.m) != 0;
     const int32_t gained_half = 1 << (GLE_GAIN_BITS - 1 + row.fine_extra);
@@ -298,8 +299,9 @@ LANES void step_row(const gle_neuron_job *job, int32_t i, const int32_t phi, con
             sat_r += count(_mm256_andnot_si256(ok_r, live));
         }
     }
-    gle_row_counted(job, sat_x, sat_uhat, sat_r, sat_inst, sat_e, total(under), total(half_e),
-                    largest(peak_r));
+    const gle_tally t = {sat_x,        sat_uhat,      sat_r,          sat_inst, sat_e,
+                         total(under), total(half_e), largest(peak_r)};
+    gle_counted(job, 1, &t);
 }
 
 #define IDEAL_ROWS(phi)               \

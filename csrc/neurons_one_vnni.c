@@ -70,7 +70,7 @@ LANES void load_records(__m512i four[4], const gle_neuron *from, int32_t left)
 }
 
 typedef struct {
-    uint32_t sat_x, sat_uhat, sat_r, sat_inst, sat_e, under, half_e;
+    gle_tally count;
     __m512i peak_r, hash;
 } tally;
 
@@ -94,17 +94,17 @@ LANES void sixteen(const gle_neuron_job *job, const gle_row *same, int32_t i, co
     const __m512i inst = clamp(raw, GLE_STATE_MAX);
     const __m512i delta_v = _mm512_sub_epi32(inst, v);
     __m512i near = clamp_each(delta_v, ratio_v.limit);
-    t->sat_inst += count((__mmask16)(live & (_mm512_cmpneq_epi32_mask(raw, inst) |
+    t->count.sat_inst += count((__mmask16)(live & (_mm512_cmpneq_epi32_mask(raw, inst) |
                                              _mm512_cmpneq_epi32_mask(near, delta_v))));
     const __m512i ehat = _mm512_add_epi32(v, scale_each(near, &ratio_v));
     const __m512i v_new = _mm512_add_epi32(v, scale_each(delta_v, &leak_v));
     _mm512_mask_storeu_epi32(layer->v + i, live, v_new);
     raw = sra(_mm512_add_epi32(ehat, all(same->v_half)), same->v_extra);
     const __m512i e = clamp(raw, same->e_max);
-    t->sat_e += count((__mmask16)(live & _mm512_cmpneq_epi32_mask(raw, e)));
-    t->under += count((__mmask16)(live & _mm512_cmpeq_epi32_mask(e, zero) &
+    t->count.sat_e += count((__mmask16)(live & _mm512_cmpneq_epi32_mask(raw, e)));
+    t->count.under_e += count((__mmask16)(live & _mm512_cmpeq_epi32_mask(e, zero) &
                                   _mm512_cmpneq_epi32_mask(ehat, zero)));
-    t->half_e += count((__mmask16)(
+    t->count.half_e += count((__mmask16)(
         live & _mm512_cmpgt_epi32_mask(_mm512_abs_epi32(e), all(same->e_max >> 1))));
     _mm512_mask_cvtepi32_storeu_epi16(layer->e + i, live, e);
 
@@ -117,10 +117,10 @@ LANES void sixteen(const gle_neuron_job *job, const gle_row *same, int32_t i, co
         raw = _mm512_add_epi32(raw, nudge);
     }
     const __m512i x = clamp(raw, same->u_max);
-    t->sat_x += count((__mmask16)(live & _mm512_cmpneq_epi32_mask(raw, x)));
+    t->count.sat_x += count((__mmask16)(live & _mm512_cmpneq_epi32_mask(raw, x)));
     const __m512i delta_u = _mm512_sub_epi32(x, u);
     near = clamp_each(delta_u, ratio_u.limit);
-    t->sat_uhat += count((__mmask16)(live & _mm512_cmpneq_epi32_mask(near, delta_u)));
+    t->count.sat_uhat += count((__mmask16)(live & _mm512_cmpneq_epi32_mask(near, delta_u)));
     const __m512i uhat = _mm512_add_epi32(u, scale_each(near, &ratio_u));
     const __m512i u_new = _mm512_add_epi32(u, scale_each(delta_u, &leak_u));
     _mm512_mask_storeu_epi32(layer->u + i, live, u_new);
@@ -130,7 +130,7 @@ LANES void sixteen(const gle_neuron_job *job, const gle_row *same, int32_t i, co
     raw = rate(phi, uhat, &same->format, &slope);
     const __m512i r = clamp(raw, same->r_max);
     if (!bounded) {
-        t->sat_r += count((__mmask16)(live & _mm512_cmpneq_epi32_mask(raw, r)));
+        t->count.sat_r += count((__mmask16)(live & _mm512_cmpneq_epi32_mask(raw, r)));
         t->peak_r = _mm512_mask_max_epi32(t->peak_r, live, t->peak_r, _mm512_abs_epi32(r));
     }
     _mm512_mask_cvtepi32_storeu_epi16(layer->r + i, live, r);
@@ -160,26 +160,22 @@ LANES void sixteen(const gle_neuron_job *job, const gle_row *same, int32_t i, co
 AVX512 void gle_neurons_one_vnni(const gle_neuron_job *job)
 {
     const int32_t n = job->layer->n;
-    tally t = {0, 0, 0, 0, 0, 0, 0, _mm512_setzero_si512(), _mm512_setzero_si512()};
+    tally t = {{0, 0, 0, 0, 0, 0, 0, 0}, _mm512_setzero_si512(), _mm512_setzero_si512()};
     uint32_t hashes[16];
-    gle_row same; /* of its first neuron: what the others have in common with it */
+    gle_row same;
 
     if (job->analog) {
         gle_neurons_scalar(job);
         return;
     }
-    gle_row_of(job, 0, &same);
+    gle_row_of_layer(job, &same);
     GLE_WITH_PHI(job->layer->image->phi, ROWS)
     _mm512_storeu_si512(hashes, t.hash);
     for (int32_t k = 0; k < 16; k++) {
         job->hash[0] += hashes[k]; /* unsigned, as it wraps */
     }
-    gle_row_counted(job, t.sat_x, t.sat_uhat, t.sat_r, t.sat_inst, t.sat_e, t.under, t.half_e,
-                    (uint32_t)_mm512_reduce_max_epi32(t.peak_r));
-    job->layer->counters.steps += (uint32_t)(n - 1); /* counted as one neuron's */
-    if (job->ranging) {
-        job->layer->window.samples += (uint32_t)(n - 1);
-    }
+    t.count.peak_r = (uint32_t)_mm512_reduce_max_epi32(t.peak_r);
+    gle_counted(job, n, &t.count);
 }
 
 #else

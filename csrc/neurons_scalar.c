@@ -9,7 +9,7 @@
  */
 #include "neurons.h"
 
-static void step_row(const gle_neuron_job *job, int32_t i)
+static void step_row(const gle_neuron_job *job, int32_t i, gle_row *kept, gle_tally *t)
 {
     gle_layer *const layer = job->layer;
     const int32_t phi = layer->image->phi;
@@ -25,13 +25,10 @@ static void step_row(const gle_neuron_job *job, int32_t i)
     int16_t *restrict const e_row = layer->e + at;
     uint16_t *restrict const dphi_row = layer->dphi + at;
     uint32_t *restrict const hash = job->hash;
-    gle_row row;
 
-    gle_row_of(job, i, &row);
-    const int32_t noisy = (row.noise_u.m | row.noise_e.m) != 0;
+    gle_row_of(job, i, kept);
+    const int32_t noisy = (kept->noise_u.m | kept->noise_e.m) != 0;
     const int32_t bounded = phi == GLE_TANH || phi == GLE_SIGMOID;
-    uint32_t sat_x = 0, sat_uhat = 0, sat_r = 0, sat_inst = 0, sat_e = 0, under_e = 0;
-    uint32_t half_e = 0, peak_r = 0;
 
     for (int32_t b = 0; b < columns; b++) {
         const uint32_t live = b < batch;
@@ -43,65 +40,69 @@ static void step_row(const gle_neuron_job *job, int32_t i)
         raw = gle_scale_q15(above[b], (int32_t)dphi_row[b]);
         inst = gle_clamp(raw, GLE_STATE_MAX);
         delta = inst - v;
-        near = gle_clamp(delta, row.ratio_v.limit);
-        sat_inst += live & ((uint32_t)(raw != inst) | (uint32_t)(near != delta));
-        ehat = v + gle_scale(near, &row.ratio_v);
+        near = gle_clamp(delta, kept->ratio_v.limit);
+        t->sat_inst += live & ((uint32_t)(raw != inst) | (uint32_t)(near != delta));
+        ehat = v + gle_scale(near, &kept->ratio_v);
         if (noisy && live) {
             root = gle_rng_root(job->key, gle_noise_index(job->first + (uint32_t)b, i));
-            ehat += gle_noise_at(&row.noise_e, gle_rng_word(root, GLE_RNG_SECOND));
+            ehat += gle_noise_at(&kept->noise_e, gle_rng_word(root, GLE_RNG_SECOND));
         }
-        delta = v + gle_scale(delta, &row.leak_v);
+        delta = v + gle_scale(delta, &kept->leak_v);
         v_row[b] = delta;
-        raw = (ehat + row.v_half) >> row.v_extra;
-        e = gle_clamp(raw, row.e_max);
-        sat_e += live & (uint32_t)(raw != e);
-        under_e += live & ((uint32_t)(e == 0) & (uint32_t)(ehat != 0));
-        half_e += live & (uint32_t)((e < 0 ? -e : e) > row.e_max >> 1);
+        raw = (ehat + kept->v_half) >> kept->v_extra;
+        e = gle_clamp(raw, kept->e_max);
+        t->sat_e += live & (uint32_t)(raw != e);
+        t->under_e += live & ((uint32_t)(e == 0) & (uint32_t)(ehat != 0));
+        t->half_e += live & (uint32_t)((e < 0 ? -e : e) > kept->e_max >> 1);
         e_row[b] = (int16_t)e;
 
-        raw = (int32_t)((uint32_t)gle_clamp(e * row.gamma_m, row.gamma_limit) << row.gamma_left);
-        raw = sums[b] + row.bias + ((raw + row.gamma_half) >> row.gamma_right);
-        x = gle_clamp(raw, row.u_max);
-        sat_x += live & (uint32_t)(raw != x);
+        raw = (int32_t)((uint32_t)gle_clamp(e * kept->gamma_m, kept->gamma_limit) << kept->gamma_left);
+        raw = sums[b] + kept->bias + ((raw + kept->gamma_half) >> kept->gamma_right);
+        x = gle_clamp(raw, kept->u_max);
+        t->sat_x += live & (uint32_t)(raw != x);
         delta = x - u;
-        near = gle_clamp(delta, row.ratio_u.limit);
-        sat_uhat += live & (uint32_t)(near != delta);
-        uhat = u + gle_scale(near, &row.ratio_u);
-        delta = u + gle_scale(delta, &row.leak_u);
+        near = gle_clamp(delta, kept->ratio_u.limit);
+        t->sat_uhat += live & (uint32_t)(near != delta);
+        uhat = u + gle_scale(near, &kept->ratio_u);
+        delta = u + gle_scale(delta, &kept->leak_u);
         if (noisy && live) {
-            delta += gle_noise_at(&row.noise_u, gle_rng_word(root, GLE_RNG_FIRST));
-            delta = gle_clamp(delta, row.u_max);
+            delta += gle_noise_at(&kept->noise_u, gle_rng_word(root, GLE_RNG_FIRST));
+            delta = gle_clamp(delta, kept->u_max);
         }
         u_row[b] = delta;
         if (uhat_row) {
             uhat_row[b] = uhat;
         }
-        raw = gle_phi_rate(phi, uhat + row.offset, &row.format, &dphi);
+        raw = gle_phi_rate(phi, uhat + kept->offset, &kept->format, &dphi);
         clipped = 0;
         if (job->analog) {
-            near = gle_clamp(raw, row.fine_max);
+            near = gle_clamp(raw, kept->fine_max);
             clipped = (uint32_t)(near != raw);
-            raw = gle_gained(near, row.gain, row.fine_extra);
-            dphi = row.gain == 0 ? 0 : dphi;
+            raw = gle_gained(near, kept->gain, kept->fine_extra);
+            dphi = kept->gain == 0 ? 0 : dphi;
         }
-        r = gle_clamp(raw, row.r_max);
+        r = gle_clamp(raw, kept->r_max);
         /* a bounded activation ends at the format's end: its shape, not a clip */
-        sat_r += bounded ? 0u : live & (clipped | (uint32_t)(raw != r));
+        t->sat_r += bounded ? 0u : live & (clipped | (uint32_t)(raw != r));
         if (!bounded) {
             size = live ? (uint32_t)(r < 0 ? -r : r) : 0u;
-            peak_r = size > peak_r ? size : peak_r;
+            t->peak_r = size > t->peak_r ? size : t->peak_r;
         }
         r_row[b] = (int16_t)r;
         dphi_row[b] = (uint16_t)dphi;
-        hash[b] += row.hash_u * (uint32_t)delta + row.hash_v * (uint32_t)v_row[b] +
-                   row.hash_s * ((uint32_t)e << 16 | ((uint32_t)r & 0xffffu));
+        hash[b] += kept->hash_u * (uint32_t)delta + kept->hash_v * (uint32_t)v_row[b] +
+                   kept->hash_s * ((uint32_t)e << 16 | ((uint32_t)r & 0xffffu));
     }
-    gle_row_counted(job, sat_x, sat_uhat, sat_r, sat_inst, sat_e, under_e, half_e, peak_r);
 }
 
 void gle_neurons_scalar(const gle_neuron_job *job)
 {
+    gle_tally tally = {0, 0, 0, 0, 0, 0, 0, 0};
+    gle_row row;
+
+    gle_row_of_layer(job, &row);
     for (int32_t i = 0; i < job->layer->n; i++) {
-        step_row(job, i);
+        step_row(job, i, &row, &tally);
     }
+    gle_counted(job, job->layer->n, &tally);
 }

@@ -20,6 +20,7 @@ LANES void step_row(const gle_neuron_job *job, int32_t i, const int32_t phi, con
         all(GLE_MAX_SIZE));
     gle_row row;
 
+    gle_row_of_layer(job, &row);
     gle_row_of(job, i, &row);
     const int32_t noisy = (row.noise_u.m | row.noise_e.m) != 0;
     const int32_t gained_half = 1 << (GLE_GAIN_BITS - 1 + row.fine_extra);
@@ -114,8 +115,9 @@ LANES void step_row(const gle_neuron_job *job, int32_t i, const int32_t phi, con
                                      all((int32_t)row.hash_s)));
         store(job->hash + b, hash);
     }
-    gle_row_counted(job, sat_x, sat_uhat, sat_r, sat_inst, sat_e, under, half_e,
-                    (uint32_t)_mm512_reduce_max_epi32(peak_r));
+    const gle_tally t = {sat_x, sat_uhat, sat_r, sat_inst, sat_e, under, half_e,
+                         (uint32_t)_mm512_reduce_max_epi32(peak_r)};
+    gle_counted(job, 1, &t);
 }
 
 #define IDEAL_ROWS(phi)               \

@@ -394,8 +394,9 @@ def _clipped(image: Image, stored: Quantised, weights: Mapping[str, NDArray[np.f
     shift = weight_shift(image.chip)
     for layer, s in zip(image.network.layers, image.scales.layers, strict=True):
         w = stored[layer.name][0]
-        off = np.abs(to_float(w, s.weight + shift) - weights[f"{layer.name}.weight"])
-        count += int(np.count_nonzero(off > 2.0 ** -(s.weight + shift)))
+        frac = s.weights() + shift
+        off = np.abs(to_float(w, frac) - weights[f"{layer.name}.weight"])
+        count += int(np.count_nonzero(off > np.ldexp(1.0, -frac)))
     return count
 
 

@@ -130,7 +130,7 @@ def arena_bytes(shape: Shape, batch: int, options: int, machine: Machine) -> int
     take(0 if columns == 1 else up(most, LANES) * columns, 2)
     for _ in range(3):
         take(most * columns, 4)
-    take(up(most, LANES) * 4, 4)
+    take(up(most, max(pad, LANES)) * 4, 4)
     take(columns, 4)
     take(batch, 8)
     return up(used, machine.align)
