@@ -69,6 +69,7 @@ typedef struct {
     int32_t m;
     int32_t k;
     int32_t limit;       /* largest |d| whose product fits 2^30 */
+    int32_t one;         /* c is 1: what is instantaneous, and the error neuron of what is slow */
 } gle_mul;
 
 static inline gle_mul gle_mul_of(gle_coef c)
@@ -77,6 +78,7 @@ static inline gle_mul gle_mul_of(gle_coef c)
 
     f.m = gle_coef_m(c);
     f.k = gle_coef_k(c);
+    f.one = f.k == 14 && f.m == 1 << 14;
     f.limit = f.k >= 14 ? 1 << 29 : 1 << (15 + f.k); /* m < 2^15; no division on a board */
     return f;
 }
@@ -87,7 +89,7 @@ static inline int32_t gle_scale(int32_t d, const gle_mul *f)
 {
     const int64_t product = (int64_t)d * f->m + (int64_t)(UINT32_C(1) << (f->k - 1));
     const uint32_t low = (uint32_t)product, high = (uint32_t)((uint64_t)product >> 32);
-    return (int32_t)(low >> f->k | high << (32 - f->k)); /* no 64-bit shift on a board */
+    return f->one ? d : (int32_t)(low >> f->k | high << (32 - f->k)); /* no 64-bit shift on a board */
 }
 
 #endif

@@ -26,8 +26,13 @@ LANES __m512i scale(__m512i d, const gle_mul *f)
 {
     const __m512i m = all(f->m);
     const __m512i half = _mm512_set1_epi64(1LL << (f->k - 1));
-    __m512i even = _mm512_add_epi64(_mm512_mul_epi32(d, m), half);
-    __m512i high = _mm512_add_epi64(_mm512_mul_epi32(_mm512_srli_epi64(d, 32), m), half);
+    __m512i even, high;
+
+    if (f->one) {
+        return d;
+    }
+    even = _mm512_add_epi64(_mm512_mul_epi32(d, m), half);
+    high = _mm512_add_epi64(_mm512_mul_epi32(_mm512_srli_epi64(d, 32), m), half);
 
     even = _mm512_srl_epi64(even, _mm_cvtsi32_si128(f->k));
     high = _mm512_sll_epi64(high, _mm_cvtsi32_si128(32 - f->k));

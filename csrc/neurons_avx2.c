@@ -36,7 +36,10 @@ LANES __m256i scale_by(__m256i d, __m256i m, int32_t k)
     return _mm256_blend_epi32(even, high, 0xaa);
 }
 
-LANES __m256i scale(__m256i d, const gle_mul *f) { return scale_by(d, all(f->m), f->k); }
+LANES __m256i scale(__m256i d, const gle_mul *f)
+{
+    return f->one ? d : scale_by(d, all(f->m), f->k);
+}
 
 LANES __m256i scale_q15(__m256i d, __m256i slope)
 {

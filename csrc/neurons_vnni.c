@@ -42,8 +42,8 @@ LANES void step_row(const gle_neuron_job *job, int32_t i, const int32_t phi, con
         const __m512i inst = clamp(raw, GLE_STATE_MAX);
         const __m512i delta_v = _mm512_sub_epi32(inst, v);
         __m512i near = clamp(delta_v, row.ratio_v.limit);
-        sat_inst += count((__mmask16)(live & (_mm512_cmpneq_epi32_mask(raw, inst) |
-                                              _mm512_cmpneq_epi32_mask(near, delta_v))));
+        const __mmask16 off_inst =
+            _mm512_cmpneq_epi32_mask(raw, inst) | _mm512_cmpneq_epi32_mask(near, delta_v);
         __m512i ehat = _mm512_add_epi32(v, scale(near, &row.ratio_v));
         __m512i root = zero;
         if (analog && noisy) {
@@ -58,7 +58,7 @@ LANES void step_row(const gle_neuron_job *job, int32_t i, const int32_t phi, con
         store(layer->v + here, v_new);
         raw = sra(_mm512_add_epi32(ehat, all(row.v_half)), row.v_extra);
         const __m512i e = clamp(raw, row.e_max);
-        sat_e += count((__mmask16)(live & _mm512_cmpneq_epi32_mask(raw, e)));
+        const __mmask16 off_e = _mm512_cmpneq_epi32_mask(raw, e);
         under += count((__mmask16)(live & _mm512_cmpeq_epi32_mask(e, zero) &
                                    _mm512_cmpneq_epi32_mask(ehat, zero)));
         half_e += count((__mmask16)(
@@ -73,10 +73,10 @@ LANES void step_row(const gle_neuron_job *job, int32_t i, const int32_t phi, con
             raw = _mm512_add_epi32(raw, nudge);
         }
         const __m512i x = clamp(raw, row.u_max);
-        sat_x += count((__mmask16)(live & _mm512_cmpneq_epi32_mask(raw, x)));
+        const __mmask16 off_x = _mm512_cmpneq_epi32_mask(raw, x);
         const __m512i delta_u = _mm512_sub_epi32(x, u);
         near = clamp(delta_u, row.ratio_u.limit);
-        sat_uhat += count((__mmask16)(live & _mm512_cmpneq_epi32_mask(near, delta_u)));
+        const __mmask16 off_uhat = _mm512_cmpneq_epi32_mask(near, delta_u);
         const __m512i uhat = _mm512_add_epi32(u, scale(near, &row.ratio_u));
         __m512i u_new = _mm512_add_epi32(u, scale(delta_u, &row.leak_u));
         if (analog && row.noise_u.m != 0) {
@@ -100,8 +100,10 @@ LANES void step_row(const gle_neuron_job *job, int32_t i, const int32_t phi, con
             raw = rate(phi, uhat, &row.format, &slope);
         }
         const __m512i r = clamp(raw, row.r_max);
-        if (!bounded) {
-            sat_r += count((__mmask16)(live & (clipped | _mm512_cmpneq_epi32_mask(raw, r))));
+        if (bounded) {
+            clipped = 0;
+        } else {
+            clipped |= _mm512_cmpneq_epi32_mask(raw, r);
             peak_r = _mm512_mask_max_epi32(peak_r, live, peak_r, _mm512_abs_epi32(r));
         }
         store16(layer->r + here, r);
@@ -114,6 +116,15 @@ LANES void step_row(const gle_neuron_job *job, int32_t i, const int32_t phi, con
             hash, _mm512_mullo_epi32(_mm512_mask_blend_epi16(0x55555555u, _mm512_slli_epi32(e, 16), r),
                                      all((int32_t)row.hash_s)));
         store(job->hash + b, hash);
+
+        /* Clips are rare: look for one of any kind, and count only then. */
+        if ((live & (off_inst | off_e | off_x | off_uhat | clipped)) != 0) {
+            sat_inst += count((__mmask16)(live & off_inst));
+            sat_e += count((__mmask16)(live & off_e));
+            sat_x += count((__mmask16)(live & off_x));
+            sat_uhat += count((__mmask16)(live & off_uhat));
+            sat_r += count((__mmask16)(live & clipped));
+        }
     }
     const gle_tally t = {sat_x, sat_uhat, sat_r, sat_inst, sat_e, under, half_e,
                          (uint32_t)_mm512_reduce_max_epi32(peak_r)};

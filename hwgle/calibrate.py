@@ -3,7 +3,8 @@
 Weights take the step with the least squared error, clipping included: one of a layer, or
 one of each neuron. The float64 oracle then runs the samples, with the weights as this chip's
 array sees them (gains, stuck synapses); each other format is the finest power of two whose
-range holds the largest value seen times a margin. Bounded activations use their full scale.
+range holds the largest value seen times a margin. Bounded activations use their full scale;
+a narrow input DAC takes, as weights do, the step with the least squared error.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from hwgle.reference import Reference
 MEMBRANE_RANGE = (6, 22)
 ERROR_RANGE = (-12, 24)
 INPUT_RANGE = (-16, 24)
+NARROW_INPUT = 8  # bits up to which a finer step is worth some clipped values
 ERROR_EXTRA = 12
 DEFAULT_ERROR = 13
 
@@ -99,14 +101,32 @@ def fraction(full_scale: int, peak: float, least: int, most: int) -> int:
 def weight_fraction(w: NDArray[np.float64], full_scale: int) -> int:
     """Fraction bits of the array's weights with the least squared error on w."""
     start = fraction(full_scale, float(np.abs(w).max(initial=0.0)), -2, 24)
+    return _least_squares(w, full_scale, start, 24)
+
+
+def _least_squares(x: NDArray[np.float64], full_scale: int, start: int, most: int) -> int:
+    """Fraction bits, `start` (nothing clips) or a few more, with the least squared error."""
     best = start
     least = math.inf
-    for bits in range(start, min(start + 4, 25)):
-        seen = np.clip(round_half_up(w * 2.0**bits), -full_scale, full_scale)
-        error = float(np.square(np.ldexp(seen, -bits) - w).sum())
+    for bits in range(start, min(start + 3, most) + 1):
+        seen = np.clip(round_half_up(np.ldexp(x, bits)), -full_scale, full_scale)
+        error = float(np.square(np.ldexp(seen, -bits) - x).sum())
         if error < least:
             best, least = bits, error
     return best
+
+
+def input_fraction(chip: Chip, x: NDArray[np.floating]) -> int:
+    """Fraction bits of the codes of the input DACs for x (T, B, inputs), network units.
+
+    The most that hold all of x. With up to 8 bits those of the least squared error: to clip
+    one value in 2000 of MNIST-1D at 5 bits halves the error of all the others.
+    """
+    least, most = input_range(chip)
+    start = fraction(chip.input_max, float(np.abs(x).max(initial=0.0)), least, most)
+    if chip.input.bits > NARROW_INPUT:
+        return start
+    return _least_squares(np.asarray(x, dtype=np.float64), chip.input_max, start, most)
 
 
 def row_fractions(w: NDArray[np.float64], full_scale: int) -> tuple[int, tuple[int, ...]]:
@@ -190,16 +210,16 @@ def scales_from(
     network: Network,
     chip: Chip,
     weights: list[tuple[int, tuple[int, ...]]],
+    x_frac: int,
     peaks: Peaks,
     margins: Margins,
 ) -> Scales:
     """Formats that hold the peaks with their margins, and that the core can do.
 
-    weights: fraction bits of each layer, from `weight_scales`.
+    weights: fraction bits of each layer, from `weight_scales`; x_frac: `input_fraction`.
     """
     draws: Draws = draw(chip, network)
     layers: list[LayerScales] = []
-    x_frac = fraction(chip.input_max, peaks.input, *input_range(chip))
     below = x_frac + chip.input_left
     for k, layer in enumerate(network.layers):
         w_frac, rows = weights[k]
@@ -250,7 +270,7 @@ def calibrate(
     """
     scales = weight_scales(network, chip, weights)
     peaks = measure(network, seen_weights(network, chip, weights, scales), x, target)
-    return scales_from(network, chip, scales, peaks, margins)
+    return scales_from(network, chip, scales, input_fraction(chip, x), peaks, margins)
 
 
 def output_offsets(votes: NDArray[np.float64], labels: NDArray[np.integer]) -> NDArray[np.float64]:

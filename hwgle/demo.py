@@ -132,9 +132,7 @@ def prepared(
     x = np.swapaxes(train.x, 0, 1)
     weights = forgotten(setting)
     scales = calibrate_on(network, chip, weights, x, train.y, learning=True)
-    image = build_image(
-        network, chip, scales, batch=how.batch, range_every=len(x), seed=how.seed
-    )
+    image = build_image(network, chip, scales, batch=how.batch, range_every=len(x), seed=how.seed)
     rule = Learner()
     rule.begin(device, image, how.batch, weights)
     rule.set_rate(how.rate)

@@ -150,6 +150,10 @@ class Device(ABC):
         """Add to stored weights and biases, all layers or some; sums saturate, and each that
         does is counted. On a board this does not wait: a refusal is raised by a later call."""
 
+    def add_biases(self, increments: Quantised) -> None:
+        """The same where all weights of the increments are 0, which need not travel then."""
+        self.add_weights(increments)
+
     @abstractmethod
     def reset(self, first: int = 0) -> None:
         """States, digests and the step number to zero; stream b of the batch is from now on

@@ -229,23 +229,27 @@ def simulate(
         progress(sum(seed in lines for seed in seeds), parts, line)
 
     done(None)
+    futures: dict[Future[Line], int] = {}
     with _told(stop):
-        futures = {
-            executor.submit(
-                measure, study, task, seed, chip_folder(out, seed), stop.is_set, shares.__setitem__
-            ): seed
-            for seed in missing
-        }
-        pending = set(futures)
-        while pending:
-            ended, pending = wait(pending, LOOK_SECONDS, FIRST_COMPLETED)
-            for future in ended:
-                done(finished(future, futures[future]))
-            if stop.is_set() or failed is not None:
-                stop.set()
-                for future in pending:
-                    future.cancel()
-            done(None)
+        try:
+            for seed in missing:
+                folder, tell = chip_folder(out, seed), shares.__setitem__
+                future = executor.submit(measure, study, task, seed, folder, stop.is_set, tell)
+                futures[future] = seed
+            pending = set(futures)
+            while pending:
+                ended, pending = wait(pending, LOOK_SECONDS, FIRST_COMPLETED)
+                for future in ended:
+                    done(finished(future, futures[future]))
+                if stop.is_set() or failed is not None:
+                    stop.set()
+                    for future in pending:
+                        future.cancel()
+                done(None)
+        finally:  # whatever went wrong, no chip goes on behind the caller's back
+            stop.set()
+            for future in futures:
+                future.cancel()
     if failed is not None:
         raise failed
     count = sum(seed in lines for seed in seeds)

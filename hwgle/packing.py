@@ -29,6 +29,7 @@ OFFSET_MAX = (1 << 28) - 1
 ACTIVATION_GAIN_MAX = (1 << 14) - 1
 NO_UPDATE_LIMIT = 65535
 DRIFT_SHIFT = 10  # a drift takes 0.1 % where the time constant allows: often enough, cheap
+DRIFT_ERROR = 0.04  # of the time constant
 
 Words = NDArray[np.int64]
 
@@ -111,10 +112,17 @@ def drift_words(chip: Chip) -> tuple[int, int]:
     tau = chip.weight.drift
     if tau is None:
         return 0, 1
-    # e^(-every/tau) = 1 - 2^-shift, and -1/ln(1 - x) = 1/x - 1/2 - x/12 - ...
-    shift = min(DRIFT_SHIFT, max(1, math.frexp(tau)[1] - 1))
-    once = 2.0**shift - 0.5 - 2.0**-shift / 12.0
-    return max(1, math.floor(tau / once + 0.5)), shift
+    found: tuple[float, int, int] = (math.inf, 1, 1)
+    for shift in range(DRIFT_SHIFT, 0, -1):
+        # e^(-every/tau) = 1 - x, and -1/ln(1 - x) = 1/x - 1/2 - x/12 - x^2/24 - ...
+        x = 2.0**-shift
+        once = 1.0 / x - 0.5 - x / 12.0 - x * x / 24.0 - x * x * x * 19.0 / 720.0
+        every = max(1, math.floor(tau / once + 0.5))
+        off = abs(every * once / tau - 1.0)
+        if off <= DRIFT_ERROR:
+            return every, shift
+        found = min(found, (off, every, shift))
+    return found[1], found[2]
 
 
 def update_words(chip: Chip) -> tuple[int, int]:

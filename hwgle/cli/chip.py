@@ -10,7 +10,7 @@ import click
 import numpy as np
 
 from hwgle.chip import MAX_SEED, Chip, split_seed
-from hwgle.cli import chip_yield, options
+from hwgle.cli import chip_measure, chip_yield, options
 from hwgle.cli.files import Files, unwritable, unwritable_folder
 from hwgle.cli.table import pairs, table
 from hwgle.errors import UsageError
@@ -40,6 +40,8 @@ def command() -> None:
 
 
 command.add_command(chip_yield.command)
+command.add_command(chip_measure.calibrate)
+command.add_command(chip_measure.twin)
 
 
 @command.command("new")

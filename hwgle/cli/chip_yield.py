@@ -107,15 +107,16 @@ def command(
         show = Show(bar, chips)
         out.mkdir(parents=True, exist_ok=True)
         lines = simulate(study, task, seeds, out, pool, show)
-        bar.label = "the same weights on chip ideal"
         ideal = Chip.load("ideal")
-        reference = judge(ideal, study.network, study.weights, task, lambda: False)
+        reference = judge(ideal, study.network, study.weights, task)
     summary = _summary(study, weights, seeds, lines, reference)
-    seconds = time.monotonic() - begun
-    summary |= {"command": _command_line(), "workers": count, "seconds": round(seconds, 1)}
+    summary["command"] = _command_line()
     paths = _write(out, study, lines, summary)
     click.echo(_text(study, weights, lines, reference))
-    rows = [("time", duration(seconds)), ("written", ", ".join(str(p) for p in paths))]
+    rows = [
+        ("time", duration(time.monotonic() - begun)),
+        ("written", ", ".join(str(p) for p in paths)),
+    ]
     click.echo("\n" + pairs(rows))
 
 
@@ -162,7 +163,7 @@ def name(stage: str, epochs: int | None = None) -> str:
         return {"before": "before", "calibrated": "after calibration"}[stage]
     if epochs is None:
         return "after learning"
-    return f"after {epochs} epoch{'s' if epochs != 1 else ''} of learning on it"
+    return f"after {epochs} epoch{'s' if epochs != 1 else ''} on the chip"
 
 
 def _names(study: Study) -> dict[str, str]:

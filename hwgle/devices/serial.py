@@ -202,6 +202,14 @@ class SerialDevice(Device):
                 self.port.send_all(list(self._numbers("BIAS_ADD", k, b)))
                 self._talk.acted = True
 
+    def add_biases(self, increments: Quantised) -> None:
+        """See Device. Does not wait: a refusal is raised by a later call."""
+        for k, layer in enumerate(self.image.network.layers):
+            if layer.name in increments:
+                _, b = self._fitting(k, increments[layer.name])
+                self.port.send_all(list(self._numbers("BIAS_ADD", k, b)))
+                self._talk.acted = True
+
     def read_weights(self) -> Quantised:
         """See Device."""
         asked = []

@@ -127,6 +127,12 @@ class ShadowedDevice(Device):
             self.body.add_weights(increments)
             self._twin.add_weights(increments)
 
+    def add_biases(self, increments: Quantised) -> None:
+        """See Device."""
+        with self.together():
+            self.body.add_biases(increments)
+            self._twin.add_biases(increments)
+
     def read_weights(self) -> Quantised:
         """See Device."""
         return self._both("the weights", lambda d: d.read_weights(), same_weights)

@@ -6,9 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def balanced_order(
-    labels: NDArray[np.integer], rng: np.random.Generator
-) -> NDArray[np.int64]:
+def balanced_order(labels: NDArray[np.integer], rng: np.random.Generator) -> NDArray[np.int64]:
     """A random order in which every stretch holds the classes in the data's proportions.
 
     labels: (N,); returns a permutation of 0..N-1. Online learning follows whatever its

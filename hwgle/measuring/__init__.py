@@ -2,7 +2,8 @@
 
 bench.py        the chip on the bench: all that can be done to it and seen of it
 neurons.py      offset, gain, time constants and read-out of every neuron
-synapses.py     gain of every synapse, stuck ones, input DACs
+synapses.py     patterns from below, answers above
+regression.py   gain of every synapse, stuck ones, input DACs
 estimates.py    from products of gains to gains
 measurement.py  the whole measurement
 calibration.py  its result, and the file of it

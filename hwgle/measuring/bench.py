@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwgle.activation import activation
-from hwgle.chip import Chip, Profile
+from hwgle.chip import MIN_STATE_FRAC, Chip, Profile
 from hwgle.device import Block, Device
 from hwgle.network import Network
 from hwgle.quantise import Image, LayerScales, Quantised, Scales, weight_shift
@@ -30,6 +30,7 @@ FILL = 0.95  # of the ADC's range that a sweep uses
 SPREADS = 2.5  # standard deviations by which a gain may be larger and still fit
 ERROR_FRAC, ERROR_EXTRA = 13, 4
 FINEST_MEMBRANE = 22
+WIDE_BITS = 24  # of a membrane that has bits to spare
 
 # What is individual or random in a profile; a data sheet gives its spread, not its value.
 SPREAD_KEYS = {
@@ -109,6 +110,7 @@ class Bench:
         self.profile, self.network = profile, network
         self.chip = nominal(profile)
         self.steps = 0
+        self.tell: Callable[[int], None] = lambda steps: None  # called with the steps done
         self._image: Image
         self._bias: list[NDArray[np.int32]]
 
@@ -122,44 +124,68 @@ class Bench:
 
     def range(self, k: int, coarser: int = 0) -> Range:
         """Of layer k; `coarser`: bits by which its rates' range is widened."""
-        phi, chip = self.network.layers[k].phi, self.chip
         frac = self.rate_frac(k) - coarser
+        chip = self.chip
         full = float(np.ldexp(chip.rate_max, -frac))
         clip = float(np.ldexp(chip.adc_max << chip.adc_drop, -frac))
-        top = FILL * min(full, clip) / (1.0 + SPREADS * self.gain_spread)
+        low, high = self._span(k, coarser)
+        return Range(full, clip, float(np.ldexp(1.0, chip.adc_drop - frac)), low, high)
+
+    def _span(self, k: int, coarser: int) -> tuple[float, float]:
+        """Membranes that a sweep covers: what rates and read-out show, as far as membranes go.
+
+        In a wider range a wide membrane moves further, one of few bits does not.
+        """
+        phi, chip = self.network.layers[k].phi, self.chip
+        wide = coarser if chip.membrane.bits >= WIDE_BITS else 0
+        frac = self._finest_rate(k) - wide
+        most = min(chip.rate_max, chip.adc_max << chip.adc_drop)
+        top = FILL * float(np.ldexp(most, -frac)) / (1.0 + SPREADS * self.gain_spread)
         if phi in BOUNDED:
             top = max(min(top, FILL), 0.55)
         high = float(inverse(phi, np.array(top)))
         offset = self.profile.activation.offset
         if phi not in BOUNDED:
             high = max(0.5 * high, high - SPREADS * offset)
-        low = {"sigmoid": -3.0, "softplus": -3.0, "relu": -max(0.25 * high, 2.5 * offset)}
-        return Range(
-            full, clip, float(np.ldexp(1.0, chip.adc_drop - frac)), low.get(phi, -high), high
-        )
+        lows = {"sigmoid": -3.0, "softplus": -3.0, "relu": -max(0.25 * high, 2.5 * offset)}
+        low = lows.get(phi, -high)
+        if chip.membrane.range is not None:
+            limit = FILL * chip.membrane.range
+            low, high = max(low, -limit), min(high, limit)
+        return low, high
 
-    def rate_frac(self, k: int) -> int:
-        """Fraction bits of the rates of layer k in their finest range."""
+    def _finest_rate(self, k: int) -> int:
         bits = self.profile.rate.bits
         if self.network.layers[k].phi in BOUNDED:
             return bits - 1
         wide = max(1.0, 4.0 * SPREADS * self.profile.activation.offset / UNBOUNDED_RANGE)
         return bits - 1 - int(np.ceil(np.log2(UNBOUNDED_RANGE * wide)))
 
+    def membrane_frac(self, k: int, coarser: int = 0) -> int:
+        """Fraction bits of the membranes of layer k during a sweep."""
+        bits = self.chip.membrane.bits
+        margin = float(np.clip(2.0 ** (bits - 20), 1.4, 4.0))
+        peak = margin * max(abs(x) for x in self._span(k, coarser))
+        frac = np.floor(np.log2((2.0 ** (bits - 1) - 1.0) / peak))
+        return int(np.clip(frac, MIN_STATE_FRAC, FINEST_MEMBRANE))
+
+    def rate_frac(self, k: int) -> int:
+        """Fraction bits of the rates of layer k in their finest range."""
+        return min(self._finest_rate(k), self.membrane_frac(k))
+
     def scales(self, weight: Sequence[int], coarser: int = 0) -> Scales:
         """Formats for a sweep. weight: fraction bits of the array's weights, per layer."""
-        layers = []
-        limit = self.chip.membrane
-        for k, w in enumerate(weight):
-            span = self.range(k, coarser)
-            peak = 4.0 * max(abs(span.low), abs(span.high))
-            if limit.range is not None:
-                peak = min(peak, limit.range)
-            most = 2.0 ** (limit.bits - 1) - 1.0
-            u = min(FINEST_MEMBRANE, int(np.floor(np.log2(most / peak))))
-            r = min(self.rate_frac(k) - coarser, u)
-            layers.append(LayerScales(w, u, r, ERROR_FRAC, ERROR_EXTRA))
-        return Scales(self.input_frac, 12, tuple(layers))
+        layers = tuple(
+            LayerScales(
+                w,
+                self.membrane_frac(k, coarser),
+                self.rate_frac(k) - coarser,
+                ERROR_FRAC,
+                ERROR_EXTRA,
+            )
+            for k, w in enumerate(weight)
+        )
+        return Scales(self.input_frac, 12, layers)
 
     @property
     def input_frac(self) -> int:
@@ -200,7 +226,7 @@ class Bench:
             steps[layer.name] = (still, code - self._bias[k])
             self._bias[k] = code
             result[k] = np.ldexp(code.astype(np.float64), -frac)
-        self._device.add_weights(steps)
+        self._device.add_biases(steps)
         return result
 
     def read(
@@ -212,6 +238,7 @@ class Bench:
             x[:] = inputs
         records = self._device.run(Block(x, record=[(k, "r") for k in layers]))
         self.steps += steps
+        self.tell(self.steps)
         return [
             np.ldexp(values[:, 0].astype(np.float64), -self._scales.layers[k].rate)
             for k, values in zip(layers, records.signals, strict=True)

@@ -25,6 +25,7 @@ from hwgle.measured import shape_hash
 from hwgle.measuring.bench import Floats
 from hwgle.measuring.corrections import Corrected, correct
 from hwgle.measuring.estimates import Estimate, LayerEstimates
+from hwgle.measuring.observable import not_observable
 from hwgle.measuring.twin import twin_of
 from hwgle.network import Network
 from hwgle.weights import Weights
@@ -36,12 +37,13 @@ ALLOWED = "a calibration as `hwgle chip calibrate` wrote it"
 
 @dataclass(frozen=True)
 class Curve:
-    """A layer's sweep for people to look at: phi, LSB of the ADC, biases (levels, n), rates as
-    read at the end of each level (levels, n), and gain and offset of the fit (n, 2)."""
+    """A layer's sweep for people to look at: phi, LSB of the ADC, at the end of each level the
+    prospective membrane (levels, n), as the fitted time constants have it, and the rate as read
+    (levels, n); gain, offset and read-out's offset of the fit (n, 3)."""
 
     phi: str
     lsb: float
-    bias: Floats
+    membrane: Floats
     rate: Floats
     fit: Floats
 
@@ -66,14 +68,21 @@ class Calibration:
     curves: tuple[Curve, ...]
     facts: dict[str, Any] = field(default_factory=dict)
 
-    def check(self, chip: Chip, network: Network, file: str = "calibration") -> None:
-        """Raises FileMistakes where this was measured on another chip or network."""
-        mistakes = []
+    def check_identity(self, chip: Chip, file: str = "calibration") -> None:
+        """Raises FileMistakes where this was measured on another chip."""
         own = identity_hash(chip)
         if self.identity != own:
             found = f"a calibration of the chip {self.identity[:12] or '(none)'}..."
             allowed = f"one of {chip.name}:{chip.seed}, {own[:12]}..."
-            mistakes.append(Mistake(file, None, "identity", found, allowed))
+            raise FileMistakes([Mistake(file, None, "identity", found, allowed)])
+
+    def check(self, chip: Chip, network: Network, file: str = "calibration") -> None:
+        """Raises FileMistakes where this was measured on another chip or network."""
+        mistakes: list[Mistake] = []
+        try:
+            self.check_identity(chip, file)
+        except FileMistakes as error:
+            mistakes += error.mistakes
         if self.network != shape_hash(network):
             found = "a calibration of a network of " + _sizes(self.sizes)
             allowed = f"one of {network.name}: " + _sizes((network.inputs, *network.sizes))
@@ -95,6 +104,10 @@ class Calibration:
     def twin(self, profile: Profile) -> Chip:
         """The identity that makes the emulator behave like the chip; see `twin_of`."""
         return twin_of(self, profile)
+
+    def not_observable(self, profile: Profile) -> list[str]:
+        """What the measurement cannot tell, a sentence each."""
+        return not_observable(self, profile)
 
     def save(self, path: Path) -> None:
         """Write the file, whole or not at all. Raises UsageError where that cannot be done."""
@@ -124,7 +137,7 @@ def _sizes(sizes: tuple[int, ...]) -> str:
 ESTIMATES = tuple(
     f.name for f in fields(LayerEstimates) if f.name not in ("dead", "residual", "synapse", "stuck")
 )
-CURVE = ("bias", "rate", "fit")
+CURVE = ("membrane", "rate", "fit")
 
 
 def _arrays(c: Calibration) -> Iterator[tuple[str, NDArray[Any]]]:
@@ -135,7 +148,7 @@ def _arrays(c: Calibration) -> Iterator[tuple[str, NDArray[Any]]]:
         "sizes": list(c.sizes),
         "names": list(c.names),
         "steps": c.steps,
-        "levels": len(c.curves[0].bias),
+        "levels": len(c.curves[0].membrane),
         "synapses": [layer.synapse is not None for layer in c.layers],
         "curves": [{"phi": v.phi, "lsb": v.lsb} for v in c.curves],
         "facts": c.facts,
@@ -209,7 +222,7 @@ def _read(members: _Members) -> Calibration:
             found["synapse"] = members.estimate(f"{name}.synapse", (n, m))
             found["stuck"] = members.get(f"{name}.stuck", (n, m), "i")
         layers.append(LayerEstimates(**found))
-        shapes = ((levels, n), (levels, n), (n, 2))
+        shapes = ((levels, n), (levels, n), (n, 3))
         arrays = [
             members.floats(f"{name}.curve.{key}", shape)
             for key, shape in zip(CURVE, shapes, strict=True)

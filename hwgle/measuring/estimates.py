@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwgle.chip import MAX_BITS, Profile
-from hwgle.measuring import synapses
+from hwgle.measuring import regression
 from hwgle.measuring.bench import Floats
 from hwgle.measuring.neurons import GAIN, LOG_M, LOG_R, OFFSET, READOUT, NeuronFit
-from hwgle.measuring.synapses import SynapseFit
+from hwgle.measuring.regression import SynapseFit
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class LayerEstimates:
     gain: of activation and read-out together, which is what is seen; activation_gain and
     readout_gain: its parts. offset: network units. readout_offset: LSB of the ADC. tau_m,
     tau_r: factors. synapse: factors (n, m), NaN where stuck, None where all are alike.
-    stuck: (n, m) of synapses.NORMAL, ZERO, PLUS, MINUS. residual: rms in LSB that the fit
+    stuck: (n, m) of regression.NORMAL, ZERO, PLUS, MINUS. residual: rms in LSB that the fit
     of the neurons leaves.
     """
 
@@ -192,5 +192,7 @@ def pushed_by(
     fit = layers[k]
     if fit is None or profile.weight.stuck_full == 0:
         return 0.0
-    value = np.select([fit.stuck == synapses.PLUS, fit.stuck == synapses.MINUS], [full, -full], 0.0)
+    value = np.select(
+        [fit.stuck == regression.PLUS, fit.stuck == regression.MINUS], [full, -full], 0.0
+    )
     return np.asarray(value @ quiet_rate, dtype=np.float64)

@@ -10,7 +10,7 @@ from hwgle.chip import Chip, Profile
 from hwgle.device import Device
 from hwgle.identity import identity_hash
 from hwgle.measured import shape_hash
-from hwgle.measuring import neurons, synapses
+from hwgle.measuring import neurons, regression, synapses
 from hwgle.measuring.bench import Bench, Build, Floats, Progress, curve
 from hwgle.measuring.calibration import Calibration, Curve
 from hwgle.measuring.estimates import (
@@ -21,8 +21,8 @@ from hwgle.measuring.estimates import (
     pushed_by,
     readout_gains,
 )
-from hwgle.measuring.neurons import GAIN, OFFSET, NeuronFit, Sweep
-from hwgle.measuring.synapses import SynapseFit
+from hwgle.measuring.neurons import GAIN, OFFSET, READOUT, NeuronFit, Sweep
+from hwgle.measuring.regression import SynapseFit
 from hwgle.network import Network
 from hwgle.quantise import build_image
 
@@ -69,65 +69,66 @@ def measure(
     """
     bench = Bench(device, build, profile, network)
     rng = np.random.default_rng(SEED)
-    tick = _Ticks(bench, effort, progress)
-    sweeps = _neuron_sweeps(bench, effort, rng, tick)
-    fits = []
-    for k, layer in enumerate(network.layers):
-        fits.append(neurons.fit(layer.phi, sweeps[k], bench))
-        tick()
-    links = _synapse_sweeps(bench, fits, effort, rng, tick)
+    if progress is not None:
+        total = _steps(bench, effort)
+        bench.tell = lambda done: progress(done, total)
+    sweeps = _neuron_sweeps(bench, effort, rng)
+    fits = [neurons.fit(bench, k, own) for k, own in enumerate(sweeps)]
+    links = _synapse_sweeps(bench, fits, effort, rng)
     return _collect(bench, fits, links, sweeps, identity)
 
 
-class _Ticks:
-    """Progress in parts of equal worth, about."""
-
-    def __init__(self, bench: Bench, effort: int, progress: Progress | None) -> None:
-        count = len(bench.network.layers)
-        self._total = 6 * count + 1
-        self._done, self._progress = 0, progress
-
-    def __call__(self, parts: int = 1) -> None:
-        self._done = min(self._done + parts, self._total)
-        if self._progress is not None:
-            self._progress(self._done, self._total)
+def _steps(bench: Bench, effort: int) -> int:
+    """Steps that the measurement takes."""
+    static = sum(many for _, many in _ranges(bench, effort)) * neurons.HOLD
+    groups = [g for g in _every_other(bench) if g]
+    return len(_groups(bench)) * static + sum(synapses.steps(bench, g, effort) for g in groups)
 
 
-def _neuron_sweeps(
-    bench: Bench, effort: int, rng: np.random.Generator, tick: _Ticks
-) -> list[list[Sweep]]:
-    """All layers at once; where synapses may be stuck on, every other layer rests."""
+def _groups(bench: Bench) -> list[list[int]]:
+    """Layers that are swept at once: all; where synapses may be stuck on, every other one."""
     count = len(bench.network.layers)
-    groups = [list(range(count))]
     if bench.profile.weight.stuck_full > 0 and count > 1:
-        groups = [list(range(0, count, 2)), list(range(1, count, 2))]
+        return [list(range(0, count, 2)), list(range(1, count, 2))]
+    return [list(range(count))]
+
+
+def _ranges(bench: Bench, effort: int) -> list[tuple[int, int]]:
+    """Bits by which the ADC's range is widened, and levels swept in it."""
     levels = neurons.LEVELS * effort * (2 if bench.noisy else 1)
-    sweeps: list[list[Sweep]] = [[] for _ in range(count)]
-    ranges = [(0, levels)]
     if bench.profile.readout.offset > 0:
-        ranges.append((neurons.COARSER, levels // 2))
-    for coarser, many in ranges:
-        for group in groups:
+        return [(0, levels), (neurons.COARSER, levels // 2)]
+    return [(0, levels)]
+
+
+def _every_other(bench: Bench) -> list[list[int]]:
+    """Layers whose synapses are measured at once."""
+    count = len(bench.network.layers)
+    return [
+        [k for k in range(first, count, 2) if synapses.needed(bench.profile, k)] for first in (0, 1)
+    ]
+
+
+def _neuron_sweeps(bench: Bench, effort: int, rng: np.random.Generator) -> list[list[Sweep]]:
+    sweeps: list[list[Sweep]] = [[] for _ in bench.network.layers]
+    for coarser, many in _ranges(bench, effort):
+        for group in _groups(bench):
             for k, s in neurons.sweep(bench, group, coarser, many, rng).items():
                 sweeps[k].append(s)
-            tick(len(group))
     return sweeps
 
 
 def _synapse_sweeps(
-    bench: Bench, fits: list[NeuronFit], effort: int, rng: np.random.Generator, tick: _Ticks
+    bench: Bench, fits: list[NeuronFit], effort: int, rng: np.random.Generator
 ) -> list[SynapseFit | None]:
     result: list[SynapseFit | None] = [None] * len(fits)
-    for parity in (0, 1):
-        layers = [k for k in range(parity, len(fits), 2) if synapses.needed(bench.profile, k)]
+    for layers in _every_other(bench):
         if not layers:
             continue
         plans = {k: synapses.plan(bench, k, rng) for k in layers}
         answers = synapses.sweep(bench, layers, plans, fits, effort, rng)
-        tick(2 * len(layers))
         for k in layers:
-            result[k] = synapses.fit(bench, k, plans[k], answers[k], fits[k])
-            tick()
+            result[k] = regression.fit(bench, k, plans[k], answers[k], fits[k])
     return result
 
 
@@ -169,20 +170,28 @@ def _collect(
         input_gain=gain,
         input_offset=offset,
         curves=tuple(
-            _curve(s[0], f, y.phi) for s, f, y in zip(sweeps, fits, network.layers, strict=True)
+            _curve(profile, s[0], f, y.phi)
+            for s, f, y in zip(sweeps, fits, network.layers, strict=True)
         ),
-        facts=_facts(profile, bench),
+        facts=_facts(bench, fits, sweeps),
     )
 
 
-def _curve(s: Sweep, fit: NeuronFit, phi: str) -> Curve:
+def _curve(profile: Profile, s: Sweep, fit: NeuronFit, phi: str) -> Curve:
     """The static curve as read at the end of each level, for those who want to see it."""
-    return Curve(phi, s.span.lsb, s.bias, s.rate[:, -1], fit.value[:, [GAIN, OFFSET]])
+    u = neurons.membranes(s.bias, fit.value, neurons.timing(profile), s.rate.shape[1])[0][:, -1]
+    return Curve(phi, s.span.lsb, u, s.rate[:, -1], fit.value[:, [GAIN, OFFSET, READOUT]])
 
 
-def _facts(profile: Profile, bench: Bench) -> dict[str, Any]:
+def _facts(bench: Bench, fits: list[NeuronFit], sweeps: list[list[Sweep]]) -> dict[str, Any]:
+    """sweep_db: per layer, how well the design and the fit explain the sweep."""
+    profile = bench.profile
+    explained = [
+        [neurons.explained(y.phi, s[0], value, profile) for value in (neurons.design(f), f.value)]
+        for y, s, f in zip(bench.network.layers, sweeps, fits, strict=True)
+    ]
     return {
         "profile": profile.name,
         "adc_bits": profile.rate.bits - bench.chip.adc_drop,
-        "lsb": [bench.range(k).lsb for k in range(len(bench.network.layers))],
+        "sweep_db": [[round(min(db, 999.0), 2) for db in pair] for pair in explained],
     }

@@ -18,10 +18,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hwgle.accuracy import sqnr
 from hwgle.chip import Profile
 from hwgle.measuring.bench import Bench, Floats, Range, curve, retimed
 
 TAU_M, TAU_R = 9.0, 3.0  # in steps, during the sweep: both are well seen at this ratio
+# A membrane stops where a step of its leak rounds to nothing, half an LSB times tau_m/dt from
+# where it should be: so much of the offset, in LSB of the membrane, is uncertain.
+STALL = 2.0
 HOLD = 24  # steps of a level
 LEVELS = 48
 IDLE_BITS = 9  # full scale of a weight is 2**-9 while none are written
@@ -29,11 +33,14 @@ COARSER = 2  # bits, of the second range
 ROUNDS = 8  # of Gauss and Newton
 FLAT = {"relu": 0.99}  # slope up to which a sample is passed over, see `normal_equations`
 STEEP = 0.03
+FAR = 6.0  # standard deviations: nothing is further off than that
+SMALL = 1e-5  # of the data sheet's spread: a step that is none
 DEAD = 0.15  # of the expected response: below it there is none
 QUIET = {"sigmoid": -6.0, "softplus": -6.0, "relu": -2.0}
-# How finely the model itself holds what is estimated: gains in 1/8192, multipliers of time
-# constants in 2**-15, offsets of read-outs in 1/16 LSB of the rate.
-RESOLUTION = (5e-5, 0.0, 0.02, 2e-5, 2e-5)
+# How finely the chip itself has what is estimated: gains in 1/8192, multipliers of time
+# constants in 2**-15. An ADC sees rates that are rounded already, so that its offset is known
+# to a rate's LSB at best: of an ADC as coarse as the rate, to the nearest whole one.
+RESOLUTION = (5e-5, 0.0, 0.289, 2e-5, 2e-5)
 NAMES = ("gain", "offset", "readout_offset", "tau_m", "tau_r")
 GAIN, OFFSET, READOUT, LOG_M, LOG_R = range(5)
 
@@ -137,19 +144,18 @@ def membranes(bias: Floats, p: Floats, t: Timing, hold: int) -> tuple[Floats, Fl
     n = np.arange(hold + 1)[:, None]
     kept = (1.0 - alpha) ** n
     slope = np.where(n > 0, n * (1.0 - alpha) ** np.maximum(n - 1, 0), 0.0) * alpha
-    uhat, by_m, by_r = (np.empty((len(bias), hold, bias.shape[1])) for _ in range(3))
-    u, du = np.zeros(bias.shape[1]), np.zeros(bias.shape[1])
-    for k, x in enumerate(bias):
-        path = x + (u - x) * kept
-        d_path = du * kept + (u - x) * slope
-        uhat[k] = path[:-1] + ratio * (x - path[:-1])
-        by_m[k] = (1.0 - ratio) * d_path[:-1]
-        jump = ratio * (x - path[:-1])
-        if not t.tracks:
-            by_m[k] -= jump
-        by_r[k] = 0.0 if t.tracks else jump
-        u, du = path[-1], d_path[-1]
-    return uhat, by_m, by_r
+    u, du = np.zeros_like(bias), np.zeros_like(bias)  # at the beginning of each level
+    for k in range(1, len(bias)):
+        away = u[k - 1] - bias[k - 1]
+        u[k] = bias[k - 1] + away * kept[-1]
+        du[k] = du[k - 1] * kept[-1] + away * slope[-1]
+    away = (bias - u)[:, None] * kept[:-1]  # x - u
+    uhat = bias[:, None] - (1.0 - ratio) * away
+    jump = ratio * away
+    by_m = (1.0 - ratio) * (du[:, None] * kept[:-1] - (bias - u)[:, None] * slope[:-1])
+    if t.tracks:
+        return uhat, by_m, np.zeros_like(uhat)
+    return uhat, by_m - jump, jump
 
 
 def predicted(phi: str, s: Sweep, p: Floats, t: Timing) -> tuple[Floats, Floats]:
@@ -179,19 +185,19 @@ def spreads(profile: Profile, bench: Bench) -> Floats:
     )
 
 
-def fit(phi: str, sweeps: Sequence[Sweep], bench: Bench) -> NeuronFit:
-    """Maximum a posteriori of all neurons of a layer, errors from what is left over.
+def fit(bench: Bench, k: int, sweeps: Sequence[Sweep]) -> NeuronFit:
+    """Maximum a posteriori of all neurons of layer k, errors from what is left over.
 
     What is left within one level hangs together (rounding of the ADC, membrane noise), so
     errors are those of the sandwich estimator with a level as the unit.
     """
-    profile = bench.profile
+    profile, phi, frac = bench.profile, bench.network.layers[k].phi, bench.membrane_frac(k)
     t = timing(profile)
     prior = spreads(profile, bench)
     free = np.flatnonzero(prior > 0)
     n = sweeps[0].bias.shape[1]
     mean = np.zeros((n, 5))
-    mean[:, GAIN] = 1.0
+    mean[:, GAIN] = 1.0  # as `design` has it
     dead = no_response(phi, sweeps[0], mean, t)
     p = mean.copy()
     if free.size == 0:
@@ -204,7 +210,11 @@ def fit(phi: str, sweeps: Sequence[Sweep], bench: Bench) -> NeuronFit:
         gradient += weight * (mean - p)[:, free]
         step = np.linalg.solve(hessian, gradient[..., None])[..., 0]
         p[:, free] += np.clip(step, -1.5 * prior[free], 1.5 * prior[free])
+        reach = FAR * prior[free]
+        p[:, free] = np.clip(p[:, free], mean[:, free] - reach, mean[:, free] + reach)
         p[:, GAIN] = np.maximum(p[:, GAIN], 0.05)
+        if np.all(np.abs(step) < SMALL * prior[free]):
+            break
     hessian, _, scores, residual, units = normal_equations(phi, sweeps, p, t, bench, free)
     hessian += np.diag(weight)
     small = units / np.maximum(units - free.size, 1.0)
@@ -212,7 +222,11 @@ def fit(phi: str, sweeps: Sequence[Sweep], bench: Bench) -> NeuronFit:
     back = np.linalg.inv(hessian)
     variance = np.einsum("nij,njk,nki->ni", back, middle, back)
     error = np.zeros((n, 5))
-    floor = np.array(RESOLUTION) * np.where(np.arange(5) == READOUT, 2.0**-bench.chip.adc_drop, 1.0)
+    floor = np.array(RESOLUTION)
+    # Noise of half an LSB and more makes an ADC linear on average.
+    dither = np.exp(-2.0 * (np.pi * profile.readout.noise) ** 2)
+    floor[READOUT] *= 2.0**-bench.chip.adc_drop * max(dither, 0.05)
+    floor[OFFSET] = STALL * 2.0**-frac
     error[:, free] = np.hypot(np.sqrt(variance), floor[free])
     if profile.leak.tracks:
         p[:, LOG_R], error[:, LOG_R] = p[:, LOG_M], error[:, LOG_M]
@@ -272,6 +286,20 @@ def no_response(phi: str, s: Sweep, mean: Floats, t: Timing) -> np.typing.NDArra
     return moved
 
 
+def design(own: NeuronFit) -> Floats:
+    """Values (n, 5) that the data sheet has."""
+    values = np.zeros_like(own.value)
+    values[:, GAIN] = 1.0
+    return values
+
+
+def explained(phi: str, s: Sweep, p: Floats, profile: Profile) -> float:
+    """dB of a sweep's rates over what they differ by from those predicted."""
+    r, _ = predicted(phi, s, p, timing(profile))
+    r = np.clip(r, -s.span.clip, s.span.clip)
+    return sqnr(s.rate[1:], r[1:])
+
+
 def dead_values(p: Floats) -> Floats:
     """A dead neuron: no gain, the rest as the data sheet has it."""
     values = p.copy()
@@ -296,4 +324,4 @@ def _silence(
     if prior[READOUT] > 0:
         reads = sweeps[0].rate[:, :, dead].reshape(-1, int(dead.sum())) / sweeps[0].span.lsb
         p[dead, READOUT] = reads.mean(axis=0)
-        error[dead, READOUT] = np.sqrt(1.0 / 12.0 + reads.var(axis=0) / len(reads))
+        error[dead, READOUT] = np.sqrt(1.0 / 12.0 + reads.var(axis=0))

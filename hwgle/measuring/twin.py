@@ -18,7 +18,7 @@ from hwgle.device import Block, Device
 from hwgle.devices.emulator import Emulator
 from hwgle.identity import stuck_code
 from hwgle.measured import GAIN_MAX, GAIN_ONE, Measured, MeasuredLayer, encode
-from hwgle.measuring import synapses
+from hwgle.measuring import regression
 from hwgle.measuring.bench import Build, nominal
 from hwgle.network import Network
 from hwgle.quantise import Scales, build_image, quantise_weights, to_int16
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from hwgle.measuring.calibration import Calibration
     from hwgle.measuring.estimates import LayerEstimates
 
+TRIALS = 8
 MOST = {"activation_gain": 1.999, "readout_gain": 3.999}
 
 
@@ -73,7 +74,7 @@ def _codes(own: LayerEstimates, chip: Chip) -> str:
     factor = np.where(np.isfinite(own.synapse.value), own.synapse.value, 0.0)
     codes = np.clip(np.floor(factor * GAIN_ONE + 0.5), 0, GAIN_MAX).astype(np.int16)
     full = chip.weight_max << (MAX_BITS - chip.weight.bits)
-    for kind, seen in ((synapses.ZERO, 0), (synapses.PLUS, full), (synapses.MINUS, -full)):
+    for kind, seen in ((regression.ZERO, 0), (regression.PLUS, full), (regression.MINUS, -full)):
         codes[own.stuck == kind] = stuck_code(seen)
     return encode(codes)
 
@@ -83,12 +84,14 @@ def _codes(own: LayerEstimates, chip: Chip) -> str:
 
 @dataclass(frozen=True)
 class Residual:
-    """Of one layer's rates on streams: the chip as designed and the twin against the chip, dB of
-    signal over difference."""
+    """Of one layer's rates on streams, dB of signal over difference: the chip as designed and
+    the twin against the chip, and the chip against itself (the limit that its noise sets;
+    infinite without noise)."""
 
     layer: str
     designed: float
     twin: float
+    repeated: float
 
     @property
     def better(self) -> float:
@@ -117,30 +120,55 @@ def residuals(
 ) -> list[Residual]:
     """Rates of all layers on x (T, streams, inputs): twin and design against the chip.
 
-    The streams go one after another: a chip on a desk has one at a time. The twin runs without
-    noise, which no twin can predict.
+    The streams go one after another: a chip on a desk has one at a time. What no twin can
+    predict is kept out of it: a chip with noise runs TRIALS times and the mean is taken, the
+    twin runs without noise.
     """
-    designed, quiet = nominal(twin.profile), still(twin)
-    wish = [(k, "r") for k in range(len(network.layers))]
-    sums: list[list[list[NDArray[np.float64]]]] = [[[] for _ in wish] for _ in range(3)]
-    with Emulator() as first, Emulator() as second:
-        bodies: list[tuple[Device, Build]] = [
-            (device, build),
-            (first, lambda n, s: build_image(n, quiet, s)),
-            (second, lambda n, s: build_image(n, designed, s)),
-        ]
-        for out, (body, make) in zip(sums, bodies, strict=True):
-            image = make(network, scales)
-            body.load(image, 1, uhat=False)
-            body.write_weights(quantise_weights(image, weights))
-            codes, _ = to_int16(x, scales.input, image.chip.input_max)
-            for b in range(codes.shape[1]):
-                body.reset()
-                records = body.run(Block(codes[:, b : b + 1], record=wish))
-                for signals, r in zip(out, records.signals, strict=True):
-                    signals.append(r.astype(np.float64))
+    profile = twin.profile
+    noisy = profile.membrane.noise > 0 or profile.readout.noise > 0
+    designed, quiet = nominal(profile), still(twin)
+    trials = TRIALS if noisy else 1
+    chip = [_rates(device, build, network, weights, scales, x, k) for k in range(trials)]
+    with Emulator() as body:
+        own = _rates(body, builder(quiet), network, weights, scales, x, 0)
+        plan = _rates(body, builder(designed), network, weights, scales, x, 0)
     result = []
     for k, layer in enumerate(network.layers):
-        chip, own, plan = (np.concatenate(part[k]) for part in sums)
-        result.append(Residual(layer.name, sqnr(chip, plan), sqnr(chip, own)))
+        runs = np.stack([trial[k] for trial in chip])
+        mean = runs.mean(axis=0)
+        repeated = float("inf")
+        if trials > 1:
+            noise = runs.var(axis=0, ddof=1).mean() / trials
+            repeated = float(10 * np.log10(np.square(mean).mean() / max(noise, 1e-30)))
+        result.append(Residual(layer.name, sqnr(mean, plan[k]), sqnr(mean, own[k]), repeated))
     return result
+
+
+def builder(chip: Chip) -> Build:
+    """Powers up an emulated chip."""
+    return lambda network, scales: build_image(network, chip, scales)
+
+
+def _rates(
+    device: Device,
+    build: Build,
+    network: Network,
+    weights: Weights,
+    scales: Scales,
+    x: NDArray[np.floating],
+    trial: int,
+) -> list[NDArray[np.float64]]:
+    """Rates (streams * T, n) of each layer as read; trials differ by their noise."""
+    wish = [(k, "r") for k in range(len(network.layers))]
+    image = build(network, scales)
+    device.load(image, 1, uhat=False)
+    device.write_weights(quantise_weights(image, weights))
+    codes, _ = to_int16(x, scales.input, image.chip.input_max)
+    streams = codes.shape[1]
+    parts: list[list[NDArray[np.float64]]] = [[] for _ in wish]
+    for b in range(streams):
+        device.reset(trial * streams + b)
+        records = device.run(Block(codes[:, b : b + 1], record=wish))
+        for signals, r in zip(parts, records.signals, strict=True):
+            signals.append(r[:, 0].astype(np.float64))
+    return [np.concatenate(part) for part in parts]

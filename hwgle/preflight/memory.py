@@ -23,12 +23,13 @@ LANES = 16
 # Padding follows from the rules of C for the machine.
 CHIP = {
     "image": "p", "kernels": "p", "layers": "i", "batch": "i", "columns": "i", "options": "i",
-    "inputs": "p", "seed": "q", "step": "q", "first": "i", "weights_digest": "q", "digest_known": "i", "input": "p",
-    "pairs": "p", "turned": "p", "sums": "p", "above": "pp", "rows": "p", "hash": "p",
+    "inputs": "p", "seed": "q", "step": "q", "first": "i", "weights_digest": "q",
+    "digest_known": "i", "input": "p", "pairs": "p", "turned": "p", "sums": "p", "above": "pp", "rows": "p", "hash": "p",
     "digest": "p",
 }  # fmt: skip
 LAYER = {
-    "image": "p", "neurons": "p", "analog": "p", "off": "i", "rows": "p", "gains": "p", "gain_words": "i",
+    "image": "p", "neurons": "p", "analog": "p", "off": "i", "rows": "p", "gains": "p",
+    "gain_words": "i",
     "n": "i", "m": "i", "first": "i", "stride": "i",
     "stride_t": "i", "w_frac": "i", "u_frac": "i", "r_frac": "i", "e_frac": "i", "v_frac": "i",
     "rate_shift": "i", "stale": "i", "fits": "i", "fits_t": "i", "w": "p", "seen": "p",

@@ -136,4 +136,3 @@ def compare(
         clipped_weights=result.clipped_weights,
         health=result.health,
     )
-

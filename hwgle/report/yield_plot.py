@@ -37,31 +37,35 @@ def yield_curves(
 ) -> Figure:
     """Share of chips above an accuracy, one colour a stage; names: of the stages.
 
-    Dashed: raw; solid: with output offsets fitted on training data. reference: accuracy of
-    the same weights on the ideal chip, offset-calibrated.
+    Dashed: raw; solid: with output offsets fitted on training data; the legend says means.
+    reference: accuracy of the same weights on the ideal chip, offset-calibrated.
     """
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(7.5, 4.2))
+        figure = Figure(figsize=(7.5, 5.0))
         FigureCanvasAgg(figure)
-        figure.subplots_adjust(left=0.09, right=0.98, bottom=0.12, top=0.92)
+        figure.subplots_adjust(left=0.09, right=0.98, bottom=0.31, top=0.93)
         axes = figure.add_subplot()
         least = 1.0
         for stage in stages(lines):
             for kind, style in zip(SCORES, ((0, (3, 2)), "-"), strict=True):
                 values = accuracies(lines, stage, kind)
                 x, y = curve(values)
-                what = "raw" if kind == "raw" else "offset-calibrated"
-                label = f"{names[stage]}, {what}: mean {100 * values.mean():.1f} %"
+                mean = f"mean {100 * values.mean():.1f} %"
+                label = f"{names[stage]}, {kind.replace('_', '-')}: {mean}"
                 width = 1.2 if kind == "raw" else 2.0
                 axes.plot(100 * x, 100 * y, color=COLOURS[stage], ls=style, lw=width, label=label)
                 least = min(least, float(values.min()))
         if reference is not None:
-            label = f"same weights on chip ideal, offset-calibrated: {100 * reference:.1f} %"
+            label = f"same weights on chip ideal: {100 * reference:.1f} %"
             axes.axvline(100 * reference, color=GREY, lw=1.0, ls=":", label=label)
         axes.set_xlabel("accuracy on the test split (%)")
         axes.set_ylabel(f"chips at or above it (% of {len(lines)})")
         axes.set_xlim(max(0.0, 10 * np.floor(10 * least) - 5), 100)
         axes.set_ylim(0, 104)
         axes.set_title(title, loc="left")
-        axes.legend(loc="lower left")
+        # Below the panel: curves of all kinds run through any of its corners.
+        handles, labels = axes.get_legend_handles_labels()
+        figure.legend(
+            handles, labels, loc="upper left", bbox_to_anchor=(0.08, 0.21), ncols=2, fontsize=8
+        )
     return figure

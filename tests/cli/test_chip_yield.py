@@ -58,7 +58,7 @@ def invoke(*args: str) -> Result:
 def test_writes_chips_summary_and_curves(here: Path) -> None:
     result = invoke(*YIELD, "--out", "out")
     assert result.exit_code == 0, result.output
-    for text in ("mismatch10:5 to 7", "offset-calibrated", "mean", "after 1 epoch of learning"):
+    for text in ("mismatch10:5 to 7", "offset-calibrated", "mean", "after 1 epoch on the chip"):
         assert text in result.output
     lines = [json.loads(text) for text in Path("out/chips.jsonl").read_text().splitlines()]
     assert [line["seed"] for line in lines] == [5, 6, 7]

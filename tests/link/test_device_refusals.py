@@ -62,7 +62,8 @@ def test_everything_behind_a_refusal_is_passed_over(run: Any) -> None:
     before = whole_state(board)
     board.refused(b"\xff", sync=False)
     passed = [
-        pack("ECHO", b"x"), pack("WEIGHTS_ADD", [5], layer=0, first=0), pack("RESET_STATES", first=0),
+        pack("ECHO", b"x"), pack("WEIGHTS_ADD", [5], layer=0, first=0),
+        pack("RESET_STATES", first=0),
         SYNC[:-1], SYNC + b"\0", b"", pack("BLOCK", steps=0, flags=0), b"\xff",
         *image_messages(run.image, 1),
     ]  # fmt: skip

@@ -127,9 +127,7 @@ def test_each_frame_lost_or_repeated_once(
     assert struck > 0
 
 
-def outcome(
-    board: HostBoard, script: Script, faults: Faults
-) -> tuple[int | SessionEnded, int]:
+def outcome(board: HostBoard, script: Script, faults: Faults) -> tuple[int | SessionEnded, int]:
     """The digest, or the error that ended the session; and how many faults struck."""
     line = FaultLine(open_line(board.port, 115200), faults, board.reset)
 

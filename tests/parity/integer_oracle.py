@@ -602,7 +602,8 @@ class IntegerChip:
         result = True
         for n in {k, min(k + 1, len(self.layers) - 1)}:
             y = self.layers[n]
-            result &= -14 <= y.seen_frac + fracs[n] - y.u_frac <= 31
+            finest = max(cell.row for cell in y.cells)
+            result &= -14 <= y.seen_frac + fracs[n] - y.u_frac <= 31 - finest
             if n:
                 result &= -14 <= y.seen_frac + y.e_frac - self.layers[n - 1].v_frac <= 31
         return result

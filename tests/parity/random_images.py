@@ -23,6 +23,7 @@ ROWS, ANALOG, INPUTS, GAINS = 1, 2, 4, 8
 U32 = (1 << 32) - 1
 ONE = 8192  # Q13
 STATE_MAX = (1 << 28) - 1
+GUARD = 4096  # bytes behind an arena that no chip may touch
 LINEAR, TANH, SIGMOID, SOFTPLUS, RELU = range(5)
 SIGNALS = ("r", "u", "uhat", "v", "e")
 NO_NEURON = (0, ONE, 0, ONE)  # of ANALOG: offset 0, gain 1, no noise, a perfect ADC channel
@@ -543,9 +544,10 @@ class Core:
         options = lib.GLE_WITH_UHAT | lib.GLE_WITH_GRADIENT * gradient
         status = lib.gle_arena_bytes(at, count, batch, options, need)
         assert status == lib.GLE_OK, status
-        self._memory = np.zeros(need[0] + 64, dtype=np.uint8)
+        self._memory = np.full(need[0] + 64 + GUARD, 0xA5, dtype=np.uint8)
         offset = -self._memory.ctypes.data % 64
         arena = ffi.from_buffer(self._memory[offset:])
+        self._guard = self._memory[offset + need[0] :]
         made = ffi.new("gle_chip **")
         status = lib.gle_open(arena, need[0], at, count, batch, options, table, made)
         assert status == lib.GLE_OK, status
@@ -559,6 +561,10 @@ class Core:
         self.loss = shape.loss
         if first:
             self.reset(first)
+
+    def intact(self) -> bool:
+        """Nothing was written behind the arena."""
+        return bool(np.all(self._guard == 0xA5))
 
     def reset(self, first: int = 0) -> None:
         """States to zero; the first stream has this number."""

@@ -86,9 +86,7 @@ def test_progress() -> None:
     seen: list[tuple[int, int]] = []
     scales = chip_scales(NETWORK, IDEAL, WEIGHTS, SPLIT)
     with Emulator() as device:
-        chip_votes(
-            device, NETWORK, IDEAL, WEIGHTS, scales, SPLIT, lambda a, b: seen.append((a, b))
-        )
+        chip_votes(device, NETWORK, IDEAL, WEIGHTS, scales, SPLIT, lambda a, b: seen.append((a, b)))
     assert seen[-1] == (COUNT, COUNT)
 
 

@@ -18,6 +18,7 @@ from hwgle.calibrate import (
     Margins,
     calibrate,
     fraction,
+    input_fraction,
     measure,
     output_offsets,
     weight_fraction,
@@ -208,16 +209,29 @@ def test_chips_with_everything_can_be_built(seed: int, bits: int, margins: Margi
             build_image(c.network, chip, scales)
 
 
-def test_the_input_holds_its_peak_in_codes(seed: int) -> None:
+@pytest.mark.parametrize("bits", [9, 14])
+def test_the_input_holds_its_peak_in_codes(seed: int, bits: int) -> None:
     for k in range(6):
         c = random_case(seed + k, layers=2, neurons=6, batch=4, steps=60)
-        plain = chip_with(input=5)
-        fine = imperfect(seed, input={"bits": 5, "gain": 0.02})
+        plain = chip_with(input=bits)
+        fine = imperfect(seed, input={"bits": bits, "gain": 0.02})
         a, b = (calibrate(c.network, chip, c.weights, c.x) for chip in (plain, fine))
         assert a.input == b.input
-        peak = np.abs(c.x).max()
-        assert peak <= 15.5 * 2.0**-b.input
-        assert peak > 15.5 * 2.0 ** -(b.input + 1) or b.input == INPUT_RANGE[1] - 9
+        peak, most = np.abs(c.x).max(), plain.input_max + 0.5
+        assert peak <= most * 2.0**-b.input
+        assert peak > most * 2.0 ** -(b.input + 1)
+
+
+@pytest.mark.parametrize("bits", [2, 5, 8])
+def test_a_narrow_input_takes_the_step_with_the_least_error(seed: int, bits: int) -> None:
+    chip = chip_with(input=bits)
+    for k in range(6):
+        x = np.random.default_rng(seed + k).normal(size=(100, 4, 2)) * 10.0 ** (k - 3)
+        errors = {}
+        for frac in range(-16, 25):
+            codes, _ = to_int16(x, frac, chip.input_max)
+            errors[frac] = float(np.sum((to_float(codes, frac) - x) ** 2))
+        assert errors[input_fraction(chip, x)] == min(errors.values())
 
 
 def test_rates_of_a_chip_that_deviates_fit(seed: int) -> None:

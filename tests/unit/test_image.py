@@ -146,7 +146,7 @@ def test_drift_has_the_time_constant_that_was_asked_for(tau: float) -> None:
     assert every >= 1
     assert 1 <= shift <= 10
     real = -every / math.log1p(-(2.0**-shift))
-    assert real == pytest.approx(tau, rel=0.4 if tau < 64 else 0.35 if tau < 2048 else 0.26)
+    assert real == pytest.approx(tau, rel=0.046)
     if tau > 1e5:
         assert real == pytest.approx(tau, rel=0.006)
 

@@ -296,7 +296,7 @@ def test_figure_says_means_and_how_many_chips() -> None:
     ]
     figure = yield_curves(lines, {"before": "before", "learned": "after 2 epochs"}, 0.91, "title")
     axes = figure.axes[0]
-    texts = [text.get_text() for text in axes.get_legend().get_texts()]
+    texts = [text.get_text() for text in figure.legends[0].get_texts()]
     assert "before, raw: mean 50.0 %" in texts
     assert "after 2 epochs, offset-calibrated: mean 85.0 %" in texts
     assert any("91.0 %" in text for text in texts)
