@@ -1,6 +1,7 @@
 """`python -m bench [speed | chip | boards | link] [OPTION...]`: what is measured, by name.
 
-speed: a step against NumPy, CPU time. chip: what imperfections cost. boards: memory, stack and instructions of each board.
+speed: a step against NumPy, CPU time. chip: what imperfections cost. boards: memory, stack and
+instructions of each board.
 link: the wire in numbers.
 """
 

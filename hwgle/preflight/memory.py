@@ -24,8 +24,8 @@ LANES = 16
 CHIP = {
     "image": "p", "kernels": "p", "layers": "i", "batch": "i", "columns": "i", "options": "i",
     "inputs": "p", "seed": "q", "step": "q", "first": "i", "weights_digest": "q",
-    "digest_known": "i", "input": "p", "pairs": "p", "turned": "p", "sums": "p", "above": "pp", "rows": "p", "hash": "p",
-    "digest": "p",
+    "digest_known": "i", "input": "p", "pairs": "p", "turned": "p",
+    "sums": "p", "above": "pp", "rows": "p", "hash": "p", "digest": "p",
 }  # fmt: skip
 LAYER = {
     "image": "p", "neurons": "p", "analog": "p", "off": "i", "rows": "p", "gains": "p",
