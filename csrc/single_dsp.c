@@ -45,38 +45,74 @@ INLINE int32_t stored(int64_t sum, int32_t shift)
     return gle_clamp64(gle_round64(sum, shift), GLE_SUM_MAX);
 }
 
-INLINE void forward(int32_t *out, const gle_layer *layer, const int16_t *x, int32_t by,
+/* Up to GLE_EXACT products of two rows, which stay in 32 bits each. Returned in a pair of
+ * registers; a function of its own, so that everything of the loop finds one. */
+INLINE uint64_t block(const int16_t *a, const int16_t *b, const int16_t *x, int32_t count,
+                      const int32_t shift)
+{
+    int32_t sa = 0, sb = 0;
+
+    for (; count >= 8; count -= 8, a += 8, b += 8, x += 8) {
+#pragma GCC unroll 4
+        for (int32_t k = 0; k < 8; k += 2) {
+            const int32_t two = pair_at(x + k);
+            sa = __smlad(seen2(pair_at(a + k), shift), two, sa);
+            sb = __smlad(seen2(pair_at(b + k), shift), two, sb);
+        }
+    }
+    for (; count > 0; count -= 2, a += 2, b += 2, x += 2) {
+        const int32_t two = pair_at(x);
+        sa = __smlad(seen2(pair_at(a), shift), two, sa);
+        sb = __smlad(seen2(pair_at(b), shift), two, sb);
+    }
+    return (uint32_t)sa | (uint64_t)(uint32_t)sb << 32;
+}
+
+static __attribute__((noinline)) uint64_t block_0(const int16_t *a, const int16_t *b,
+                                                  const int16_t *x, int32_t count)
+{
+    return block(a, b, x, count, 0);
+}
+
+static __attribute__((noinline)) uint64_t block_2(const int16_t *a, const int16_t *b,
+                                                  const int16_t *x, int32_t count)
+{
+    return block(a, b, x, count, 2);
+}
+
+static void two_rows(int64_t sum[2], const int16_t *w, int32_t stride, const int16_t *x,
+                     int32_t shift)
+{
+    sum[0] = sum[1] = 0;
+    for (int32_t j = 0; j < stride; j += GLE_EXACT) {
+        const int32_t count = stride - j < GLE_EXACT ? stride - j : GLE_EXACT;
+        const uint64_t both = shift == 0 ? block_0(w + j, w + stride + j, x + j, count)
+                                         : block_2(w + j, w + stride + j, x + j, count);
+        sum[0] += (int32_t)(uint32_t)both;
+        sum[1] += (int32_t)(uint32_t)(both >> 32);
+    }
+}
+
+static void forward(int32_t *out, const gle_layer *layer, const int16_t *x, int32_t by,
                     const int32_t shift)
 {
     const int32_t stride = layer->stride, n = layer->n;
-    const int16_t *w = layer->w;
-    int32_t i = 0;
+    int64_t sum[2];
 
-    for (; i + 3 < n; i += 4, w += 4 * stride) {
-        const int16_t *a = w, *b = a + stride, *c = b + stride, *d = c + stride;
-        const int16_t *below = x, *const end = a + stride;
-        int64_t sa = 0, sb = 0, sc = 0, sd = 0;
-#pragma GCC unroll 2
-        while (a < end) {
-            const int32_t two = pair_at(below);
-            below += 2;
-            sa = __smlald(seen2(pair_at(a), shift), two, sa);
-            sb = __smlald(seen2(pair_at(b), shift), two, sb);
-            sc = __smlald(seen2(pair_at(c), shift), two, sc);
-            sd = __smlald(seen2(pair_at(d), shift), two, sd);
-            a += 2, b += 2, c += 2, d += 2;
+    for (int32_t i = 0; i < n; i += 2) {
+        const int16_t *w = layer->w + (size_t)i * (size_t)stride;
+        const int32_t rows = i + 1 < n ? 2 : 1;
+        if (rows == 1) { /* there is no row behind the last */
+            sum[0] = 0;
+            for (int32_t j = 0; j < stride; j += 2) {
+                sum[0] = __smlald(seen2(pair_at(w + j), shift), pair_at(x + j), sum[0]);
+            }
+        } else {
+            two_rows(sum, w, stride, x, shift);
         }
-        out[i] = stored(sa, by + (layer->rows ? (int32_t)layer->rows[i] : 0));
-        out[i + 1] = stored(sb, by + (layer->rows ? (int32_t)layer->rows[i + 1] : 0));
-        out[i + 2] = stored(sc, by + (layer->rows ? (int32_t)layer->rows[i + 2] : 0));
-        out[i + 3] = stored(sd, by + (layer->rows ? (int32_t)layer->rows[i + 3] : 0));
-    }
-    for (; i < n; i++, w += stride) {
-        int64_t sum = 0;
-        for (int32_t j = 0; j < stride; j += 2) {
-            sum = __smlald(seen2(pair_at(w + j), shift), pair_at(x + j), sum);
+        for (int32_t r = 0; r < rows; r++) {
+            out[i + r] = stored(sum[r], by + (layer->rows ? (int32_t)layer->rows[i + r] : 0));
         }
-        out[i] = stored(sum, by + (layer->rows ? (int32_t)layer->rows[i] : 0));
     }
 }
 
@@ -139,34 +175,37 @@ void gle_product_one_back_dsp(int32_t *out, const gle_layer *layer, int32_t shif
     }
 }
 
-/* One weight; `down` is the rounding of an update, already shifted. */
-INLINE int32_t moved(int32_t w, int32_t g, int32_t down, int32_t limit, gle_update_count *count)
-{
-    const int32_t next = w + down;
-    const int32_t kept = gle_clamp(next, limit);
-
-    count->asked += (uint32_t)(g != 0);
-    count->under += (uint32_t)(down == 0) & (uint32_t)(g != 0);
-    count->clipped += (uint32_t)(next != kept);
-    return kept;
-}
-
+/* `most`: clip updates too, where they can be larger. Zeros are counted, as that is one
+ * instruction each: an update was asked for where x is not 0 (e is not), and rounded to
+ * nothing where it is 0 all the same. */
 INLINE void learn(int16_t *w, int32_t e, const int16_t *x, int32_t m, const gle_update *how,
-                  int32_t shift, uint32_t first, const int stochastic, gle_update_count *total)
+                  int32_t shift, uint32_t first, const int stochastic, const int32_t most,
+                  gle_update_count *count)
 {
     const gle_key key = how->key;
-    const int32_t limit = how->limit, most = how->most, half = 1 << (shift - 1);
-    const int32_t rest = 32 - shift;
-    gle_update_count count = {0, 0, 0};
+    const int32_t limit = how->limit, rest = 32 - shift, half = 1 << (shift - 1);
+    const int16_t *const end = w + m;
+    uint32_t still = 0, idle = 0, clipped = 0;
 
-    for (int32_t j = 0; j < m; j++) {
-        const int32_t g = e * x[j];
-        const int32_t up = stochastic ? (int32_t)(gle_rng(key, first + (uint32_t)j) >> rest) : half;
-        w[j] = (int16_t)moved(w[j], g, gle_clamp((g + up) >> shift, most), limit, &count);
+    for (; w < end; w++, x++, first++) {
+        const int32_t g = e * *x;
+        const int32_t up = stochastic ? (int32_t)(gle_rng(key, first) >> rest) : half;
+        int32_t delta = (g + up) >> shift, next;
+        if (most != 0) {
+            delta = gle_clamp(delta, most);
+        }
+        next = *w + delta;
+        still += (uint32_t)(delta == 0);
+        idle += (uint32_t)(g == 0);
+        if ((uint32_t)(next + limit) > 2u * (uint32_t)limit) {
+            next = gle_clamp(next, limit);
+            clipped++;
+        }
+        *w = (int16_t)next;
     }
-    total->asked += count.asked;
-    total->under += count.under;
-    total->clipped += count.clipped;
+    count->asked += (uint32_t)m - idle;
+    count->under += still - idle;
+    count->clipped += clipped;
 }
 
 void gle_learn_one_dsp(int16_t *w, int32_t e, const int16_t *x, int32_t m, const gle_update *how,
@@ -178,10 +217,12 @@ void gle_learn_one_dsp(int16_t *w, int32_t e, const int16_t *x, int32_t m, const
     /* |g| < 2^26, so that g and what rounds it up fit an int32 */
     if (shift < 1 || shift > 30) {
         gle_learn_one(w, e, x, m, how, shift, first, count);
+    } else if ((GLE_ARRAY_MAX * GLE_ARRAY_MAX >> shift) + 1 > how->most) {
+        learn(w, e, x, m, how, shift, first, how->stochastic, how->most, count);
     } else if (how->stochastic) {
-        learn(w, e, x, m, how, shift, first, 1, count);
+        learn(w, e, x, m, how, shift, first, 1, 0, count);
     } else {
-        learn(w, e, x, m, how, shift, first, 0, count);
+        learn(w, e, x, m, how, shift, first, 0, 0, count);
     }
 }
 
