@@ -26,7 +26,7 @@ void gle_layer_effective(gle_chip *chip, gle_layer *layer, int32_t below_max)
     if (chip->columns == 1 && layer->seen == layer->w) {
         return; /* looked at as it goes */
     }
-    for (int32_t j = 0; j < layer->m; j++) {
+    for (int32_t j = 0; j < layer->stride; j++) {
         columns[j] = 0;
     }
     for (int32_t i = 0; i < layer->n; i++) {
@@ -34,7 +34,9 @@ void gle_layer_effective(gle_chip *chip, gle_layer *layer, int32_t below_max)
         int16_t *seen = layer->seen + (size_t)i * (size_t)layer->stride;
         const uint32_t *gains =
             layer->gains ? layer->gains + (size_t)i * (size_t)layer->gain_words : NULL;
-        const int32_t sum = chip->kernels->see(seen, w, layer->m, &how, gains, columns);
+        /* padding stays 0, and whole vectors are quicker than rows that end within one */
+        const int32_t count = gains ? layer->m : layer->stride;
+        const int32_t sum = chip->kernels->see(seen, w, count, &how, gains, columns);
         most = sum > most ? sum : most;
     }
     if (chip->columns == 1) {

@@ -262,6 +262,12 @@ VNNI static void outer(int32_t *out, const int16_t *e, int32_t rows, const int16
 #define GLE_SEE see
 #include "see.inc"
 
+void gle_update_wide(int16_t *w, const int32_t *gradient, int32_t m, const gle_update *how,
+                     int32_t shift, uint32_t first, gle_update_count *count)
+{
+    update_row(w, gradient, m, how, shift, first, count);
+}
+
 void gle_learn_one_wide(int16_t *w, int32_t e, const int16_t *x, int32_t m, const gle_update *how,
                         int32_t shift, uint32_t first, gle_update_count *count)
 {
@@ -270,7 +276,7 @@ void gle_learn_one_wide(int16_t *w, int32_t e, const int16_t *x, int32_t m, cons
 
 /* Layouts are bound by the memory, not by the width of a vector: shared with AVX2. */
 const gle_kernels gle_kernels_vnni = {"vnni",          product, outer,         gle_pairs_avx2,
-                                      gle_turned_avx2, update_row, vary_row, gle_product_one_vnni,
+                                      gle_turned_avx2, gle_update_vnni, vary_row, gle_product_one_vnni,
                                       gle_product_one_back_vnni, gle_learn_one_vnni, see,
                                       gle_turn_avx2,
                                       gle_neurons_vnni};

@@ -239,36 +239,66 @@ LANES void nearest(int16_t *w, int32_t e, const int16_t *x, int32_t m, const gle
     }
 }
 
-/* At random, for 1 <= shift <= 31; see update.inc. Sixteen weights at a time. */
-LANES void stochastic(int16_t *w, int32_t e, const int16_t *x, int32_t m, const gle_update *how,
-                      int32_t shift, uint32_t first, gle_update_count *count)
+/* For 1 <= shift <= 31, see update.inc; sixteen weights at a time, `live` of them. */
+LANES void sixteen(int16_t *w, __m512i g, __mmask16 live, const gle_update *how, int32_t shift,
+                   uint32_t first, gle_update_count *count)
 {
     const __m512i numbers =
         _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
     const __m512i mask = all((int32_t)((UINT32_C(1) << shift) - 1u)), zero = _mm512_setzero_si512();
-    const __m128i k = _mm_cvtsi32_si128(shift), rest = _mm_cvtsi32_si128(32 - shift);
+    const __m128i k = _mm_cvtsi32_si128(shift);
+    const __m512i old = _mm512_cvtepi16_epi32(_mm256_maskz_loadu_epi16(live, w));
+    __m512i up, delta, next, kept;
+    __mmask16 asked;
+
+    if (how->stochastic) {
+        up = rng_root(how->key, _mm512_add_epi32(numbers, all((int32_t)first)));
+        up = _mm512_srl_epi32(rng_word(up, GLE_RNG_FIRST), _mm_cvtsi32_si128(32 - shift));
+    } else {
+        up = all((int32_t)(UINT32_C(1) << (shift - 1)));
+    }
+    up = _mm512_srl_epi32(_mm512_add_epi32(_mm512_and_si512(g, mask), up), k);
+    delta = clamp(_mm512_add_epi32(_mm512_sra_epi32(g, k), up), how->most);
+    next = _mm512_add_epi32(old, delta);
+    kept = clamp(next, how->limit);
+    asked = _mm512_mask_cmpneq_epi32_mask(live, g, zero);
+    count->asked += (uint32_t)_mm_popcnt_u32(asked);
+    count->under += (uint32_t)_mm_popcnt_u32(_mm512_mask_cmpeq_epi32_mask(asked, delta, zero));
+    count->clipped +=
+        (uint32_t)_mm_popcnt_u32(_mm512_mask_cmpneq_epi32_mask(live, next, kept));
+    _mm512_mask_cvtepi32_storeu_epi16(w, live, kept);
+}
+
+LANES __mmask16 lanes_of(int32_t count)
+{
+    return count >= 16 ? (__mmask16)0xffff : (__mmask16)((1u << count) - 1u);
+}
+
+/* One stream: the gradient is e x. */
+LANES void stochastic(int16_t *w, int32_t e, const int16_t *x, int32_t m, const gle_update *how,
+                      int32_t shift, uint32_t first, gle_update_count *count)
+{
     const __m512i error = all(e & 0xffff);
 
     for (int32_t j = 0; j < m; j += 16) {
-        const __mmask16 live =
-            m - j >= 16 ? (__mmask16)0xffff : (__mmask16)((1u << (m - j)) - 1u);
+        const __mmask16 live = lanes_of(m - j);
         const __m512i below = _mm512_cvtepi16_epi32(_mm256_maskz_loadu_epi16(live, x + j));
-        const __m512i old = _mm512_cvtepi16_epi32(_mm256_maskz_loadu_epi16(live, w + j));
-        const __m512i g = _mm512_madd_epi16(below, error);
-        const __m512i index = _mm512_add_epi32(numbers, all((int32_t)(first + (uint32_t)j)));
-        const __m512i random =
-            _mm512_srl_epi32(rng_word(rng_root(how->key, index), GLE_RNG_FIRST), rest);
-        const __m512i carry = _mm512_srl_epi32(
-            _mm512_add_epi32(_mm512_and_si512(g, mask), random), k);
-        const __m512i delta =
-            clamp(_mm512_add_epi32(_mm512_sra_epi32(g, k), carry), how->most);
-        const __m512i next = _mm512_add_epi32(old, delta), kept = clamp(next, how->limit);
-        const __mmask16 asked = _mm512_cmpneq_epi32_mask(below, zero); /* e is not 0 */
-        count->asked += (uint32_t)_mm_popcnt_u32(asked);
-        count->under +=
-            (uint32_t)_mm_popcnt_u32((uint32_t)(asked & _mm512_cmpeq_epi32_mask(delta, zero)));
-        count->clipped += (uint32_t)_mm_popcnt_u32(_mm512_cmpneq_epi32_mask(next, kept));
-        _mm512_mask_cvtepi32_storeu_epi16(w + j, live, kept);
+        sixteen(w + j, _mm512_madd_epi16(below, error), live, how, shift, first + (uint32_t)j,
+                count);
+    }
+}
+
+AVX512 void gle_update_vnni(int16_t *w, const int32_t *gradient, int32_t m, const gle_update *how,
+                            int32_t shift, uint32_t first, gle_update_count *count)
+{
+    if (shift < 1 || shift > 31) {
+        gle_update_wide(w, gradient, m, how, shift, first, count);
+        return;
+    }
+    for (int32_t j = 0; j < m; j += 16) {
+        const __mmask16 live = lanes_of(m - j);
+        sixteen(w + j, _mm512_maskz_loadu_epi32(live, gradient + j), live, how, shift,
+                first + (uint32_t)j, count);
     }
 }
 
