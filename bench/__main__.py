@@ -1,8 +1,9 @@
-"""`python -m bench [speed | chip | boards | link] [OPTION...]`: what is measured, by name.
+"""`python -m bench [speed | growth | memory | chip | boards | link | all | compare] [OPTION...]`
 
-speed: a step against NumPy, CPU time. chip: what imperfections cost. boards: memory, stack and
-instructions of each board.
-link: the wire in numbers.
+speed: a step against NumPy and PyTorch, and what of the machine's peak it reaches. growth:
+the same against neurons, batch, length, chips. memory: bytes, and that they stay. chip: what
+imperfections cost. boards: memory, stack and instructions of each board. link: the wire in
+numbers. all: everything that bench/baseline.json holds. compare: what changed since.
 """
 
 from __future__ import annotations
@@ -15,14 +16,15 @@ from importlib import import_module
 for _name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[_name] = "1"
 
-BENCHES = ("speed", "chip", "boards", "link")
+BENCHES = ("speed", "growth", "memory", "chip", "boards", "link", "all", "compare")
+MODULES = {"memory": "footprint", "all": "everything"}
 
 
 def main(argv: list[str]) -> int:
     """Run the bench that the first word names; speed without one."""
     name = argv[0] if argv[:1] and argv[0] in BENCHES else "speed"
     rest = argv[1:] if argv[:1] == [name] else argv
-    status: int = import_module(f"bench.{name}").main(rest)
+    status: int = import_module(f"bench.{MODULES.get(name, name)}").main(rest)
     return status
 
 

@@ -2,6 +2,7 @@
 
     ./run python -m bench boards                       all boards, in QEMU
     ./run python -m bench boards stm32f405 --fit       and what board.yaml says under `speed`
+    ./run python -m bench boards --products            instructions a product only
 
 Instructions are those of the chip's code, counted one by one by a QEMU plugin: the same in
 every run. The network is mnist1d-42k or mnist1d-15k where it fits, else the latter with
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import nnls
 
+from bench import products
 from bench.counting import Counted, counted
 from hwgle.boards import build
 from hwgle.boards.description import load, names
@@ -188,10 +190,18 @@ def main(argv: Sequence[str]) -> int:
     emulated = [name for name in names() if load(name).board.qemu is not None]
     parser.add_argument("boards", nargs="*", default=emulated, metavar="BOARD")
     parser.add_argument("--fit", action="store_true", help="fit `speed` of board.yaml as well")
+    parser.add_argument(
+        "--products", action="store_true", help="instructions for each multiply-accumulate only"
+    )
     options = parser.parse_args(argv)
-    print(f"| {' | '.join(HEADS)} |\n|{'---|' * len(HEADS)}")
-    for name in options.boards:
-        print(line(measure(name)), flush=True)
+    if not options.products:
+        print(f"| {' | '.join(HEADS)} |\n|{'---|' * len(HEADS)}")
+        for name in options.boards:
+            print(line(measure(name)), flush=True)
+        print()
+    found = [products.measure(name) for name in options.boards]
+    neurons = [one for _, one in found if one is not None]
+    print(products.table([row for rows, _ in found for row in rows], neurons), flush=True)
     for name in options.boards if options.fit else ():
         told = ", ".join(f"{key}: {value:.4g}" for key, value in fit(name).items())
         print(f"\n{name}: {told}", flush=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -22,6 +23,11 @@ AROUND_FILES = ("link", "frame", "cobs", "crc32", "rto", "hello", "session", "de
                 "main", "board", "line", "boot", "cortex", "riscv", "stack", "stm32")  # fmt: skip
 AROUND = (*(f"{name}_" for name in AROUND_FILES), "mem", "firmware_run", "wait_for")
 
+# Kernels of products for one stream, whatever an instruction set calls them: static
+# functions of their files, and what the table of kernels points at.
+PRODUCT_FILES = ("matvec", "single")
+PRODUCT_NAMES = re.compile(r"^gle_(product|learn|update|outer|see)\w*?_(one|row|dsp)\w*$")
+
 
 class Counted:
     """A running board and its counters."""
@@ -29,20 +35,39 @@ class Counted:
     def __init__(self, board: QemuBoard, elf: Elf, base: int, out: Path) -> None:
         self.board = board
         self._out, self._base = out, base
-        self._chip = [(a, n) for name, file, a, n in elf.functions() if _of_the_chip(name, file)]
+        self._chip = [f for f in elf.functions() if _of_the_chip(f[0], f[1])]
 
     def chip(self) -> int:
         """Instructions so far in functions of the chip."""
+        return sum(self.functions().values())
+
+    def parts(self) -> tuple[int, int, int]:
+        """The same in parts: kernels of products, neurons, all else."""
+        parts = [0, 0, 0]
+        for (name, file), count in self.functions().items():
+            parts[_part(name, file)] += count
+        return parts[0], parts[1], parts[2]
+
+    def functions(self) -> dict[tuple[str, str], int]:
+        """The same by function: name, and source file of static ones."""
         counters: NDArray[np.uint64] = np.fromfile(self._out, dtype=np.uint64)
-        total = 0
-        for address, size in self._chip:
+        found: dict[tuple[str, str], int] = {}
+        for name, file, address, size in self._chip:
             first = (address - self._base) // 2
-            total += int(counters[first : first + (size + 1) // 2].sum())
-        return total
+            count = int(counters[first : first + (size + 1) // 2].sum())
+            found[name, file] = found.get((name, file), 0) + count
+        return found
 
 
 def _of_the_chip(name: str, file: str) -> bool:
     return not (name.startswith(AROUND) or file.startswith(AROUND_FILES))
+
+
+def _part(name: str, file: str) -> int:
+    """0: kernels of products, 1: neurons, 2: all else."""
+    if name.startswith("gle_neurons") or file.startswith("neurons"):
+        return 1
+    return 0 if file.startswith(PRODUCT_FILES) or PRODUCT_NAMES.match(name) else 2
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sysconfig
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,41 @@ def describe() -> dict[str, str]:
         "python": platform.python_version(),
         "numpy": np.__version__,
         "blas": _blas(),
+        "torch": _torch(),
+        "caches": _caches(),
         "compiler": _compiler(),
+        "hwgle": _sources(),
     }
+
+
+def _torch() -> str:
+    """Its version, without loading it."""
+    try:
+        return metadata.version("torch")
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _caches() -> str:
+    """Of the first core, as the kernel tells them."""
+    found = []
+    for folder in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
+        level, kind, size = ((folder / n).read_text().strip() for n in ("level", "type", "size"))
+        if kind != "Instruction":
+            found.append(f"L{level} {size}")
+    return ", ".join(found)
+
+
+def _sources() -> str:
+    """The version, and the commit that they are of where this is a clone."""
+    told = ""
+    if path := shutil.which("git"):
+        words = [path, "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+        quiet = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}  # only looks, whoever works there
+        told = subprocess.run(
+            words, capture_output=True, text=True, check=False, env=quiet
+        ).stdout.strip()
+    return f"{metadata.version('hwgle')} {told}".strip()
 
 
 def _cpu() -> tuple[str, str]:

@@ -93,6 +93,10 @@ class Rival:
             if y is not None:
                 act.dphi_of_rate(self.r[:, part], out=self.slope[:, part])
 
+    def finite(self) -> bool:
+        """Whether it has not run away."""
+        return bool(np.isfinite(self.parameters).all() and np.isfinite(self.r).all())
+
     def _errors(self, y: Float32) -> None:
         top, above, inst = self.r[:, self.parts[-1]], self.above, self.s
         if self.softmax:

@@ -15,15 +15,20 @@ NAMES = {
     "error": "errors, no learning",
     "infer": "inference",
 }
+RIVAL_STYLE = {"numpy": ("#555555", "s"), "torch": ("#999999", "P")}
 NOTES = """\
 ms/step    median CPU time of one step of the whole batch, one thread
 ratio      time of NumPy / time of this, median (min..max) over the rounds
 GMAC/s     weights x batch x 3 for a training step, x 2 for errors, x 1 for inference.
-           The emulator computes the error path in inference too (its digest covers it);
-           NumPy does not: GMAC/s of inference says half of what the emulator does.
+           The emulator steps its error neurons in inference too (its digest covers
+           them), without the products of errors that are all 0; NumPy does neither.
 of peak    GMAC/s over the int16 peak of this core in the same round, in registers, with the
            instructions of the kernels: vpdpwssd for vnni, else AVX2's vpmaddwd and vpaddd
-numpy      the same equations in float32 (bench/numpy_rival.py)"""
+of memory  the time that one core needs to read and write what a step of one stream must
+           touch (weights once for each product, learner's numbers), over the time it took;
+           the buffer is as large as these numbers, so in the same cache
+numpy      the same equations in float32 (bench/numpy_rival.py); torch: in PyTorch, if it is
+           installed (bench/torch_rival.py)"""
 
 
 def table(
@@ -33,7 +38,7 @@ def table(
     without: str = "",
 ) -> str:
     """All results as text. peaks: int16 GMAC/s by instructions; without: why there is none."""
-    head = ("network", "batch", "step", "who", "ms/step", "ratio", "GMAC/s", "of peak")
+    head = ("network", "batch", "step", "who", "ms/step", "ratio", "GMAC/s", "of peak", "of memory")
     rows = [head]
     before: tuple[str, ...] = ()
     for r in results:
@@ -47,11 +52,12 @@ def table(
                 "" if r.who == "numpy" else ratio,
                 f"{r.gmacs:.1f}",
                 "" if r.share is None else f"{100 * r.share:.0f} %",
+                "" if r.roof is None else f"{100 * r.roof:.0f} %",
             )
         )
         before = key
     wide = [max(len(row[k]) for row in rows) for k in range(len(head))]
-    left = (True, False, True, True, False, True, False, False)
+    left = (True, False, True, True, False, True, False, False, False)
     lines = [
         "  ".join(
             c.ljust(w) if is_left else c.rjust(w)
@@ -75,9 +81,9 @@ def plot(results: Sequence[Result], machine: Mapping[str, str], path: Path) -> N
 
     colours = ("#0072b2", "#009e73", "#d55e00", "#cc79a7")
     markers = ("o", "D", "^", "v")
-    whos = [w for w in dict.fromkeys(r.who for r in results) if w != "numpy"]
+    whos = [w for w in dict.fromkeys(r.who for r in results) if w not in RIVAL_STYLE]
     style = {w: (colours[k % 4], markers[k % 4]) for k, w in enumerate(whos)}
-    style["numpy"] = ("#555555", "s")
+    style |= {w: look for w, look in RIVAL_STYLE.items() if any(r.who == w for r in results)}
     batches = list(dict.fromkeys(r.batch for r in results))
     rows = {b: list(dict.fromkeys((r.network, r.work) for r in results if r.batch == b))
             for b in batches}  # fmt: skip
@@ -92,7 +98,7 @@ def plot(results: Sequence[Result], machine: Mapping[str, str], path: Path) -> N
             axes.plot(r.ms, y, marker, color=colour, markersize=5)
         for y, key in enumerate(rows[batch]):
             of_row = [r for r in results if (r.batch, r.network, r.work) == (batch, *key)]
-            best = max((r for r in of_row if r.who != "numpy"), key=lambda r: r.ratio)
+            best = max((r for r in of_row if r.who not in RIVAL_STYLE), key=lambda r: r.ratio)
             slowest = max(r.ms_range[1] for r in of_row)
             axes.annotate(
                 f"{best.ratio:.2g}×", (slowest, y), (6, 0), textcoords="offset points",

@@ -1,4 +1,5 @@
-"""How long a step takes: the emulator, each of its kernel tables, against NumPy.
+"""How long a step takes: the emulator, each of its kernel tables, against NumPy (and
+PyTorch, if it is installed), and against what arithmetic and memory allow at most.
 
 Everything is measured in one run and in turn (A B C A B C ...), as CPU time of this
 process, on one thread. A ratio compares the two halves of one round, so that a machine
@@ -9,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import json
 import statistics
 import sys
 import time
@@ -17,14 +17,17 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.figures import Figure, document, write
 from bench.machine import describe
 from bench.numpy_rival import Rival
-from bench.peak import Peak, peaks
+from bench.peak import Memory, Peak, peaks
 from bench.show import plot, table
+from bench.torch_rival import TorchRival, torch_or_none
 from hwgle.calibrate import FOR_TRAINING, calibrate
 from hwgle.chip import Chip
 from hwgle.device import Block
@@ -37,12 +40,19 @@ from hwgle.weights import initial
 KERNELS = ("vnni", "avx2", "scalar")
 # Multiply-accumulates of a step, as multiples of weights x batch.
 WORK = {"sgd": 3, "adam": 3, "error": 2, "infer": 1}
+RIVALS = ("numpy", "torch")
+# Bytes of a step that no kernel for one stream can do without, for each weight: (read, and
+# read and written in turn). Forward and back read int16; an update changes it in place; a
+# gradient is an int32 written and read; Adam changes three float32 and writes the weight.
+MOVED = {"infer": (2, 0), "error": (4, 0), "sgd": (4, 4), "adam": (4, 8 + 24 + 2)}
+HELD = {"infer": 2, "error": 2, "sgd": 2, "adam": 2 + 4 + 12}  # of a weight, for all that
+SEED = 0
 # Small and powers of two: what learns must not run away, and a chip can only shift.
 SGD_RATE, ADAM_RATE = 2.0**-14, 2.0**-14
 RANGE_EVERY = 100  # steps between two looks of the auto-ranging
 WARM_UP = 10  # steps
-CALL_SECONDS = 5.0  # of one measured call at most, where that leaves LEAST_STEPS
-LEAST_STEPS = 10
+CALL_SECONDS = 0.25  # of one measured call at most, where that leaves LEAST_STEPS
+LEAST_STEPS = 4
 CALIBRATION = (100, 8)  # steps, streams
 
 Contestant = Callable[[int], None]  # runs so many steps
@@ -60,6 +70,11 @@ class Case:
     steps: int
     rounds: int
 
+    @property
+    def network_weights(self) -> int:
+        """Number of weights, biases not among them."""
+        return sum(n * self.network.fan_in(k) for k, n in enumerate(self.network.sizes))
+
 
 @dataclass(frozen=True)
 class Result:
@@ -68,7 +83,8 @@ class Result:
     steps: of each call. ms: milliseconds of CPU time per step. ratio: the rival's time over
     this one's, of the same round. gmacs: 10^9 multiply-accumulates per second, counted as
     WORK says. share: gmacs over the int16 peak that its instructions have (`peak_of`) in
-    the same round; None without one and for the rival.
+    the same round; None without one and for the rivals. roof: the least time that memory
+    needs for the bytes of MOVED, over this one's, for a batch of 1.
     """
 
     network: str
@@ -82,6 +98,9 @@ class Result:
     ratio_range: tuple[float, float]
     gmacs: float
     share: float | None
+    share_range: tuple[float, float] | None = None
+    roof: float | None = None
+    roof_range: tuple[float, float] | None = None
 
 
 def three_layers(size: int = 750) -> Network:
@@ -127,7 +146,7 @@ def available() -> list[str]:
 
 
 def contestants(
-    case: Case, kernels: Sequence[str], seed: int = 0
+    case: Case, kernels: Sequence[str], seed: int = SEED
 ) -> dict[str, dict[str, Contestant]]:
     """By kind of step and then by name, all on the same weights, input and labels."""
     network, batch = case.network, case.batch
@@ -160,22 +179,26 @@ def contestants(
 
         return run
 
-    def rival(work: str) -> Contestant:
+    def rival(work: str, kind: type[Rival] | type[TorchRival]) -> Contestant:
         rate = ADAM_RATE if work == "adam" else SGD_RATE
-        numpy = Rival(network, weights, batch, rate, adam=work == "adam")
+        body = kind(network, weights, batch, rate, adam=work == "adam")
         target = None if work == "infer" else one_hot
         learn = work in ("sgd", "adam")
 
         def run(steps: int) -> None:
             for sample in x[:steps]:
-                numpy.step(sample, target, learn)
-            if not (np.isfinite(numpy.parameters).all() and np.isfinite(numpy.r).all()):
+                body.step(sample, target, learn)
+            if not body.finite():
                 raise RuntimeError(f"{network.name}: the rival ran away; its times mean nothing")
 
         return run
 
+    rivals: dict[str, type[Rival] | type[TorchRival]] = {"numpy": Rival}
+    if torch_or_none() is not None:
+        rivals["torch"] = TorchRival
     return {
-        work: {"numpy": rival(work)} | {f"hwgle {k}": emulator(work, k) for k in kernels}
+        work: {name: rival(work, kind) for name, kind in rivals.items()}
+        | {f"hwgle {k}": emulator(work, k) for k in kernels}
         for work in WORK
     }
 
@@ -192,44 +215,121 @@ def peak_of(who: str) -> str:
     return "vnni" if who.endswith("vnni") else "avx2"
 
 
+@dataclass
+class Rounds:
+    """What was measured of one kind of step: a number a round, by name.
+
+    ms: CPU time of a step. top: int16 peaks in GMAC/s. roof: ms that memory needs at least.
+    """
+
+    steps: dict[str, int]
+    ms: dict[str, list[float]]
+    top: dict[str, list[float]]
+    roof: list[float]
+
+
+def moved(work: str, weights: int, memory: Memory) -> float:
+    """Milliseconds that the bytes of MOVED take at least."""
+    read, copied = (weights * of_each / 1e6 for of_each in MOVED[work])
+    return read / memory.read() + (copied / memory.copy() if copied else 0.0)
+
+
+def in_turn(
+    case: Case, work: str, field: Mapping[str, Contestant], tops: Mapping[str, Peak]
+) -> Rounds:
+    """All contestants, the peaks and the memory, one after the other in each round."""
+    weights = case.network_weights
+    steps = {}
+    for who, run in field.items():
+        step = seconds(run, WARM_UP) / WARM_UP
+        most = int(CALL_SECONDS / max(step, 1e-7))
+        steps[who] = min(case.steps, max(LEAST_STEPS, most))
+    found = Rounds(steps, {who: [] for who in field}, {name: [] for name in tops}, [])
+    memory = Memory(weights * HELD[work]) if case.batch == 1 and tops else None
+    for _ in range(case.rounds):
+        for who, run in field.items():
+            found.ms[who].append(seconds(run, steps[who]) * 1e3 / steps[who])
+        for name, peak in tops.items():
+            found.top[name].append(peak.gmacs())
+        if memory is not None:
+            found.roof.append(moved(work, weights, memory))
+    return found
+
+
+def spread(values: Sequence[float]) -> tuple[float, tuple[float, float]]:
+    """Median, and least and most."""
+    return statistics.median(values), (min(values), max(values))
+
+
 def measure(case: Case, kernels: Sequence[str], tops: Mapping[str, Peak]) -> list[Result]:
-    """All contestants at all kinds of step, and the peaks, in turn within each round."""
-    weights = sum(n * case.network.fan_in(k) for k, n in enumerate(case.network.sizes))
+    """All contestants at all kinds of step."""
     results = []
     for work, field in contestants(case, kernels).items():
-        steps = {}
-        for who, run in field.items():
-            step = seconds(run, WARM_UP) / WARM_UP
-            most = int(CALL_SECONDS / max(step, 1e-7))
-            steps[who] = min(case.steps, max(LEAST_STEPS, most))
-        times: dict[str, list[float]] = {who: [] for who in field}
-        top: dict[str, list[float]] = {name: [] for name in tops}
-        for _ in range(case.rounds):
-            for who, run in field.items():
-                times[who].append(seconds(run, steps[who]) * 1e3 / steps[who])
-            for name, peak in tops.items():
-                top[name].append(peak.gmacs())
-        macs = WORK[work] * weights * case.batch / 1e6  # of a step, so that macs / ms is GMAC/s
-        for who, ms in times.items():
-            ratios = [a / b for a, b in zip(times["numpy"], ms, strict=True)]
-            limits = () if who == "numpy" else top.get(peak_of(who), ())
+        found = in_turn(case, work, field, tops)
+        macs = WORK[work] * case.network_weights * case.batch / 1e6  # macs / ms is GMAC/s
+        for who, ms in found.ms.items():
+            rival = who in RIVALS
+            ratio = spread([a / b for a, b in zip(found.ms["numpy"], ms, strict=True)])
+            limits = () if rival else found.top.get(peak_of(who), ())
             shares = [macs / t / p for t, p in zip(ms, limits, strict=False)]
+            roofs = [] if rival else [a / b for a, b in zip(found.roof, ms, strict=False)]
+            share = spread(shares) if shares else (None, None)
+            roof = spread(roofs) if roofs else (None, None)
             results.append(
                 Result(
                     network=case.network.name,
                     batch=case.batch,
                     work=work,
                     who=who,
-                    steps=steps[who],
+                    steps=found.steps[who],
                     ms=statistics.median(ms),
                     ms_range=(min(ms), max(ms)),
-                    ratio=statistics.median(ratios),
-                    ratio_range=(min(ratios), max(ratios)),
+                    ratio=ratio[0],
+                    ratio_range=ratio[1],
                     gmacs=macs / statistics.median(ms),
-                    share=statistics.median(shares) if shares else None,
+                    share=share[0],
+                    share_range=share[1],
+                    roof=roof[0],
+                    roof_range=roof[1],
                 )
             )
     return results
+
+
+def figures(results: Sequence[Result]) -> list[Figure]:
+    """What of it can be compared: times NumPy, and shares of the peak and of the roof."""
+    found = []
+    for r in results:
+        name = f"speed/{r.network}/batch {r.batch}/{r.work}/{r.who}"
+        if r.who != "numpy":
+            found.append(Figure(f"{name}/times numpy", r.ratio, *r.ratio_range, "more"))
+        if r.share is not None and r.share_range is not None:
+            found.append(Figure(f"{name}/of peak", r.share, *r.share_range, "more"))
+        if r.roof is not None and r.roof_range is not None:
+            found.append(Figure(f"{name}/of memory", r.roof, *r.roof_range, "more"))
+    return found + adam_over_sgd(results)
+
+
+def adam_over_sgd(results: Sequence[Result]) -> list[Figure]:
+    """Speed of learning with the host's Adam over that with SGD on the chip, of the fastest
+    kernels. The two are not of one round: each is held against the peak of its own."""
+    found = []
+    cases = dict.fromkeys((r.network, r.batch) for r in results)
+    for network, batch in cases:
+        of_case = [r for r in results if (r.network, r.batch) == (network, batch)]
+        sgd, adam = (
+            next((r for r in of_case if r.work == work and r.who not in RIVALS), None)
+            for work in ("sgd", "adam")
+        )
+        if sgd is None or adam is None or not (sgd.share_range and adam.share_range):
+            continue
+        assert sgd.share is not None
+        assert adam.share is not None
+        low = adam.share_range[0] / sgd.share_range[1]
+        high = adam.share_range[1] / sgd.share_range[0]
+        name = f"speed/{network}/batch {batch}/adam over sgd"
+        found.append(Figure(name, adam.share / sgd.share, low, high, "more"))
+    return found
 
 
 def one_thread() -> AbstractContextManager[object]:
@@ -256,6 +356,36 @@ def cases(quick: bool) -> list[Case]:
     ]
 
 
+def run_cases(
+    todo: Sequence[Case], kernels: Sequence[str], tops: Mapping[str, Peak]
+) -> tuple[list[Result], dict[str, float]]:
+    """All of them, told on the way; and the peaks' medians over the whole run."""
+    results: list[Result] = []
+    gmacs: dict[str, list[float]] = {name: [] for name in tops}
+    for case in todo:
+        where = f"{case.network.name}, batch {case.batch}"
+        print(f"measuring {where} ...", file=sys.stderr, flush=True)
+        results += measure(case, kernels, tops)
+        for name, peak in tops.items():
+            gmacs[name].append(peak.gmacs())
+    return results, {name: statistics.median(values) for name, values in gmacs.items()}
+
+
+def peaks_or_why() -> tuple[dict[str, Peak], str]:
+    """The peaks of this machine, or why there are none."""
+    try:
+        return peaks(), ""
+    except RuntimeError as error:
+        return {}, str(error).splitlines()[0]
+
+
+def check_folders(parser: argparse.ArgumentParser, *paths: Path | None) -> None:
+    """Not after minutes of measuring."""
+    for path in paths:
+        if path and not path.absolute().parent.is_dir():
+            parser.error(f"{path}: there is no such folder")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line of `python -m bench speed`. Returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m bench speed", description=__doc__)
@@ -265,41 +395,33 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers")
     parser.add_argument("--plot", type=Path, metavar="FILE.svg", help="draw them")
     options = parser.parse_args(argv)
-    for path in (options.json, options.plot):
-        if path and not path.absolute().parent.is_dir():
-            parser.error(f"{path}: there is no such folder")  # not after minutes of measuring
-    results: list[Result] = []
-    tops: dict[str, Peak] = {}
-    without = ""
-    try:
-        tops = peaks()
-    except RuntimeError as error:
-        without = str(error).splitlines()[0]
-    gmacs: dict[str, list[float]] = {name: [] for name in tops}
+    check_folders(parser, options.json, options.plot)
+    tops, without = peaks_or_why()
     try:
         with one_thread():
             machine = describe()
             kernels = available()[:1] if options.quick else available()
-            for case in cases(options.quick):
-                where = f"{case.network.name}, batch {case.batch}"
-                print(f"measuring {where} ...", file=sys.stderr, flush=True)
-                results += measure(case, kernels, tops)
-                for name, peak in tops.items():
-                    gmacs[name].append(peak.gmacs())
+            results, typical = run_cases(cases(options.quick), kernels, tops)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    typical = {name: statistics.median(values) for name, values in gmacs.items()}
     print(table(results, machine, typical, without))
     if options.json:
-        found = {
-            "format": "hwgle/bench-speed/1",
-            "machine": machine,
-            "peak_gmacs": typical,
-            "work": WORK,
-            "results": [asdict(result) for result in results],
-        }
-        options.json.write_text(json.dumps(found, indent=1) + "\n")
+        write(
+            options.json,
+            document(machine, figures(results), {"speed": SEED}, details(results, typical)),
+        )
     if options.plot:
         plot(results, machine, options.plot)
     return 0
+
+
+def details(results: Sequence[Result], typical: Mapping[str, float]) -> dict[str, Any]:
+    """All that was measured, for the file."""
+    told = {
+        "peak_gmacs": dict(typical),
+        "work": WORK,
+        "moved": MOVED,
+        "results": [asdict(result) for result in results],
+    }
+    return {"speed": told}

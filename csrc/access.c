@@ -160,21 +160,25 @@ int32_t gle_read_out(const gle_chip *chip, int32_t l, int32_t i, int32_t b)
     const gle_layer *y = &chip->layer[l];
     const int32_t r = y->r[(size_t)i * (size_t)chip->columns + (size_t)b];
     gle_noise noise;
-    int64_t x;
+    int64_t more, code;
 
     if (y->analog == NULL) {
         return r;
     }
-    x = r * gle_half_word(y->analog[i].adc, 0) +
-        gle_half_word(y->analog[i].adc, 1) * (GLE_GAIN_ONE / 16);
+    more = gle_half_word(y->analog[i].adc, 1) * (GLE_GAIN_ONE / 64);
     noise = gle_noise_of(y->image->noise_r);
     if (noise.m != 0) {
         const gle_key key =
             gle_rng_key(chip->seed, GLE_RNG_READ_OUT, (uint32_t)y->first, chip->step);
-        x += gle_noise_at(&noise, gle_rng(key, gle_noise_index(chip->first + (uint32_t)b, i)));
+        more += gle_noise_at(&noise, gle_rng(key, gle_noise_index(chip->first + (uint32_t)b, i)));
     }
-    return gle_round_clamp64(x, GLE_GAIN_BITS + y->image->adc_drop, y->image->adc_max) *
-           (1 << y->image->adc_drop);
+    code = gle_round64(r * gle_half_word(y->analog[i].adc, 0) + more * (1 << y->image->adc_drop),
+                       GLE_GAIN_BITS + y->image->adc_drop);
+    if (code > y->image->adc_max || code < -y->image->adc_max) {
+        gle_chip *counted = (gle_chip *)(uintptr_t)chip; /* reading changes nothing else */
+        counted->layer[l].counters.sat_read++;
+    }
+    return gle_clamp64(code, y->image->adc_max) * (1 << y->image->adc_drop);
 }
 
 static int32_t signal_at(const gle_chip *chip, int32_t l, int32_t signal, int32_t i, int32_t b)
@@ -358,7 +362,7 @@ gle_status gle_counters_of(const gle_chip *chip, int32_t l, gle_counters *counte
 
 void gle_counters_clear(gle_chip *chip)
 {
-    static const gle_counters none = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0};
+    static const gle_counters none = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0};
 
     for (int32_t l = 0; l < chip->layers; l++) {
         chip->layer[l].counters = none;

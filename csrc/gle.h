@@ -86,7 +86,7 @@ typedef struct {
     int32_t rate_shift;   /* on-chip SGD: dW = 2^-rate_shift * sum over the batch */
     int32_t w_left;       /* fraction bits that a gain has beyond those of a weight's code */
     uint32_t noise_e;     /* gle_noise of the error, in v_frac */
-    uint32_t noise_r;     /* gle_noise of the read-out, in 1/8192 LSB of the rate */
+    uint32_t noise_r;     /* gle_noise of the read-out, in 1/8192 LSB of its converter */
     int32_t adc_drop;     /* bits of a rate that the read-out loses */
     int32_t adc_max;      /* largest code of the read-out */
     uint32_t reserved;
@@ -104,7 +104,8 @@ typedef struct {
     int32_t offset;       /* of the activation's input, in u_frac */
     int32_t gain;         /* of the activation, Q13, below 2; 0: dead */
     uint32_t noise_u;     /* gle_noise of the membrane in each step, in u_frac */
-    uint32_t adc;         /* of its read-out: gain in Q13 | offset in 1/16 LSB of the rate << 16 */
+    uint32_t adc;         /* of its read-out: gain in Q13 | offset in 1/64 LSB of the converter,
+                             which is 2^adc_drop of the rate, << 16 */
 } gle_analog;
 
 /* Per layer, since the last gle_counters_clear. */
@@ -121,6 +122,8 @@ typedef struct {
     uint64_t sat_w;       /* stored weights clipped */
     uint64_t range_moves; /* changes of a scale */
     uint64_t sat_gradient; /* accumulated gradients clipped (GLE_ADD_GRADIENT) */
+    uint64_t sat_read;    /* read-outs of rates clipped by their converter; last, as it depends
+                             on what is read and so belongs to no snapshot */
 } gle_counters;
 
 /* What a layer's numbers mean now (auto-ranging moves them). */
@@ -226,7 +229,7 @@ gle_status gle_shape_of(const gle_chip *chip, int32_t layer, gle_shape *shape);
 gle_status gle_formats_of(const gle_chip *chip, int32_t layer, gle_formats *formats);
 gle_status gle_counters_of(const gle_chip *chip, int32_t layer, gle_counters *counters);
 void gle_counters_clear(gle_chip *chip);
-/* Rate of neuron i in stream b as it is read out. */
+/* Rate of neuron i in stream b as it is read out; a clip is counted. */
 int32_t gle_read_out(const gle_chip *chip, int32_t layer, int32_t i, int32_t b);
 int32_t gle_layers(const gle_chip *chip);
 uint64_t gle_steps(const gle_chip *chip);

@@ -268,7 +268,7 @@ LANES void step_row(const gle_neuron_job *job, int32_t i, const int32_t phi, con
         if (analog) {
             raw = rate(phi, _mm256_add_epi32(uhat, all(row.offset)), &row.format, &slope);
             near = clamp(raw, row.fine_max);
-            ok_r = _mm256_cmpeq_epi32(raw, near);
+            ok_r = row.gain == 0 ? all(-1) : _mm256_cmpeq_epi32(raw, near);
             raw = _mm256_add_epi32(_mm256_mullo_epi32(near, all(row.gain)), all(gained_half));
             raw = sra(raw, GLE_GAIN_BITS + row.fine_extra);
             slope = row.gain == 0 ? _mm256_setzero_si256() : slope;

@@ -77,7 +77,7 @@ static void step_row(const gle_neuron_job *job, int32_t i, gle_row *kept, gle_ta
         clipped = 0;
         if (job->analog) {
             near = gle_clamp(raw, kept->fine_max);
-            clipped = (uint32_t)(near != raw);
+            clipped = (uint32_t)(near != raw) & (uint32_t)(kept->gain != 0);
             raw = gle_gained(near, kept->gain, kept->fine_extra);
             dphi = kept->gain == 0 ? 0 : dphi;
         }

@@ -92,7 +92,7 @@ LANES void step_row(const gle_neuron_job *job, int32_t i, const int32_t phi, con
         if (analog) {
             raw = rate(phi, _mm512_add_epi32(uhat, all(row.offset)), &row.format, &slope);
             near = clamp(raw, row.fine_max);
-            clipped = _mm512_cmpneq_epi32_mask(raw, near);
+            clipped = row.gain == 0 ? 0 : _mm512_cmpneq_epi32_mask(raw, near);
             raw = _mm512_add_epi32(_mm512_mullo_epi32(near, all(row.gain)), all(gained_half));
             raw = sra(raw, GLE_GAIN_BITS + row.fine_extra);
             slope = row.gain == 0 ? zero : slope;

@@ -149,7 +149,11 @@ def score(votes: Votes, split: Split, on_train: Votes, train: Split) -> Score:
 
 
 def sqnr(reference: NDArray[np.floating], chip: NDArray[np.floating]) -> float:
-    """Signal to quantisation-noise ratio in dB: power of reference over power of the error."""
+    """Signal to quantisation-noise ratio in dB: power of reference over power of the error.
+
+    inf where they are equal, -inf where the reference is nothing and the other is not."""
     error = np.sum(np.square(reference.astype(np.float64) - chip))
     power = np.sum(np.square(reference.astype(np.float64)))
-    return float(10 * np.log10(power / error)) if error > 0 else float("inf")
+    if error == 0:
+        return float("inf")
+    return float(10 * np.log10(power / error)) if power > 0 else float("-inf")

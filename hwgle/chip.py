@@ -43,7 +43,8 @@ class Format(Checked):
 
 
 class Input(Checked):
-    """The input DACs, one an input. offset: sd in LSB. gain: relative sd."""
+    """The input DACs, one an input. offset: sd in LSB, a fifth of full scale at most (full
+    scale is 2**(bits - 1) LSB). gain: relative sd, cut at 0 and 4."""
 
     bits: Bits
     offset: float = Field(default=0.0, ge=0, le=1000)
@@ -78,7 +79,8 @@ class Membrane(Checked):
     """Membranes, which are analog or wide. bits: of the state, 29 for all that the core has.
 
     range: largest |u| in network units, null for one that calibration chooses. noise:
-    stationary rms in network units.
+    stationary rms of u in network units. Of it a rate shows the share 1 - tau_r/tau_m: the
+    prospective uhat = u + (tau_r/tau_m)(x - u) of an instantaneous neuron is x, without noise.
     """
 
     bits: int = Field(default=STATE_BITS, ge=MIN_STATE_BITS, le=STATE_BITS)
@@ -88,7 +90,7 @@ class Membrane(Checked):
         le=2.0**22,
         description="a number > 0 and <= 4194304, or null: calibrated",
     )
-    noise: float = Field(default=0.0, ge=0, le=1000)
+    noise: float = Field(default=0.0, ge=0, le=16)
 
 
 class Leak(Checked):
@@ -109,11 +111,12 @@ class Leak(Checked):
 
 
 class Activation(Checked):
-    """r = gain * phi(uhat + offset). gain: relative sd. offset: sd in network units.
+    """r = gain * phi(uhat + offset). gain: relative sd, cut at 0 and 2. offset: sd in network
+    units.
     dead: share of neurons whose rate and slope are 0."""
 
     gain: Spread = 0.0
-    offset: float = Field(default=0.0, ge=0, le=1000)
+    offset: float = Field(default=0.0, ge=0, le=10)
     dead: Share = 0.0
 
 
@@ -135,9 +138,9 @@ class Readout(Checked):
         le=MAX_BITS,
         description="a whole number from 2 to 14, or null: as rate",
     )
-    offset: float = Field(default=0.0, ge=0, le=1000)
+    offset: float = Field(default=0.0, ge=0, le=100)
     gain: Spread = 0.0
-    noise: float = Field(default=0.0, ge=0, le=1000)
+    noise: float = Field(default=0.0, ge=0, le=100)
 
 
 class Plasticity(Checked):
@@ -180,10 +183,22 @@ class Profile(Checked):
         """The array cannot see more bits than are stored, shares add up to at most 1, a
         membrane's bits hold its range."""
         weight, membrane = data.get("weight"), data.get("membrane")
+        if isinstance(data.get("input"), Mapping):
+            yield from _input_rules(data["input"])
         if isinstance(weight, Mapping):
             yield from _weight_rules(weight)
         if isinstance(membrane, Mapping):
             yield from _membrane_rules(membrane)
+
+
+def _input_rules(found: Mapping[str, Any]) -> Iterator[Rule]:
+    bits, offset = found.get("bits"), number(found.get("offset", 0.0))
+    if type(bits) is not int or not MIN_BITS <= bits <= MAX_BITS or offset is None:
+        return
+    most = 2.0 ** (bits - 1) / 5.0
+    if offset > most:
+        allowed = f"at most {most:g}, a fifth of the full scale of {bits} bits"
+        yield Rule(("input", "offset"), f"{offset:g}", allowed)
 
 
 def _weight_rules(weight: Mapping[str, Any]) -> Iterator[Rule]:

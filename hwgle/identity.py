@@ -38,6 +38,10 @@ INPUT_GAIN, INPUT_OFFSET = 265, 266
 
 ROW = MAX_SIZE  # a synapse has index i * ROW + j, whatever the fan-in
 CHUNK = 1 << 16
+# Gains that the core's words can hold, see csrc/gle.h: of activations, none of them dead, and
+# of converters.
+LEAST, MOST = 1.0 / GAIN_ONE, 2.0 - 1.0 / GAIN_ONE
+MOST_CONVERTER = GAIN_MAX / GAIN_ONE
 GOLDEN = 0x9E3779B97F4A7C15
 U64 = (1 << 64) - 1
 
@@ -60,11 +64,6 @@ class LayerDraws:
     dead: NDArray[np.bool_]
     readout_gain: Floats
     readout_offset: Floats
-
-    @property
-    def offset(self) -> Floats:
-        """`activation_offset`."""
-        return self.activation_offset
 
 
 @dataclass(frozen=True)
@@ -175,7 +174,7 @@ def draw(chip: Chip, network: Network) -> Draws:
     m = chip.measured
     return Draws(
         tuple(layers),
-        _kept(m.input_gain, np.maximum(gain, 0.0)),
+        _kept(m.input_gain, _within(gain, 0.0, MOST_CONVERTER)),
         _kept(m.input_offset, offset),
     )
 
@@ -189,7 +188,7 @@ def _layer(chip: Chip, k: int, n: int, m: int, own: MeasuredLayer) -> LayerDraws
 
     tau_m = lognormal(leak.mismatch, z(TAU_M))
     tau_r = tau_m if leak.tracks else lognormal(leak.mismatch, z(TAU_R))
-    gain = _kept(own.activation_gain, np.maximum(1.0 + a.gain * z(ACTIVATION_GAIN), 0.0))
+    gain = _kept(own.activation_gain, _within(1.0 + a.gain * z(ACTIVATION_GAIN), LEAST, MOST))
     dead = uniform(chip.seed, DEAD, k, index) < a.dead
     if own.activation_gain:
         dead = gain == 0
@@ -201,9 +200,16 @@ def _layer(chip: Chip, k: int, n: int, m: int, own: MeasuredLayer) -> LayerDraws
         activation_gain=gain,
         activation_offset=_kept(own.activation_offset, a.offset * z(ACTIVATION_OFFSET)),
         dead=dead,
-        readout_gain=_kept(own.readout_gain, np.maximum(1.0 + readout.gain * z(READOUT_GAIN), 0.0)),
+        readout_gain=_kept(
+            own.readout_gain, _within(1.0 + readout.gain * z(READOUT_GAIN), 0.0, MOST_CONVERTER)
+        ),
         readout_offset=_kept(own.readout_offset, readout.offset * z(READOUT_OFFSET)),
     )
+
+
+def _within(drawn: Floats, least: float, most: float) -> Floats:
+    """Cut where the core's words end, so that what is drawn is what is built."""
+    return np.clip(drawn, least, most)
 
 
 def _kept(measured: tuple[float, ...], drawn: Floats) -> Floats:

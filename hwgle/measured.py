@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Sequence
 from typing import Annotated
 
 import numpy as np
@@ -20,10 +21,17 @@ from hwgle.yamlfile import Checked
 GAIN_ONE = 1 << 13  # Q13, as the core multiplies with it
 GAIN_MAX = (1 << 15) - 1
 
-Factor = Annotated[float, Field(gt=0, le=100, description="numbers > 0, at most 100")]
+# Of a leak that may be off by 100 %, six standard deviations are factors of 150.
+FACTOR_MAX, OFFSET_MAX = 1e4, 1e6
+
+Factor = Annotated[
+    float, Field(ge=1 / FACTOR_MAX, le=FACTOR_MAX, description="numbers from 1e-4 to 1e4")
+]
 Gain = Annotated[float, Field(ge=0, lt=4, description="numbers from 0 to less than 4")]
 Activation = Annotated[float, Field(ge=0, lt=2, description="numbers from 0 to less than 2")]
-Offset = Annotated[float, Field(ge=-1e6, le=1e6, description="numbers from -1e6 to 1e6")]
+Offset = Annotated[
+    float, Field(ge=-OFFSET_MAX, le=OFFSET_MAX, description="numbers from -1e6 to 1e6")
+]
 
 
 def _list(words: str) -> object:
@@ -94,7 +102,12 @@ class Measured(Checked):
 
 def shape_hash(network: Network) -> str:
     """SHA-256 (hex) of the numbers of inputs and neurons: what measured arrays must fit."""
-    text = " ".join(str(n) for n in (network.inputs, *network.sizes))
+    return sizes_hash((network.inputs, *network.sizes))
+
+
+def sizes_hash(sizes: Sequence[int]) -> str:
+    """The same of inputs, then neurons of each layer."""
+    text = " ".join(str(n) for n in sizes)
     return hashlib.sha256(f"hwgle/shape/1 {text}".encode()).hexdigest()
 
 

@@ -116,9 +116,9 @@ def _looking(stop: Callable[[], bool]) -> Callable[[int, int], None]:
 
 def corrected(
     study: Study, chip: Chip, task: Task, folder: Path, stop: Callable[[], bool] = lambda: False
-) -> Corrected:
-    """The network as it is to be set on a chip that was measured; what was measured is
-    kept in `folder` and not measured again."""
+) -> tuple[Corrected, str]:
+    """The network as it is to be set on a chip that was measured, and the hash of what was
+    measured, which is kept in `folder` and not measured again."""
     path = folder / "calibration.npz"
     if path.exists():
         calibration = Calibration.load(path)
@@ -129,7 +129,8 @@ def corrected(
         folder.mkdir(parents=True, exist_ok=True)
         calibration.save(path)
     scales = chip_scales(study.network, chip, study.weights, task.train)
-    return calibration.correct(study.network, study.weights, input_lsb=2.0**-scales.input)
+    better = calibration.correct(study.network, study.weights, input_lsb=2.0**-scales.input)
+    return better, calibration.hash()
 
 
 def measure(
@@ -142,17 +143,18 @@ def measure(
 ) -> Line:
     """One chip through all stages; `folder` is its own and can be continued.
 
-    What was learned stays there: weights.npz, metrics.jsonl and summary.json.
+    What was learned stays there: weights.npz (of a measured chip as corrected, which it
+    says), metrics.jsonl and summary.json.
     Raises Interrupted, with a checkpoint written, as soon as `stop` says so.
     """
     if stop():
         raise Interrupted("interrupted before it began")
     chip, network, weights = study.chip_of(seed), study.network, study.weights
-    readout = None
+    readout = calibration = None
     line: Line = {"key": study.key(), "seed": seed, "identity": identity_hash(chip)}
     line["before"] = judge(chip, network, weights, task, stop)
     if study.calibrate:
-        better = corrected(study, chip, task, folder, stop)
+        better, calibration = corrected(study, chip, task, folder, stop)
         network, weights, readout = better.network, better.weights, better.readout
         line["calibrated"] = judge(chip, network, weights, task, stop, readout)
     if not study.learn:
@@ -164,8 +166,9 @@ def measure(
     experiment = study.experiment_of(seed)
     with Emulator() as body:
         trainer = Trainer(
-            experiment, network, chip, task, body, folder, show, weights=weights, stop=stop
-        )
+            experiment, network, chip, task, body, folder, show,
+            weights=weights, stop=stop, calibration=calibration,
+        )  # fmt: skip
         learned = trainer.run()
     result = {"raw": learned["test"], "offset_calibrated": learned["test_calibrated"]}
     if readout is not None:

@@ -75,11 +75,6 @@ def noise_word(sd: float) -> int:
     return mantissa << 8 | (shift + NOISE_BIAS) if mantissa else 0
 
 
-def noise_sd(word: int) -> float:
-    """Standard deviation of a noise word, before it is rounded."""
-    return math.ldexp((word >> 8) * math.sqrt(NOISE_VARIANCE), NOISE_BIAS - (word & 0xFF))
-
-
 # --- what is there at all ----------------------------------------------------------------------
 
 
@@ -188,8 +183,7 @@ def analog_words(
         words[:, 0] = np.clip(offset, -OFFSET_MAX, OFFSET_MAX)
         words[:, 1] = np.where(own.dead, 0.0, gain)
         words[:, 2] = [membrane_noise(chip, network.dt / tau, frac) for tau in neurons.tau_m]
-        step = 2.0**chip.adc_drop  # an LSB of the ADC in LSB of the rate
-        words[:, 3] = pair(own.readout_gain * GAIN_ONE, own.readout_offset * step * 16.0)
+        words[:, 3] = pair(own.readout_gain * GAIN_ONE, own.readout_offset * 64.0)
         parts.append(words.ravel())
     return np.concatenate(parts)
 
@@ -209,8 +203,8 @@ def error_noise(chip: Chip, extra: int) -> int:
 
 
 def readout_noise(chip: Chip) -> int:
-    """Noise word in 1/8192 LSB of the rate."""
-    return noise_word(math.ldexp(chip.readout.noise * GAIN_ONE, chip.adc_drop))
+    """Noise word in 1/8192 LSB of the ADC."""
+    return noise_word(chip.readout.noise * GAIN_ONE)
 
 
 # --- inputs and synapses -----------------------------------------------------------------------

@@ -28,6 +28,7 @@ from hwgle.device import SIGNALS, Block, Device, Formats, Pending, Records
 from hwgle.devices.emulator import arena_bytes
 from hwgle.errors import DeviceRefused, UsageError
 from hwgle.health import Health, Watch
+from hwgle.identity import draw
 from hwgle.network import Network
 from hwgle.quantise import (
     Image,
@@ -44,6 +45,7 @@ from hwgle.weights import Weights
 
 CALIBRATION_STREAMS = 32
 CALIBRATION_STEPS = 2000
+ARRAY_MAX = 8191  # of a weight as the array has it, gain included
 GROUP = 500  # streams on one chip at a time, where nothing couples them
 RANGE_EVERY = 256
 UNDER_WAY = 3  # blocks on their way to a board while the oldest is waited for
@@ -389,11 +391,16 @@ def cut(
 
 
 def _clipped(image: Image, stored: Quantised, weights: Mapping[str, NDArray[np.float64]]) -> int:
-    """Weights that lie outside what the array can hold."""
+    """Weights that lie outside what the array can hold, as they are or with their gain."""
     count = 0
-    shift = weight_shift(image.chip)
-    for layer, s in zip(image.network.layers, image.scales.layers, strict=True):
+    chip = image.chip
+    shift = weight_shift(chip)
+    draws = draw(chip, image.network).layers
+    for layer, s, own in zip(image.network.layers, image.scales.layers, draws, strict=True):
         w = stored[layer.name][0]
+        if own.gain is not None:
+            seen = (w >> shift << chip.weight_left) * own.gain.astype(np.int64)
+            count += int(np.count_nonzero(np.abs(seen) > (ARRAY_MAX << 13)))
         frac = s.weights() + shift
         off = np.abs(to_float(w, frac) - weights[f"{layer.name}.weight"])
         count += int(np.count_nonzero(off > np.ldexp(1.0, -frac)))

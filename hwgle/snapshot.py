@@ -26,7 +26,8 @@ from hwgle.errors import DeviceError
 from hwgle.network import Network
 
 HEAD = 16
-COUNTERS = tuple(name for name, _ in ffi.typeof("gle_counters").fields)
+# sat_read counts what was looked at: not a state of the chip
+COUNTERS = tuple(name for name, _ in ffi.typeof("gle_counters").fields if name != "sat_read")
 FORMATS = ("w_frac", "r_frac", "e_frac", "v_frac", "rate_shift")
 WINDOW = ("samples", "sat_e", "half_e", "sat_r", "peak_r", "sat_w")
 # A step computes them in this order; what stands first is what the rest follows from.

@@ -37,6 +37,7 @@ Weights = dict[str, NDArray[np.float64]]
 MEMBER_MAX = 1 << 30
 ITEM_MAX = 16  # bytes of the widest float that numpy writes
 SUFFIXES = (".weight", ".bias")
+CALIBRATION = "calibration"  # key of the hash of what corrected them, if anything did
 READABLE = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # what numpy itself writes
 
 
@@ -83,20 +84,53 @@ def content_hash(weights: Mapping[str, NDArray[np.float64]]) -> str:
     return digest.hexdigest()
 
 
-def save(path: str | os.PathLike[str], weights: Mapping[str, ArrayLike]) -> None:
+def save(
+    path: str | os.PathLike[str], weights: Mapping[str, ArrayLike], calibration: str | None = None
+) -> None:
     """Write weights as uncompressed `.npz`, complete or not at all.
+
+    calibration: hash of what corrected them, see `corrected_by`.
 
     Raises:
         UsageError: the folder is missing or cannot be written.
     """
-    save_npz_atomic(path, weights)
+    told = {} if calibration is None else {CALIBRATION: np.array(calibration)}
+    save_npz_atomic(path, {**weights, **told})
+
+
+def corrected_by(path: str | os.PathLike[str]) -> str | None:
+    """The hash of the calibration that has corrected the weights in a `.npz`, None if none
+    has; of a file that is damaged in any other way `load` tells.
+
+    Raises:
+        FileMistakes: there is no such file, or the hash is damaged.
+    """
+    with open_regular(path) as stream:
+        try:
+            archive = zipfile.ZipFile(stream)
+            member = archive.getinfo(f"{CALIBRATION}.npy")
+        except Exception:  # a damaged archive can fail in every way
+            return None
+        with archive:
+            try:
+                with archive.open(member) as packed:
+                    header = read_header(packed)
+                    if header.dtype.kind != "U" or header.nbytes > HEADER_MAX:
+                        raise ValueError(f"{describe_shape(header.shape)}, {header.dtype}")
+                    return str(from_bytes(header, packed.read(header.nbytes)).item())
+            except Exception as error:
+                allowed = "the hash of a calibration"
+                found = f"damaged data ({_reason(error)})"
+                raise FileMistakes(
+                    [Mistake(os.fspath(path), None, CALIBRATION, found, allowed)]
+                ) from None
 
 
 def load(path: str | os.PathLike[str], network: Network) -> Weights:
     """Read the weights of `network` from a `.npz`, as float64.
 
     Keys that do not end in .weight or .bias (recordings, scales, counters of an
-    OUT.npz) are passed over.  Sizes are checked in the zip directory before
+    OUT.npz, the calibration's hash) are passed over.  Sizes are checked in the zip directory before
     anything is unpacked.
 
     Raises:

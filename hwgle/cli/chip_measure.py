@@ -21,6 +21,7 @@ from hwgle.errors import UsageError
 from hwgle.identity import identity_hash, save
 from hwgle.measuring import Calibration, Estimate, Residual, measure_chip, residuals
 from hwgle.measuring.bench import nominal
+from hwgle.measuring.calibration import DB_MAX
 from hwgle.measuring.observable import spread
 from hwgle.measuring.regression import NORMAL
 from hwgle.network import Network
@@ -72,8 +73,11 @@ def calibrate(
     Offsets, gains and time constants of every neuron, gains of every synapse, with their
     uncertainty. FILE then corrects what can be corrected: --calibration of run and eval.
     """
-    if (why := unwritable(out)) is not None:
-        raise UsageError(why)
+    wrong = [why] if (why := unwritable(out)) is not None else []
+    if plot is not None:
+        wrong += _no_picture(plot)
+    if wrong:
+        raise UsageError("\n".join(wrong))
     files = Files()
     net, chip = files.network(network), files.chip(spec)
     files.check()
@@ -87,7 +91,8 @@ def calibrate(
     rows = [("chip", f"{chip.name}:{chip.seed}, {device}"), ("network", net.name)]
     click.echo(pairs([*rows, ("identity", found.identity)]) + "\n")
     click.echo(report(found, chip.profile))
-    rows = [("steps", f"{found.steps:,}"), ("time", duration(seconds)), ("written", str(out))]
+    rows = [("steps", f"{found.steps:,}"), ("time", duration(seconds)),
+            ("calibration", found.hash()), ("written", str(out))]  # fmt: skip
     if plot is not None:
         from hwgle.report.calibration_plot import picture
         from hwgle.report.plots import save as save_figure
@@ -95,6 +100,14 @@ def calibrate(
         figure = picture(found, chip.profile, f"Chip {chip.name}:{chip.seed} carrying {net.name}")
         rows += [("written", str(path)) for path in save_figure(figure, plot)]
     click.echo("\n" + pairs(rows))
+
+
+def _no_picture(stem: Path) -> list[str]:
+    """Why the picture cannot be written, nothing if it can."""
+    for path in (stem.with_suffix(".svg"), stem.with_suffix(".png")):
+        if (why := unwritable(path)) is not None:
+            return [why.replace("--out", "--plot", 1)]
+    return []
 
 
 @click.command("twin")
@@ -140,7 +153,7 @@ def twin(
     made = measured.twin(chip.profile)
     rows = [["layer", "sweep: design", "twin"]]
     for name, (design, fitted) in zip(measured.names, measured.facts["sweep_db"], strict=True):
-        rows.append([name, f"{design:.1f} dB", f"{fitted:.1f} dB"])
+        rows.append([name, _db(design), _db(fitted)])
     if net is not None:
         measured.check(chip, net, str(calibration))
         rng = np.random.default_rng(seed or 0)
@@ -150,8 +163,8 @@ def twin(
         noisy = any(np.isfinite(one.repeated) for one in left)
         rows[0] += ["streams: design", "twin", "better", *(["noise"] if noisy else [])]
         for row, one in zip(rows[1:], left, strict=True):
-            row += [f"{one.designed:.1f} dB", f"{one.twin:.1f} dB", f"{one.better:+.1f} dB"]
-            row += [f"{one.repeated:.1f} dB"] if noisy else []
+            row += [_db(one.designed), _db(one.twin), _db(one.better, "+")]
+            row += [_db(one.repeated)] if noisy else []
     save(made, out)
     click.echo(table(rows) + "\n")
     click.echo(pairs([("twin of", measured.identity), ("identity", identity_hash(made)),
@@ -177,6 +190,11 @@ def streams(rng: np.random.Generator, inputs: int) -> NDArray[np.float64]:
     t = np.arange(STEPS).reshape(1, -1, 1, 1)
     wave = np.sin(turn * t + rng.uniform(0, 2 * np.pi, shape)).mean(axis=0)
     return np.asarray(wave, dtype=np.float64)
+
+
+def _db(value: float, sign: str = "") -> str:
+    """A ratio; without a difference there is none."""
+    return f"{value:{sign}.1f} dB" if abs(value) < DB_MAX else "equal"
 
 
 # --- what a person reads -----------------------------------------------------------------------

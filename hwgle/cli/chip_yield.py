@@ -128,7 +128,7 @@ def _study(
     ex = files.read(lambda: Experiment.load(experiment))
     profile = files.chip(chip) if chip is not None else None if ex is None else ex.load_chip()
     network = None if ex is None else ex.load_network()
-    w = files.weights(weights, network)
+    w = files.weights(weights, network, corrected=not calibrate)
     files.check()
     assert ex is not None
     assert network is not None

@@ -12,6 +12,7 @@ from hwgle.cache import replacing
 from hwgle.cli import options
 from hwgle.cli.comparison import comparison_text
 from hwgle.cli.files import Files, unwritable
+from hwgle.cli.naming import chip_text
 from hwgle.cli.progress import Bar, duration
 from hwgle.cli.train import load_task
 from hwgle.devices import open_device
@@ -55,7 +56,7 @@ def command(
     profile = None if chip is None else files.chip(chip)
     ex = files.read(lambda: Experiment.load(experiment))
     network = None if ex is None else ex.load_network()
-    w = files.weights(weights, network)
+    w = files.weights(weights, network, corrected=calibration is None)
     measured = None if calibration is None else files.calibration(calibration)
     files.check()
     assert ex is not None
@@ -88,6 +89,6 @@ def command(
         }
         with replacing(json_) as temporary:
             temporary.write_text(json.dumps(head | result.to_dict(), indent=2) + "\n")
-    click.echo(f"{ex.name} on chip {profile.name}:{profile.seed}, {device}\n")
+    click.echo(f"{ex.name} on chip {chip_text(profile)}, {device}\n")
     time_taken = ("time", duration(time.monotonic() - begun))
     click.echo(comparison_text(result, [time_taken]))

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from hwgle import arrays, weights
 from hwgle.chip import Chip
 from hwgle.errors import FileMistakes, Mistake, UsageError
+from hwgle.identity import draw
 from hwgle.measuring import Calibration
 from hwgle.network import Layer, Network, Population
 from hwgle.quantise import Scales, build_image
@@ -55,8 +56,15 @@ class Files:
         """A chip by name or path, with or without a seed."""
         return self.read(lambda: Chip.load(spec))
 
-    def weights(self, path: Path, network: Network | None) -> weights.Weights | None:
-        """Weights; without a network only whether they can be read and are finite."""
+    def weights(
+        self, path: Path, network: Network | None, *, corrected: bool = True
+    ) -> weights.Weights | None:
+        """Weights; without a network only whether they can be read and are finite.
+
+        corrected: whether they may have been corrected for a chip already.
+        """
+        if not corrected:
+            self.read(lambda: _uncorrected(path))
         if network is None:
             self.read(lambda: _weights_alone(path))
             return None
@@ -137,6 +145,15 @@ def _weights_alone(path: Path) -> None:
         raise FileMistakes(mistakes)
 
 
+def _uncorrected(path: Path) -> None:
+    """Raises FileMistakes for weights that a calibration has corrected."""
+    done = weights.corrected_by(path)
+    if done is not None:
+        found = f"weights already corrected by calibration {done}"
+        allowed = "the weights that were corrected; or these without a calibration"
+        raise _mistake(path, weights.CALIBRATION, found, allowed)
+
+
 def _unusable(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> str | None:
     try:
         with archive.open(member) as stream:
@@ -152,6 +169,7 @@ def load_scales(path: Path, network: Network | None, chip: Chip | None) -> Scale
 
     Raises:
         FileMistakes: no such array, or not one for this network and chip.
+        UsageError: the chip is a twin for another network.
     """
     key = "scales"
     allowed = "integers (1 + layers) x 5 (or more), as `hwgle run` writes them"
@@ -180,10 +198,12 @@ def load_scales(path: Path, network: Network | None, chip: Chip | None) -> Scale
         found = f"scales of {len(scales.layers)} layers"
         raise _mistake(path, key, found, f"those of {network.name!r}: {len(network.layers)}")
     if chip is not None:
+        draw(chip, network)  # whether the chip carries this network is no matter of scales
         try:
             build_image(network, chip, scales)
-        except UsageError:
-            found = f"scales that cannot be built for {network.name!r} on chip {chip.name!r}"
+        except UsageError as error:
+            on = f"{network.name!r} on chip {chip.name!r}"
+            found = f"scales that cannot be built for {on} ({error})"
             raise _mistake(path, key, found, "scales of a run of the two") from None
     return scales
 

@@ -15,6 +15,7 @@ from hwgle.cli.table import pairs
 from hwgle.cli.verify import network_and_chip
 from hwgle.device import SIGNALS, Limits
 from hwgle.errors import NotEqual, UsageError
+from hwgle.identity import draw
 from hwgle.network import Network
 from hwgle.preflight import check_network, machine_of, replaced_in_place
 from hwgle.preflight.memory import Machine, Shape, arena_bytes, board_bytes, image_bytes
@@ -87,6 +88,7 @@ def command(
     assert loaded is not None
     net, own = loaded
     chip = chip or own or Chip.load("ideal")
+    draw(chip, net)  # a twin for another network is refused before any board is asked
     facts = _ask(board, device, baud)
     asked = Asked(batch, learn, signals, rate, baud or DEFAULT_BAUD)
     options_ = int(lib.GLE_WITH_UHAT) if "uhat" in signals else 0

@@ -15,6 +15,7 @@ from hwgle.arrays import save_npz_atomic
 from hwgle.chip import Chip
 from hwgle.cli import options
 from hwgle.cli.files import Files, unwritable
+from hwgle.cli.naming import chip_text
 from hwgle.cli.progress import Bar, duration
 from hwgle.cli.table import pairs, percent, small_share, table
 from hwgle.device import SIGNALS
@@ -24,6 +25,7 @@ from hwgle.measuring import prepare
 from hwgle.network import Network
 from hwgle.session import Result, calibrate_on
 from hwgle.session import run as run_session
+from hwgle.weights import CALIBRATION
 
 RULES = ("sgd",)
 MAX_RATE = 16.0
@@ -103,7 +105,7 @@ def command(
     _check_usage(signals, learn, rate, target, out)
     files = Files()
     net, chip = files.network(network), files.chip(chip_spec)
-    w = files.weights(weights, net)
+    w = files.weights(weights, net, corrected=calibration is None)
     x = files.input(input_, net)
     y = None if target is None else files.target(target, net, x)
     s = None if scales is None else files.scales(scales, net, chip)
@@ -140,7 +142,10 @@ def command(
     if prepared is not None:
         result = prepared.result(result)
     seconds = time.monotonic() - begun
-    save_npz_atomic(out, result.arrays())
+    arrays: dict[str, NDArray[Any]] = dict(result.arrays())
+    if measured is not None:
+        arrays[CALIBRATION] = np.array(measured.hash())
+    save_npz_atomic(out, arrays)
     for line in warnings(net, result):
         click.echo(f"warning: {line}", err=True)
     click.echo(counter_table(net, result, y is not None, learn is not None))
@@ -208,6 +213,8 @@ def warnings(network: Network, result: Result) -> list[str]:
                 parts.append(f"{small_share(count, c['steps'])} of its {kind}")
         if c["sat_w"]:
             parts.append(f"{c['sat_w']} updates of its weights")
+        if c["sat_read"]:
+            parts.append(f"{c['sat_read']} read-outs of its rates")
         if parts:
             lines.append(f"layer {layer.name} clipped {', '.join(parts)}")
     if result.clipped_input:
@@ -228,7 +235,7 @@ def _facts(
     out: Path,
 ) -> list[tuple[str, str]]:
     rows = [
-        ("network", f"{network.name} on chip {chip.name}:{chip.seed}, {device}"),
+        ("network", f"{network.name} on chip {chip_text(chip)}, {device}"),
         ("streams", f"{x.shape[1]} of {x.shape[0]} steps"),
     ]
     if y is not None and network.loss == "cross_entropy" and np.any(y >= 0):

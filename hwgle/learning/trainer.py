@@ -85,6 +85,7 @@ class Trainer:
     and summary.json. A folder with a checkpoint of the same experiment is continued.
     weights: to begin with, None for those that the experiment draws. stop: asked after each
     piece of steps, True ends as Ctrl-C does, for trainers that are not in the main thread.
+    calibration: hash of what has corrected network and weights, which weights.npz then names.
     """
 
     def __init__(
@@ -99,6 +100,7 @@ class Trainer:
         *,
         weights: Weights | None = None,
         stop: Callable[[], bool] = lambda: False,
+        calibration: str | None = None,
     ) -> None:
         self._network, self._chip, self._task = network, chip, task
         self._experiment, self._training = experiment, experiment.training
@@ -110,7 +112,7 @@ class Trainer:
         self._plateau = PlateauState()
         self._rule.check(device, self._batch)
         self._piece = 16  # steps of a block: PIECE_SECONDS as soon as that is known
-        self._given, self._told_to_stop = weights, stop
+        self._given, self._told_to_stop, self._calibration = weights, stop, calibration
         self._stop = False
         self._validating = False
         self._checked = time.monotonic()
@@ -309,7 +311,7 @@ class Trainer:
 
     def _finish(self) -> dict[str, Any]:
         p = self._position
-        weights_file.save(self._out / "weights.npz", self._best)
+        weights_file.save(self._out / "weights.npz", self._best, self._calibration)
         raw, calibrated, health = self._scores(self._best, self._task.test)
         summary = {
             "experiment": self._experiment.name,

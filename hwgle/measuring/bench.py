@@ -30,6 +30,7 @@ FILL = 0.95  # of the ADC's range that a sweep uses
 SPREADS = 2.5  # standard deviations by which a gain may be larger and still fit
 ERROR_FRAC, ERROR_EXTRA = 13, 4
 FINEST_MEMBRANE = 22
+FIRST_STREAM = 1 << 20  # by which noise is drawn on the bench, nowhere near those of a run
 WIDE_BITS = 24  # of a membrane that has bits to spare
 
 # What is individual or random in a profile; a data sheet gives its spread, not its value.
@@ -110,6 +111,7 @@ class Bench:
         self.profile, self.network = profile, network
         self.chip = nominal(profile)
         self.steps = 0
+        self._times = 0
         self.tell: Callable[[int], None] = lambda steps: None  # called with the steps done
         self._image: Image
         self._bias: list[NDArray[np.int32]]
@@ -200,9 +202,14 @@ class Bench:
     # --- acting ---------------------------------------------------------------------------
 
     def power_up(self, network: Network, scales: Scales) -> None:
-        """Load the chip with these time constants and ranges; weights and biases are 0."""
+        """Load the chip with these time constants and ranges; weights and biases are 0.
+
+        Noise is drawn by the number of a stream: each time another, so that it is never the
+        same twice."""
         self._image = self._build(network, scales)
         self._device.load(self._image, 1, uhat=False)
+        self._device.reset(FIRST_STREAM + self._times)
+        self._times += 1
         self._bias = [np.zeros(layer.size, dtype=np.int32) for layer in network.layers]
         self._scales = scales
 
@@ -243,10 +250,6 @@ class Bench:
             np.ldexp(values[:, 0].astype(np.float64), -self._scales.layers[k].rate)
             for k, values in zip(layers, records.signals, strict=True)
         ]
-
-    def reset(self) -> None:
-        """All states to zero."""
-        self._device.reset()
 
 
 def retimed(network: Network, tau_m: float, tau_r: float) -> Network:

@@ -20,6 +20,8 @@ from hwgle.measuring.bench import Floats
 from hwgle.measuring.neurons import GAIN, LOG_M, LOG_R, OFFSET, READOUT, NeuronFit
 from hwgle.measuring.regression import SynapseFit
 
+LEAST = 0.05  # of a gain that anything is divided by
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -94,7 +96,7 @@ def readout_gains(
         mean, spread = column_means(above, profile.weight.mismatch)
         # 1/readout = mean +- spread, with prior 1 +- r: a sharper prior around another mean
         precision = 1.0 / r**2 + 1.0 / spread**2
-        expected = 1.0 - ((mean - 1.0) / spread**2) / precision
+        expected = np.maximum(1.0 - ((mean - 1.0) / spread**2) / precision, LEAST)
         second = 1.0 / np.sqrt(precision)
         centre = total / expected
     activation, activation_error = split(centre, error, a, second)
@@ -117,7 +119,7 @@ def input_gains(profile: Profile, fit: SynapseFit) -> Estimate:
         return Estimate(np.ones(m), np.zeros(m))
     mean, spread = column_means(fit, s)
     share = g**2 / (g**2 + spread**2)
-    return Estimate(1.0 + share * (mean - 1.0), g * spread / np.hypot(g, spread))
+    return Estimate(np.maximum(1.0 + share * (mean - 1.0), 0.0), g * spread / np.hypot(g, spread))
 
 
 def input_offsets(profile: Profile, fit: SynapseFit, gain: Estimate, lsb: float) -> Estimate:
@@ -129,7 +131,8 @@ def input_offsets(profile: Profile, fit: SynapseFit, gain: Estimate, lsb: float)
     sigma = profile.input.offset
     if sigma == 0:
         return Estimate(np.zeros(m), np.zeros(m))
-    own = np.where(np.isfinite(fit.factor), fit.factor / gain.value, 0.0)
+    own = fit.factor / np.maximum(gain.value, LEAST)
+    own = np.where(np.isfinite(own), np.where(gain.value > LEAST, own, 1.0), 0.0)
     design = np.concatenate([fit.weight * lsb * own * signs for signs in fit.signs])
     shift, error = fit.shift.ravel(), fit.shift_error.ravel()
     good = np.isfinite(error)
@@ -145,8 +148,12 @@ def synapse_factors(fit: SynapseFit, common: Estimate, spread: float) -> Estimat
     """The synapses' own factors: what was measured over what is common to a column."""
     if spread == 0:
         return Estimate(np.where(np.isfinite(fit.factor), 1.0, np.nan), np.zeros(fit.factor.shape))
-    value = fit.factor / common.value
-    return Estimate(value, np.hypot(fit.error, value * common.error) / common.value)
+    told = common.value > LEAST  # behind a DAC without gain the data sheet is all that is known
+    below = np.where(told, common.value, 1.0)
+    value = fit.factor / below
+    error = np.hypot(fit.error, value * common.error) / below
+    known = told | ~np.isfinite(fit.factor)
+    return Estimate(np.where(known, value, 1.0), np.where(known, error, spread))
 
 
 def layer_estimates(

@@ -12,7 +12,7 @@ from hwgle.identity import identity_hash
 from hwgle.measured import shape_hash
 from hwgle.measuring import neurons, regression, synapses
 from hwgle.measuring.bench import Bench, Build, Floats, Progress, curve
-from hwgle.measuring.calibration import Calibration, Curve
+from hwgle.measuring.calibration import DB_MAX, Calibration, Curve
 from hwgle.measuring.estimates import (
     Estimate,
     input_gains,
@@ -193,5 +193,5 @@ def _facts(bench: Bench, fits: list[NeuronFit], sweeps: list[list[Sweep]]) -> di
     return {
         "profile": profile.name,
         "adc_bits": profile.rate.bits - bench.chip.adc_drop,
-        "sweep_db": [[round(min(db, 999.0), 2) for db in pair] for pair in explained],
+        "sweep_db": [[round(max(-DB_MAX, min(db, DB_MAX)), 2) for db in p] for p in explained],
     }

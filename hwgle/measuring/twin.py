@@ -17,7 +17,15 @@ from hwgle.chip import MAX_BITS, Chip, Profile
 from hwgle.device import Block, Device
 from hwgle.devices.emulator import Emulator
 from hwgle.identity import stuck_code
-from hwgle.measured import GAIN_MAX, GAIN_ONE, Measured, MeasuredLayer, encode
+from hwgle.measured import (
+    FACTOR_MAX,
+    GAIN_MAX,
+    GAIN_ONE,
+    OFFSET_MAX,
+    Measured,
+    MeasuredLayer,
+    encode,
+)
 from hwgle.measuring import regression
 from hwgle.measuring.bench import Build, nominal
 from hwgle.network import Network
@@ -29,41 +37,51 @@ if TYPE_CHECKING:
     from hwgle.measuring.estimates import LayerEstimates
 
 TRIALS = 8
-MOST = {"activation_gain": 1.999, "readout_gain": 3.999}
+NAME_MAX = 64  # characters of a profile's name
+SUFFIX = "-twin"
+# What an identity can hold, see hwgle/measured.py; a gain of 0 is that of a dead neuron.
+FACTORS = (1.0 / FACTOR_MAX, FACTOR_MAX)
+OFFSETS = (-OFFSET_MAX, OFFSET_MAX)
+ACTIVATIONS = (1.0 / GAIN_ONE, 2.0 - 1.0 / GAIN_ONE)
+CONVERTERS = (0.0, GAIN_MAX / GAIN_ONE)
 
 
 def twin_of(calibration: Calibration, profile: Profile) -> Chip:
-    """A chip of this profile with everything that has a spread there as measured."""
-    chip = Chip.model_validate({**profile.model_dump(), "seed": 0})
+    """A chip of this profile with everything that has a spread there as measured; its name
+    says that it is a twin."""
+    name = profile.name[: NAME_MAX - len(SUFFIX)] + SUFFIX
+    chip = Chip.model_validate({**profile.model_dump(), "seed": 0, "name": name})
     layers = tuple(_layer(own, profile, chip) for own in calibration.layers)
     p = profile.input
     measured = Measured(
         network=calibration.network,
         layers=layers,
-        input_gain=_numbers(calibration.input_gain.value, p.gain > 0, "readout_gain"),
-        input_offset=_numbers(calibration.input_offset.value, p.offset > 0),
+        input_gain=_numbers(calibration.input_gain.value, p.gain > 0, CONVERTERS),
+        input_offset=_numbers(calibration.input_offset.value, p.offset > 0, OFFSETS),
     )
     return chip.model_copy(update={"measured": measured})
 
 
-def _numbers(values: NDArray[np.float64], varies: bool, kind: str = "") -> tuple[float, ...]:
+def _numbers(
+    values: NDArray[np.float64], varies: bool, limits: tuple[float, float]
+) -> tuple[float, ...]:
     if not varies:
         return ()
-    kept = np.clip(values, 0.0, MOST[kind]) if kind in MOST else values
-    return tuple(float(f"{v:.7g}") for v in kept.tolist())
+    return tuple(float(f"{v:.7g}") for v in np.clip(values, *limits).tolist())
 
 
 def _layer(own: LayerEstimates, profile: Profile, chip: Chip) -> MeasuredLayer:
     a, r, leak = profile.activation, profile.readout, profile.leak
+    gain = np.clip(own.activation_gain.value, *ACTIVATIONS)
     return MeasuredLayer(
-        tau_m=_numbers(own.tau_m.value, leak.mismatch > 0),
-        tau_r=_numbers(own.tau_r.value, leak.mismatch > 0),
+        tau_m=_numbers(own.tau_m.value, leak.mismatch > 0, FACTORS),
+        tau_r=_numbers(own.tau_r.value, leak.mismatch > 0, FACTORS),
         activation_gain=_numbers(
-            own.activation_gain.value, a.gain > 0 or a.dead > 0, "activation_gain"
+            np.where(own.dead, 0.0, gain), a.gain > 0 or a.dead > 0, (0.0, ACTIVATIONS[1])
         ),
-        activation_offset=_numbers(own.offset.value, a.offset > 0),
-        readout_gain=_numbers(own.readout_gain.value, r.gain > 0, "readout_gain"),
-        readout_offset=_numbers(own.readout_offset.value, r.offset > 0),
+        activation_offset=_numbers(own.offset.value, a.offset > 0, OFFSETS),
+        readout_gain=_numbers(own.readout_gain.value, r.gain > 0, CONVERTERS),
+        readout_offset=_numbers(own.readout_offset.value, r.offset > 0, OFFSETS),
         synapse_gain=_codes(own, chip) if chip.synapses_differ else "",
     )
 

@@ -35,7 +35,7 @@ LAYER = {
     "rate_shift": "i", "stale": "i", "fits": "i", "fits_t": "i", "w": "p", "seen": "p",
     "seen_t": "p", "bias": "p", "gradient": "p", "gradient_bias": "p", "gradient_frac": "i",
     "gradient_bias_frac": "i", "u": "p", "v": "p", "uhat": "p", "r": "p", "e": "p", "dphi": "p",
-    "counters": "q" * 12, "window": "i" * 6,
+    "counters": "q" * 13, "window": "i" * 6,
 }  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from click.testing import CliRunner, Result
 from hwgle.chip import Chip
 from hwgle.cli.main import cli
 from hwgle.identity import identity_hash
+from hwgle.measuring import Calibration
 from hwgle.network import Network
 from hwgle.weights import initial, save
 
@@ -82,6 +83,22 @@ def test_calibrated_before_it_learns(here: Path) -> None:
     summary = json.loads(Path("out/summary.json").read_text())
     assert list(summary["stages"]) == ["before", "calibrated", "learned"]
     assert Path("out/chips/5/calibration.npz").exists()
+
+
+def test_weights_learned_after_a_calibration_say_so(here: Path) -> None:
+    words = [*YIELD, "--chips", "1", "--out", "out"]
+    assert invoke(*words, "--calibrate").exit_code == 0
+    own = Calibration.load(Path("out/chips/5/calibration.npz")).hash()
+    again = [*YIELD, "--chips", "1", "--weights", "out/chips/5/weights.npz", "--out", "more"]
+    result = invoke(*again, "--calibrate")
+    assert result.exit_code == 4
+    assert f"already corrected by calibration {own}" in result.output
+    assert not Path("more").exists()
+    result = invoke("eval", "e.yaml", "--weights", "out/chips/5/weights.npz", "--chip",
+                    "mismatch10:5", "--calibration", "out/chips/5/calibration.npz")  # fmt: skip
+    assert result.exit_code == 4
+    assert f"already corrected by calibration {own}" in result.output
+    assert invoke(*again).exit_code == 0
 
 
 def test_one_chip_is_what_train_and_eval_make_of_it(here: Path) -> None:

@@ -14,6 +14,7 @@ from hwgle.device import SIGNALS, Block
 from hwgle.devices.emulator import Emulator
 from hwgle.errors import UsageError
 from hwgle.quantise import STATE_MAX
+from hwgle.snapshot import COUNTERS
 
 ADD, LEARN, RANGE = lib.GLE_ADD_GRADIENT, lib.GLE_LEARN, lib.GLE_RANGE
 BATCHES = (1, 5, 32, 33, 70)
@@ -142,7 +143,7 @@ def test_accumulated_gradients_are_exact_sums_rounded_once_a_step(
 def coarser(chip: Emulator, run: Run, bits: int) -> bytes:
     """A snapshot with the errors of all layers so many bits coarser."""
     data = bytearray(chip.snapshot())
-    counted = 8 * len(ffi.typeof("gle_counters").fields) + 24
+    counted = 8 * len(COUNTERS) + 24
     at, last = 16 + 12 + 8 * run.batch, run.case.network.layers[-1]
     for k, layer in enumerate(run.case.network.layers):
         for field in (8, 12):  # e_frac, v_frac
@@ -250,7 +251,7 @@ def test_every_value_of_a_snapshot_is_looked_at(seed: int) -> None:
         chip.run(run.block(0, 9, learn=True))
         good = chip.snapshot()
         free = 12 + 8 * run.batch  # the numbers of step and stream, and the digests
-        counted = 8 * len(ffi.typeof("gle_counters").fields) + 24
+        counted = 8 * len(COUNTERS) + 24
         unlimited = set(range(16, 16 + free))
         at = 16 + free
         for k, layer in enumerate(run.case.network.layers):

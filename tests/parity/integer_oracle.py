@@ -235,7 +235,7 @@ class Layer:
     window: Window = field(default_factory=Window)
     # the oracle accumulates no gradients: that counter stays 0 (tests/link/test_device_core.py)
     counters: dict[str, int] = field(
-        default_factory=lambda: dict.fromkeys((*COUNTED, "sat_gradient"), 0)
+        default_factory=lambda: dict.fromkeys((*COUNTED, "sat_gradient", "sat_read"), 0)
     )
 
     def seen(self, i: int, j: int) -> int:
@@ -505,7 +505,7 @@ class IntegerChip:
         inner = clip(raw, y.r_max << extra)
         outer = nearest(inner * cell.gain, 13 + extra)
         r = clip(outer, y.r_max)
-        cut = not y.bounded and (raw != inner or outer != r)
+        cut = not y.bounded and cell.gain != 0 and (raw != inner or outer != r)
         return r, slope if cell.gain else 0, cut
 
     def nudge(self, y: Layer, e: int) -> int:
@@ -525,10 +525,12 @@ class IntegerChip:
         for b, rates in enumerate(y.r):
             codes = []
             for i, (r, cell) in enumerate(zip(rates, y.cells, strict=True)):
-                level = r * cell.adc_gain + (cell.adc_offset << 9)
+                more = cell.adc_offset << 7
                 if y.noise_r is not None:
-                    level += y.noise_r.draw(key, self.index(b, i))
-                codes.append(clip(nearest(level, 13 + y.adc_drop), y.adc_max) << y.adc_drop)
+                    more += y.noise_r.draw(key, self.index(b, i))
+                level = r * cell.adc_gain + (more << y.adc_drop)
+                code = nearest(level, 13 + y.adc_drop)
+                codes.append(clip(code, y.adc_max) << y.adc_drop)
             result.append(codes)
         return result
 

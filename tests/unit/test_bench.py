@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,11 +19,15 @@ from hwgle.reference import Adam, Reference, Sgd
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))  # bench/ is no part of the installed package
 
-from bench import speed  # noqa: E402
+from bench import compare, footprint, growth, limits, products, speed  # noqa: E402
+from bench.counting import _part  # noqa: E402
+from bench.everything import Everything  # noqa: E402
+from bench.figures import Figure, WrongFormat, document, exact, measured, read, write  # noqa: E402
 from bench.machine import describe  # noqa: E402
 from bench.numpy_rival import Rival  # noqa: E402
-from bench.peak import peaks  # noqa: E402
+from bench.peak import Memory, peaks  # noqa: E402
 from bench.show import plot, table  # noqa: E402
+from bench.torch_rival import TorchRival, torch_or_none  # noqa: E402
 
 STEPS = 50
 
@@ -55,7 +59,10 @@ def small_network(rng, loss, gamma):
 @pytest.mark.parametrize("work", ["infer", "error", "sgd", "adam"])
 @pytest.mark.parametrize("batch", [1, 5])
 @pytest.mark.parametrize(("loss", "gamma"), [("cross_entropy", 0.0), ("mse", 0.1)])
-def test_rival_equals_the_reference(loss, gamma, batch, work, seed):
+@pytest.mark.parametrize("kind", [Rival, TorchRival])
+def test_rival_equals_the_reference(kind, loss, gamma, batch, work, seed):
+    if kind is TorchRival and torch_or_none() is None:
+        pytest.skip("torch is not installed")
     rng = np.random.default_rng(seed)
     network = small_network(rng, loss, gamma)
     below = [network.inputs] + [layer.size for layer in network.layers]
@@ -72,24 +79,38 @@ def test_rival_equals_the_reference(loss, gamma, batch, work, seed):
         for_rival = np.eye(3, dtype=np.float32)[target]
     oracle = Reference(network, weights, batch)
     learner = Adam(0.002) if work == "adam" else Sgd(0.005)
-    rival = Rival(network, weights, batch, learner.lr, adam=work == "adam")
+    rival = kind(network, weights, batch, learner.lr, adam=work == "adam")
     learns = work in ("sgd", "adam")
     for t in range(STEPS):
         oracle.step(x[t], None if work == "infer" else target[t])
         if learns:
             learner(oracle)
         rival.step(x[t].astype(np.float32), None if work == "infer" else for_rival[t], learns)
-        for layer, part in zip(network.layers, rival.parts, strict=True):
+        for k, layer in enumerate(network.layers):
             state = oracle.state[layer.name]
             for signal in ("u", "r", "v", "e"):
                 what = f"{signal} of {layer.name} at step {t}"
-                close(getattr(rival, signal)[:, part], getattr(state, signal), what)
+                close(state_of(rival, k, signal), getattr(state, signal), what)
     moved = 0.0
-    for layer, w, part in zip(network.layers, rival.W, rival.parts, strict=True):
+    for k, layer in enumerate(network.layers):
+        w, b = parameters_of(rival, k)
         close(w, oracle.weights[f"{layer.name}.weight"], "weight")
-        close(rival.b[part], oracle.weights[f"{layer.name}.bias"], "bias")
+        close(b, oracle.weights[f"{layer.name}.bias"], "bias")
         moved = max(moved, np.abs(w - weights[f"{layer.name}.weight"]).max())
+    assert rival.finite()
     assert (moved > 1e-3) == learns
+
+
+def state_of(rival, k, signal):
+    if isinstance(rival, Rival):
+        return getattr(rival, signal)[:, rival.parts[k]]
+    return getattr(rival.layers[k], signal).numpy()
+
+
+def parameters_of(rival, k):
+    if isinstance(rival, Rival):
+        return rival.W[k], rival.b[rival.parts[k]]
+    return rival.layers[k].W.numpy(), rival.layers[k].b.numpy()
 
 
 def close(got, expected, what):
@@ -107,8 +128,9 @@ def tiny():
 
 
 def test_results_cover_every_kind_of_step(tiny):
+    rivals = ("numpy",) if torch_or_none() is None else ("numpy", "torch")
     assert [(r.work, r.who) for r in tiny] == [
-        (work, who) for work in speed.WORK for who in ("numpy", "hwgle scalar")
+        (work, who) for work in speed.WORK for who in (*rivals, "hwgle scalar")
     ]
     assert all(r.share is None for r in tiny)
     assert "scalar" in speed.available()
@@ -127,7 +149,7 @@ def test_table_json_and_plot_hold_all_results(tiny, tmp_path):
     text = table(tiny, machine, {}, "no compiler")
     assert "not measured (no compiler)" in text
     assert text.count("hwgle scalar") == len(speed.WORK)
-    assert json.loads(json.dumps([asdict(r) for r in tiny]))[1]["who"] == "hwgle scalar"
+    assert json.loads(json.dumps([asdict(r) for r in tiny]))[-1]["who"] == "hwgle scalar"
     pictures = [tmp_path / "a.svg", tmp_path / "b.svg"]
     for picture in pictures:
         plot(tiny, machine, picture)
@@ -147,3 +169,240 @@ def test_peak_counts_what_it_runs():
     except RuntimeError as why:
         pytest.skip(str(why).splitlines()[0])
     assert all(peak.gmacs() > 0 for peak in found.values())
+
+
+def test_memory_is_read_and_copied():
+    try:
+        memory = Memory(10_000)
+    except RuntimeError as why:
+        pytest.skip(str(why).splitlines()[0])
+    assert memory.size == 9728  # two halves of whole turns
+    assert memory.read() > 0
+    assert memory.copy() > 0
+    half = memory.size // 2
+    held = memory._memory[memory._offset :][: memory.size]
+    held[:half] = np.arange(half) % 251
+    memory.copy()
+    assert (held[half:] == held[:half]).all()
+
+
+def test_growing_networks_have_what_they_promise():
+    for n in (128, 2048):
+        for made in (growth.wide, growth.deep, growth.same):
+            assert sum(made(n).sizes[:-1]) == n
+        hidden = growth.weights_of(growth.same(n)) - 10 * n
+        assert hidden == growth.SAME
+    assert growth.weights_of(growth.deep(2048)) * 6 < 2 << 20  # three copies fit an L2
+    small = growth.layers("small", 3, (4, 5))
+    assert growth.macs_of(small, "infer") == 3 * 4 + 4 * 5 + 5 * 10
+    assert growth.macs_of(small, "sgd") == 2 * 82 + 70  # no errors below the first layer
+
+
+@pytest.fixture(scope="module")
+def points():
+    """One tiny question: real points, meaningless times."""
+    small = growth.layers("small", 3, (4, 5))
+    spots = [
+        growth.Spot("batch", line, batch, 234 * batch, 164, run(small, batch, "sgd"))
+        for line, run in (
+            ("train", lambda *a: growth.body_of(*a, "scalar")),
+            ("NumPy: train", growth.rival_of),
+        )
+        for batch in (1, 3)
+    ]
+    with speed.one_thread():
+        return growth.measure(spots, 2, None)
+
+
+def test_growth_is_over_the_first_point_of_its_line(points, tmp_path):
+    assert [(p.line, p.x) for p in points] == [
+        (line, batch) for line in ("train", "NumPy: train") for batch in (1, 3)
+    ]
+    assert [p.growth for p in points if p.x == 1] == [1.0, 1.0]
+    assert {f.name for f in growth.figures(points)} == {
+        "growth/batch/train/3/over the first",
+        "growth/batch/NumPy: train/3/over the first",
+    }
+    assert growth.table(points).count("\n") == 1 + len(points)
+    growth.draw(points, describe(), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["growth-batch.svg"]
+
+
+def test_flat_is_the_dearest_over_the_cheapest():
+    def point(x, ns, low, high):
+        return growth.Point("neurons", "deep", x, 0, 1, ns, (low, high), 1.0, (1, 1), None, None)
+
+    (found,) = growth.flat([point(1, 2.0, 1.0, 4.0), point(2, 3.0, 2.5, 5.0)])
+    assert found.name == "growth/neurons/deep/most over least"
+    assert (found.value, found.low, found.high) == (1.5, 2.5 / 4, 5.0)
+    assert growth.flat([]) == []
+
+
+def test_one_body_runs_on_whatever_the_length():
+    run = growth.body_of(growth.layers("small", 3, (4, 5)), 1, "sgd", "scalar")
+    run(3)
+    run(growth.LENGTH + 5)
+    run(3)
+
+
+def test_bytes_of_a_body():
+    small = growth.layers("small", 3, (4, 5))
+    rows = footprint.count(small)
+    assert [r.batch for r in rows if r.body == "emu" and not r.gradient] == [*footprint.BATCHES]
+    by_key = {(r.body, r.batch, r.gradient): r.bytes for r in rows}
+    assert by_key["emu", 2, False] <= by_key["emu", 100, False] < by_key["emu", 100, True]
+    assert all(r.states == r.bytes - 2 * 82 - 4 * 19 > 0 for r in rows)
+    assert all(figure.exact for figure in footprint.figures(rows, None))
+
+
+def test_nothing_grows_with_steps():
+    run = footprint.steady(growth.layers("small", 3, (4, 5)), 20_000)
+    assert run.flat
+    assert len(run.arena) == len(run.resident) == footprint.LOOKS + 1
+    grown = footprint.Steady("x", 2, [0, 2 * footprint.GROWN], [1, 1], [1, 1])
+    assert not grown.flat
+    assert not footprint.Steady("x", 2, [0, 0], [1, 2], [1, 1]).flat
+
+
+@pytest.mark.parametrize("how", ["nearest", "stochastic"])
+@pytest.mark.parametrize("sizes", [(8,), (4, 64)])
+def test_what_boards_count_has_errors_that_are_not_zero(sizes, how):
+    job = products.job_of(products.network(64, sizes), products.rounding(how))
+    assert job.image.chip.plasticity.rounding == how
+    assert job.x.shape == (products.LONG, 1, 64)
+
+
+def test_functions_of_a_firmware_are_told_apart():
+    for name, file, part in (
+        ("gle_product_one_dsp", "", 0),
+        ("gle_learn_one", "", 0),
+        ("block_2", "single_dsp.c", 0),
+        ("update_row", "matvec_scalar.c", 0),
+        ("gle_neurons_scalar", "", 1),
+        ("gle_layer_sgd", "", 2),
+        ("gle_step", "", 2),
+        ("__udivdi3", "", 2),
+    ):
+        assert _part(name, file) == part, name
+
+
+@pytest.mark.board("qemu-system-riscv32", "riscv64-unknown-elf-gcc")
+@pytest.mark.long
+def test_board_counts_the_same_twice():
+    first, second = (products.measure("hifive1") for _ in range(2))
+    assert first == second
+    rows, neurons = first
+    assert {row.kind for row in rows} == {kind for kind, _ in products.LIMITS}
+    assert all(row.per_mac > 1 for row in rows)
+    assert neurons is not None
+    assert neurons.step > 0
+
+
+MACHINE = {"cpu": "a", "flags": "", "cores": "2", "system": "s", "caches": "L1"}
+
+
+def saved(path, figures, **machine):
+    write(path, document({**MACHINE, **machine}, figures, {"speed": 0}, {"more": [1]}))
+    return path
+
+
+def test_figures_come_back_from_their_file(tmp_path):
+    figures = [measured("a/b", [1.0, 3.0, 2.0], "more"), exact("c/d", 1234567.0)]
+    found, by_name = read(saved(tmp_path / "a.json", figures))
+    assert by_name == {figure.name: figure for figure in figures}
+    assert found["machine"] == MACHINE
+    assert found["seeds"] == {"speed": 0}
+    assert found["details"] == {"more": [1]}
+    for text in ("{}", "[1]", "no json", '{"format": "hwgle/bench/1", "figures": [{"x": 1}]}'):
+        (tmp_path / "b.json").write_text(text)
+        with pytest.raises(WrongFormat):
+            read(tmp_path / "b.json")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "verdict"),
+    [
+        ([1.0, 1.1, 1.2], [1.05, 1.15, 1.3], None),  # within each other's rounds
+        ([1.0, 1.1, 1.2], [1.4, 1.5, 1.6], "better"),
+        ([1.4, 1.5, 1.6], [1.0, 1.1, 1.2], "worse"),
+        ([1.0, 1.0, 1.0], [1.01, 1.02, 1.03], None),  # no overlap, but too little
+        ([1.0, 1.1, 1.2], [0.5, 1.4, 1.5], None),  # one of the new rounds was wild
+    ],
+)
+def test_measured_figures_change_beyond_their_spread(old, new, verdict):
+    before, after = (measured("a", rounds, "more") for rounds in (old, new))
+    found = compare.changes({"a": before}, {"a": after})
+    assert [change.verdict for change in found] == ([verdict] if verdict else [])
+    if verdict:
+        assert verdict in found[0].line()
+
+
+def test_any_change_of_an_exact_figure_is_told(tmp_path, capsys):
+    old = saved(tmp_path / "old.json", [exact("boards/x", 1.0), exact("memory/y", 10.0)])
+    new = saved(tmp_path / "new.json", [exact("boards/x", 1.0001), exact("memory/y", 9.0)])
+    assert compare.main([str(new), str(old)]) == 1
+    text = capsys.readouterr().out
+    assert text.index("worse    boards/x") < text.index("better   memory/y")
+    assert compare.main([str(old), str(old)]) == 0
+    assert "2 as they were, 0 not" in capsys.readouterr().out
+    assert compare.main([str(tmp_path / "none.json"), str(old)]) == 2
+
+
+def test_ratios_of_another_machine_are_told_and_do_not_count(tmp_path, capsys):
+    old = saved(tmp_path / "old.json", [measured("a", [2.0, 2.1], "more")])
+    same = saved(tmp_path / "same.json", [measured("a", [1.0, 1.1], "more")])
+    other = saved(tmp_path / "other.json", [measured("a", [1.0, 1.1], "more")], cpu="b")
+    assert compare.main([str(same), str(old)]) == 1
+    assert "another machine" not in capsys.readouterr().out
+    assert compare.main([str(other), str(old)]) == 0
+    assert "another machine" in capsys.readouterr().out
+
+
+def test_limits_find_their_figures(tiny, points):
+    names = {
+        *(figure.name for figure in speed.figures(tiny)),
+        "boards/stm32f405/forward/64/instructions per MAC",
+        "growth/neurons/deep, batch 100/most over least",
+    }
+    assert "speed/3x6/batch 2/sgd/hwgle scalar/times numpy" in names
+    figures = [
+        Figure("speed/mnist1d-15k/batch 1/sgd/hwgle avx2/times numpy", 50, 49, 51, "more"),
+        Figure("speed/mnist1d-15k/batch 1/sgd/hwgle vnni/times numpy", 61, 60, 62, "more"),
+        exact("boards/stm32f405/forward/64/instructions per MAC", 2.5),
+    ]
+    text = limits.table(figures)
+    assert ">= 60 | 61 (60 .. 62) | holds" in text
+    assert "<= 1.8 | 2.5 | **missed**" in text
+    assert text.count("not measured") == len(limits.LIMITS) - 2
+
+
+def test_everything_in_one_file_and_folder(tiny, points, tmp_path):
+    rows = footprint.count(growth.layers("small", 3, (4, 5)))
+    counted = [products.Products("stm32f405", "forward", 64, 4, 1.5)]
+    neurons = [products.Neurons("stm32f405", 4, 400.0, 20.0, 80.0)]
+    run = footprint.Steady("small", 2, [0, 0], [1, 1], [1, 1])
+    found = Everything(describe(), tiny, {}, "no compiler", points, rows, run, counted, neurons)
+    write(tmp_path / "a.json", found.document())
+    _, figures = read(tmp_path / "a.json")
+    assert {name.split("/")[0] for name in figures} == {"speed", "growth", "memory", "boards"}
+    found.draw(tmp_path)
+    pictures = {path.name for path in tmp_path.glob("*.svg")}
+    assert pictures == {"speed.svg", "growth-batch.svg", "memory.svg", "boards.svg"}
+    assert "| product, forward | 64 | 1.8 | 1.50 |" in found.markdown()
+
+
+def test_growing_networks_keep_errors_alive(monkeypatch):
+    """What is 0 is skipped, and would flatter."""
+    seen = []
+    run = growth.Emulator.run
+
+    def recorded(body, block, adam=None):
+        layers = [(k, "e") for k in range(len(body.image.network.layers))]
+        records = run(body, replace(block, record=layers), adam)
+        seen.append(max(float(np.mean(e[-20:] == 0)) for e in records.signals))
+        return records
+
+    monkeypatch.setattr(growth.Emulator, "run", recorded)
+    for network in (growth.deep(512), growth.wide(128), growth.same(128)):
+        growth.body_of(network, 1, "sgd", "scalar")(100)
+    assert max(seen) < 0.1

@@ -194,7 +194,7 @@ def test_chips_with_everything_can_be_built(seed: int, bits: int, margins: Margi
         seed,
         weight={**width, "stored_bits": 16, "scale": "neuron", "mismatch": 0.3, "stuck_full": 0.1},
         rate=width,
-        input={**width, "gain": 0.1, "offset": 1.0},
+        input={**width, "gain": 0.1, "offset": 0.1 * 2 ** (bits - 1)},
         error={**width, "noise": 0.01},
         activation={"gain": 0.2, "offset": 0.5, "dead": 0.1},
         membrane={"noise": 0.1},

@@ -453,6 +453,22 @@ def test_what_cannot_be_observed_is_said() -> None:
     assert any("noise in time" in line for line in noise)
 
 
+def test_no_noise_comes_twice() -> None:
+    """Streams are numbered on through all sweeps: noise is drawn by number and step."""
+    numbers: list[int] = []
+
+    class Watched(Sealed):
+        def reset(self, first: int = 0) -> None:
+            numbers.append(first)
+            super().reset(first)
+
+    chip = planted("noise")
+    with Watched() as device:
+        measure(device, sealed(chip), chip.profile, network(("tanh", "linear"), 3))
+    assert len(numbers) == len(set(numbers)) == 4  # two ranges, two layers' synapses
+    assert min(numbers) >= 1 << 20  # and none of them is a run's
+
+
 def test_weights_that_drift_are_written_again() -> None:
     writes: list[Quantised] = []
 

@@ -16,7 +16,7 @@ from hwgle.quantise import LayerScales, Scales
 from tests.networks import chip_with, quantised, random_case
 
 CSRC = Path(__file__).parents[2] / "csrc"
-KINDS = {"int32_t": "i", "uint32_t": "i", "uint64_t": "q", "gle_counters": "q" * 12,
+KINDS = {"int32_t": "i", "uint32_t": "i", "uint64_t": "q", "gle_counters": "q" * 13,
          "gle_window": "i" * 6}  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from hwgle.device import Block
 from hwgle.devices.emulator import Emulator
 from hwgle.errors import DeviceError
 from hwgle.quantise import quantise_weights
-from hwgle.snapshot import differences, pieces, place, step_of
+from hwgle.snapshot import COUNTERS, differences, pieces, place, step_of
 from tests.networks import quantised, random_case
 
 
@@ -36,7 +36,7 @@ def test_every_piece_is_what_other_calls_read(case_seed: int) -> None:
         for k, layer in enumerate(case.network.layers):
             np.testing.assert_array_equal(got[k, "weight"], weights[layer.name][0])
             np.testing.assert_array_equal(got[k, "bias"], weights[layer.name][1])
-            assert got[k, "counter"].tolist() == list(counters[k].values())
+            assert got[k, "counter"].tolist() == [counters[k][name] for name in COUNTERS]
             f = formats[k]
             assert got[k, "format"][:4].tolist() == [f.stored, f.rate, f.error, f.error_state]
             for s in signals:

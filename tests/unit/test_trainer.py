@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from imperfections import with_all
 from networks import make_network
 from numpy.typing import NDArray
 
@@ -146,6 +147,28 @@ def test_interrupted_and_continued_is_uninterrupted(
         looks.at = None
         trainer(out, ex).run()
         assert outcome(out) == whole, f"interrupted after {at} of {total} pieces"
+
+
+@pytest.mark.parametrize("rule", ["adam", "sgd"])
+def test_noise_goes_on_where_a_training_was_interrupted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rule: str
+) -> None:
+    """On a chip with everything that a chip can have, noise of every kind among it."""
+    chip, ex = with_all(3), experiment(rule, epochs=2)
+
+    def make(out: Path) -> Trainer:
+        return Trainer(ex, network(), chip, TASK, Emulator(), out)
+
+    looks = Looks(monkeypatch)
+    make(tmp_path / "whole").run()
+    whole, total = outcome(tmp_path / "whole"), looks.count
+    for at in (3, total // 2, total - 2):
+        looks.count, looks.at = 0, at
+        with pytest.raises(Interrupted):
+            make(tmp_path / f"cut{at}").run()
+        looks.at = None
+        make(tmp_path / f"cut{at}").run()
+        assert outcome(tmp_path / f"cut{at}") == whole, f"interrupted after {at} of {total} pieces"
 
 
 def test_learning_from_given_weights_and_interrupted(
