@@ -49,8 +49,10 @@ CORE_X86 = [
     "matvec_avx2.c",
     "matvec_vnni.c",
     "neurons_avx2.c",
+    "neurons_one_avx2.c",
     "neurons_one_vnni.c",
     "neurons_vnni.c",
+    "single_avx2.c",
     "single_vnni.c",
 ]
 HOST = ["host/adam.c", "host/loop.c"]

@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "neurons.h"
+#include "single.h"
 
 #define AVX2 __attribute__((target("avx2")))
 #define TILE static inline __attribute__((always_inline, target("avx2")))
@@ -366,9 +367,17 @@ AVX2 void gle_turn_avx2(int16_t *to, const int16_t *from, int32_t n, int32_t m, 
 #define GLE_SEE see
 #include "see.inc"
 
+void gle_learn_one_any_avx2(int16_t *w, int32_t e, const int16_t *x, int32_t m,
+                            const gle_update *how, int32_t shift, uint32_t first,
+                            gle_update_count *count)
+{
+    learn_row(w, e, x, m, how, shift, first, count);
+}
+
 const gle_kernels gle_kernels_avx2 = {"avx2",          product, outer,         gle_pairs_avx2,
-                                      gle_turned_avx2, update_row, vary_row, gle_product_one,
-                                      gle_product_one_back, learn_row, see, gle_turn_avx2,
+                                      gle_turned_avx2, update_row, vary_row, gle_product_one_avx2,
+                                      gle_product_one_back_avx2, gle_learn_one_avx2, see,
+                                      gle_turn_avx2,
                                       gle_neurons_avx2};
 
 #else

@@ -153,6 +153,7 @@ static inline void gle_counted(const gle_neuron_job *job, int32_t neurons, const
 void gle_neurons_scalar(const gle_neuron_job *job);
 void gle_neurons_avx2(const gle_neuron_job *job);
 void gle_neurons_vnni(const gle_neuron_job *job);
+void gle_neurons_one_avx2(const gle_neuron_job *job);
 void gle_neurons_one_vnni(const gle_neuron_job *job);
 
 #endif

@@ -45,6 +45,14 @@ static inline gle_phi_format gle_phi_format_of(int32_t u_frac, int32_t r_frac)
     return f;
 }
 
+/* Bits that the last rounding of a rate drops. */
+static inline int32_t gle_phi_drop(const int32_t phi, const gle_phi_format *f)
+{
+    return phi == GLE_TANH      ? f->tanh_shift
+           : phi == GLE_SIGMOID ? f->sigmoid_shift
+                                : f->linear_shift;
+}
+
 /* above * slope with the slope in Q15, |above| <= 2^30. */
 static inline int32_t gle_scale_q15(int32_t above, int32_t slope)
 {

@@ -24,6 +24,14 @@ void gle_learn_one_dsp(int16_t *w, int32_t e, const int16_t *x, int32_t m, const
 #endif
 
 #if defined(__x86_64__) && !defined(GLE_SCALAR_ONLY)
+void gle_product_one_avx2(int32_t *out, const gle_layer *layer, const int16_t *x, int32_t shift);
+void gle_product_one_back_avx2(int32_t *out, const gle_layer *layer, int32_t shift);
+void gle_learn_one_avx2(int16_t *w, int32_t e, const int16_t *x, int32_t m, const gle_update *how,
+                        int32_t shift, uint32_t first, gle_update_count *count);
+/* matvec_avx2.c: any rounding, as update.inc has it. */
+void gle_learn_one_any_avx2(int16_t *w, int32_t e, const int16_t *x, int32_t m,
+                            const gle_update *how, int32_t shift, uint32_t first,
+                            gle_update_count *count);
 void gle_product_one_vnni(int32_t *out, const gle_layer *layer, const int16_t *x, int32_t shift);
 void gle_product_one_back_vnni(int32_t *out, const gle_layer *layer, int32_t shift);
 void gle_learn_one_vnni(int16_t *w, int32_t e, const int16_t *x, int32_t m, const gle_update *how,

@@ -123,7 +123,7 @@ static uint32_t *draw_sections(uint32_t *at, const gle_image *image, const gle_i
     }
     for (int32_t i = 0; i < total && (image->sections & GLE_HAS_ANALOG); i++) {
         *at++ = (uint32_t)often(between(-1000, 1000), -GLE_STATE_MAX, GLE_STATE_MAX);
-        *at++ = (uint32_t)often(8192, 0, 16383);
+        *at++ = between(0, 7) == 0 ? 0u : (uint32_t)often(8192, 0, 16383); /* 0: dead */
         *at++ = noise();
         *at++ = halves(often(8192, 0, 32767), often(0, -32768, 32767));
     }
@@ -567,6 +567,118 @@ static void check_outer(uint64_t seed)
     free(x);
 }
 
+/* Rows for one stream: whole vectors, and zeros behind what there is. */
+static int16_t *padded_row(int16_t *row, int32_t m, int32_t stride, int32_t kind, int32_t times)
+{
+    for (int32_t j = 0; j < stride; j++) {
+        row[j] = (int16_t)(j < m ? factor(kind) * times : 0);
+    }
+    return row;
+}
+
+static int64_t summed(int64_t sum, int32_t by)
+{
+    sum = by > 0 ? (sum + ((int64_t)1 << (by - 1))) >> by : sum * ((int64_t)1 << -by);
+    return sum > GLE_SUM_MAX ? GLE_SUM_MAX : sum < -GLE_SUM_MAX ? -GLE_SUM_MAX : sum;
+}
+
+/* Products for one stream, of a layer with nothing but what they read. */
+static void check_product_one(uint64_t seed)
+{
+    const int32_t kind = between(0, 9);
+    const int32_t m = kind == 0 ? between(2000, 4096) : kind < 4 ? between(250, 260) : between(1, 100);
+    const int32_t n = kind == 1 ? between(60, 70) : between(1, 9), stride = up(m, GLE_PAD_ONE);
+    const int32_t shift = between(-14, 31), w_shift = between(0, 1) ? 0 : between(1, 2);
+    int16_t *w = malloc((size_t)n * (size_t)stride * sizeof *w);
+    int16_t *e = malloc((size_t)up(n, GLE_PAD_ONE) * sizeof *e);
+    int16_t *x = malloc((size_t)stride * sizeof *x);
+    uint32_t *finer = malloc((size_t)n * sizeof *finer);
+    gle_image_layer image = {0};
+    gle_layer layer = {0};
+
+    for (int32_t i = 0; i < n; i++) {
+        finer[i] = (uint32_t)between(0, 7);
+        (void)padded_row(w + i * stride, m, stride, between(0, 4), 1 << w_shift);
+    }
+    image.w_shift = w_shift;
+    layer.image = &image;
+    layer.n = n;
+    layer.m = m;
+    layer.stride = stride;
+    layer.w = layer.seen = w;
+    layer.e = padded_row(e, n, up(n, GLE_PAD_ONE), between(0, 4), 1);
+    layer.rows = between(0, 1) && shift <= 24 ? finer : NULL;
+    (void)padded_row(x, m, stride, between(0, 4), 1);
+    if (w_shift > 0) {
+        w[0] = (int16_t)(w[0] - (w[0] > 0 ? 1 : 0)); /* halves, and what is just below */
+    }
+    for (int which = 0; tables(which) != NULL; which++) {
+        const gle_kernels *k = tables(which);
+        int32_t *out = malloc((size_t)n * sizeof *out), *back = malloc((size_t)m * sizeof *back);
+        k->product_one(out, &layer, x, shift);
+        k->product_one_back(back, &layer, shift);
+        for (int32_t i = 0; i < n; i++) {
+            int64_t sum = 0;
+            for (int32_t j = 0; j < m; j++) {
+                sum += (int64_t)gle_round(w[i * stride + j], w_shift) * x[j];
+            }
+            if (out[i] != summed(sum, shift + (layer.rows ? (int32_t)finer[i] : 0))) {
+                fail(k->name, seed, shift);
+            }
+        }
+        for (int32_t j = 0; j < m; j++) {
+            int64_t sum = 0;
+            for (int32_t i = 0; i < n; i++) {
+                sum += (int64_t)gle_round(w[i * stride + j], w_shift) *
+                       gle_round(e[i], layer.rows ? (int32_t)finer[i] : 0);
+            }
+            if (back[j] != summed(sum, shift)) {
+                fail(k->name, seed, shift);
+            }
+        }
+        free(out);
+        free(back);
+    }
+    free(w);
+    free(e);
+    free(x);
+    free(finer);
+}
+
+/* A row learns for one stream: every shift, from the scalar table and from all others. */
+static void check_learn_one(uint64_t seed)
+{
+    const int32_t m = between(0, 3) == 0 ? between(4000, 4096) : between(1, 100);
+    const int32_t stride = up(m, GLE_PAD_ONE), shift = between(-33, 80), e = factor(between(0, 4));
+    const int32_t limit = between(0, 1) ? 32764 : between(1, 32764);
+    const gle_update how = {limit, between(0, 1) ? 65535 : between(1, 65535), between(0, 1),
+                            {(uint32_t)draw(), (uint32_t)draw()}, {0, 0}, {0, 0, 0, 0}};
+    const uint32_t first = (uint32_t)draw();
+    const size_t size = (size_t)stride * sizeof(int16_t);
+    int16_t *from = malloc(size), *x = malloc(size), *wanted = malloc(size);
+    gle_update_count count = {0, 0, 0};
+
+    (void)padded_row(x, m, stride, between(0, 4), 1);
+    for (int32_t j = 0; j < stride; j++) {
+        from[j] = (int16_t)(j < m ? between(-limit, limit) : 0);
+    }
+    memcpy(wanted, from, size);
+    tables(0)->learn_one(wanted, e, x, m, &how, shift, first, &count);
+    for (int which = 1; tables(which) != NULL; which++) {
+        int16_t *w = malloc(size);
+        gle_update_count other = {0, 0, 0};
+        memcpy(w, from, size);
+        tables(which)->learn_one(w, e, x, m, &how, shift, first, &other);
+        if (memcmp(w, wanted, size) != 0 || memcmp(&count, &other, sizeof count) != 0) {
+            fail(tables(which)->name, seed, shift);
+        }
+        free(w);
+    }
+    free(from);
+    free(x);
+    free(wanted);
+}
+
 int main(int argc, char **argv)
 {
     if (argc != 4) {
@@ -584,6 +696,8 @@ int main(int argc, char **argv)
         } else {
             check_product(first + (uint64_t)k);
             check_outer(first + (uint64_t)k);
+            check_product_one(first + (uint64_t)k);
+            check_learn_one(first + (uint64_t)k);
         }
     }
     printf("%s: %d rounds of", argv[1], rounds);
