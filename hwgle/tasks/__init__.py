@@ -1,7 +1,9 @@
-"""Data to learn from. A task is one file in this folder with a function `load`.
+"""Data to learn from. A task is one file in this folder with a function `load` or `load_series`.
 
-`TASKS` maps the name of each file to its `load`; adding a task edits nothing
-else. A task file imports what generates its data only inside `load`.
+`load` returns labelled samples (`Task`), `load_series` time series with a target at every
+step (`SeriesTask`). `TASKS` and `SERIES` map the name of each file, `-` for `_`, to its
+function; adding a task edits nothing else. A task file imports what generates its data only
+inside that function.
 """
 
 from __future__ import annotations
@@ -41,9 +43,44 @@ class Task:
     test: Split
 
 
-Loader = Callable[..., Task]
+@dataclass(frozen=True, eq=False)
+class Series:
+    """Streams with a target at every step, for loss `mse`.
 
-TASKS: dict[str, Loader] = {
-    module.name: import_module(f"{__name__}.{module.name}").load
-    for module in iter_modules(__path__)
-}
+    Attributes:
+        x: inputs in network units, float64, shape (streams, steps, inputs).
+        y: targets for the rates at the END of the same step, float64, shape (streams, steps,
+            outputs); NaN where there is none. (Errors in a GLE network compare a target with
+            the rates of the step before: hand them y one step later.)
+    """
+
+    x: NDArray[np.float64]
+    y: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+
+@dataclass(frozen=True, eq=False)
+class SeriesTask:
+    """As `Task`, with series. loops: each split is one period and may be shown without end."""
+
+    name: str
+    train: Series
+    validation: Series
+    test: Series
+    loops: bool = False
+
+
+Loader = Callable[..., Task]
+SeriesLoader = Callable[..., SeriesTask]
+
+TASKS: dict[str, Loader] = {}
+SERIES: dict[str, SeriesLoader] = {}
+
+for _file in iter_modules(__path__):
+    _module, _name = import_module(f"{__name__}.{_file.name}"), _file.name.replace("_", "-")
+    if hasattr(_module, "load"):
+        TASKS[_name] = _module.load
+    if hasattr(_module, "load_series"):
+        SERIES[_name] = _module.load_series
