@@ -195,7 +195,7 @@ SCALES: list[tuple[str, dict[str, object], str]] = [
     ("float", {"scales": np.ones((3, 5))}, "scales: found 3 x 5, float64"),
     ("layers", {"scales": np.ones((9, 5), dtype=int)}, "scales of 8 layers"),
     ("far off", {"scales": np.full((3, 5), 10**6)}, "numbers far from any format"),
-    ("cannot be built", {"scales": np.full((3, 5), 60)}, "cannot be built"),
+    ("cannot be built", {"scales": np.full((3, 5), 60)}, r"on chip 'ideal' \("),
 ]
 
 

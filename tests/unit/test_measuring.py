@@ -23,7 +23,7 @@ from hwgle.device import Block, Records
 from hwgle.devices.emulator import Emulator
 from hwgle.errors import FileMistakes, UsageError
 from hwgle.identity import Draws, draw, factors, identity_hash, stuck
-from hwgle.measuring import Calibration, measure, prepare, residuals
+from hwgle.measuring import Calibration, Estimate, measure, prepare, residuals
 from hwgle.measuring.bench import nominal
 from hwgle.measuring.regression import MINUS, NORMAL, PLUS, ZERO
 from hwgle.measuring.twin import builder
@@ -336,6 +336,42 @@ def test_a_twin_is_an_identity(tmp_path: Path) -> None:
     assert np.array_equal(dead, drawn("dead and stuck").layers[0].dead)
     with pytest.raises(UsageError, match="another shape"):
         draw(again, network(("tanh", "linear")))
+
+
+def test_a_twin_holds_what_an_identity_can() -> None:
+    """Whatever was measured; and no neuron that lives is built dead."""
+    chip, c = planted("two gains"), measured("two gains")
+    for value in (1e6, -1e6):
+        wild = Estimate(np.full(SIZE, value), np.ones(SIZE))
+        tau = Estimate(np.abs(wild.value) if value > 0 else 1 / np.abs(wild.value), wild.error)
+        layers = [
+            replace(own, activation_gain=wild, readout_gain=wild, offset=wild, tau_m=tau, tau_r=tau,
+                    readout_offset=wild)
+            for own in c.layers
+        ]  # fmt: skip
+        few = Estimate(wild.value[:INPUTS], wild.error[:INPUTS])
+        made = replace(c, layers=tuple(layers), input_gain=few, input_offset=few)
+        twin = made.twin(chip.profile)
+        assert Chip.model_validate(twin.model_dump()) == twin
+        draws = draw(twin, network())
+        assert not any(own.dead.any() for own in draws.layers)
+        weights = initial(network(), 1)
+        assert build_image(network(), twin, calibrate(network(), twin, weights, waves(1, 50, 1)))
+
+
+def test_input_offsets_behind_a_dac_without_gain() -> None:
+    """The offset is added behind the gain: it is measured where there is no gain at all."""
+    data = Chip.load("ideal").model_dump()
+    data["input"] |= {"bits": 8, "offset": 1.0, "gain": 1.0}
+    for seed in range(50):
+        chip = Chip.model_validate({**data, "seed": seed})
+        draws = draw(chip, network(("tanh",), 12))
+        if (draws.input_gain == 0).any():
+            break
+    with Sealed() as device:
+        c = measure(device, sealed(chip), chip.profile, network(("tanh",), 12))
+    assert np.abs(c.input_gain.value - draws.input_gain).max() < 0.02
+    assert np.abs(c.input_offset.value - draws.input_offset).max() < 0.3
 
 
 # --- corrections -------------------------------------------------------------------------------
