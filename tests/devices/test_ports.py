@@ -64,6 +64,19 @@ def body_of(device: SerialDevice) -> Any:
     return device._body
 
 
+def when_waiting(device: SerialDevice, act: Any) -> None:
+    """Call `act` from another thread as soon as someone waits for the device, however fast it
+    works: a timer's delay may be longer than the work."""
+    wait = device.port._wait_for_progress
+
+    def waiting(what: str) -> None:
+        device.port._wait_for_progress = wait  # type: ignore[method-assign]
+        threading.Thread(target=act).start()
+        wait(what)
+
+    device.port._wait_for_progress = waiting  # type: ignore[method-assign]
+
+
 def timed(call: Any) -> float:
     begun = time.monotonic()
     call()
@@ -74,7 +87,7 @@ def timed(call: Any) -> float:
 def test_unplugged_while_it_runs(board: SerialDevice) -> None:
     pending = board.submit(long_block(200_000))
     body = body_of(board)
-    threading.Timer(0.1, body.kill).start()
+    when_waiting(board, body.kill)
     begun = time.monotonic()
     with pytest.raises(LinkLost, match=r"unplugged .*not confirmed is number \d+ \(\w+\)") as told:
         pending.result()
@@ -97,7 +110,7 @@ def test_unplugged_while_it_idles(board: SerialDevice) -> None:
 @host
 def test_a_reset_is_no_success(board: SerialDevice) -> None:
     pending = board.submit(long_block(200_000))
-    threading.Timer(0.1, board.reset_board).start()
+    when_waiting(board, board.reset_board)
     with pytest.raises(BoardReset, match="not confirmed is number"):
         pending.result()
     board.close()
@@ -121,7 +134,7 @@ def test_a_reboot_that_was_asked_for(board: SerialDevice) -> None:
 def test_ctrl_c_while_waiting_leaves_the_board_usable(board: SerialDevice) -> None:
     block = long_block(30_000)
     pending = board.submit(block)
-    threading.Timer(0.05, _thread.interrupt_main).start()
+    when_waiting(board, _thread.interrupt_main)
     with pytest.raises(KeyboardInterrupt):
         pending.result()
     records = pending.result()
@@ -378,7 +391,7 @@ def test_an_emulated_board_is_lost_as_a_real_one(what: str) -> None:
         device.load(q.image, 1)
         pending = device.submit(Block(np.resize(q.input, (50_000, *q.input.shape[1:]))))
         body = body_of(device)
-        threading.Timer(0.3, body.kill if what == "unplugged" else body.reset).start()
+        when_waiting(device, body.kill if what == "unplugged" else body.reset)
         with pytest.raises(LinkLost if what == "unplugged" else BoardReset, match=r"STEPS|BLOCK"):
             pending.result()
         begun = time.monotonic()
