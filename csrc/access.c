@@ -144,13 +144,15 @@ gle_status gle_gradient_part(const gle_chip *chip, int32_t l, int32_t first, int
         return GLE_BAD_ARGUMENT;
     }
     y = &chip->layer[l];
-    if (range_bad(first, count, y->n * (y->m + 1))) {
+    if (range_bad(first, count, y->n * (y->m + 1 + (y->gradient_tau != NULL)))) {
         return GLE_BAD_ARGUMENT;
     }
     for (int32_t k = first; k < first + count; k++) {
-        *to++ = k < y->n * y->m
+        const int32_t behind = k - y->n * y->m;
+        *to++ = behind < 0
                     ? y->gradient[(size_t)(k / y->m) * (size_t)y->stride + (size_t)(k % y->m)]
-                    : y->gradient_bias[k - y->n * y->m];
+                : behind < y->n ? y->gradient_bias[behind]
+                                : y->gradient_tau[behind - y->n];
     }
     return GLE_OK;
 }
@@ -330,6 +332,7 @@ gle_status gle_shape_of(const gle_chip *chip, int32_t l, gle_shape *shape)
     shape->loss = chip->image->loss;
     shape->options = chip->options;
     shape->uhat = chip->layer[l].uhat != NULL;
+    shape->times = chip->layer[l].times != NULL;
     return GLE_OK;
 }
 

@@ -23,6 +23,7 @@ CORE_PORTABLE = [
     "matvec_scalar.c",
     "neurons_scalar.c",
     "plasticity.c",
+    "time_constants.c",
     "ranges.c",
     "single_dsp.c",
     "snapshot.c",

@@ -178,9 +178,19 @@ gle_status gle_step(gle_chip *chip, const int16_t *input, const int16_t *target,
         job.above = chip->above[which];
         set_gamma(&job, layer, chip->image->gamma);
         set_noise(&job, chip, layer);
+        if (gradients != 0 && layer->u_old != NULL) {
+            gle_layer_note_u(chip, layer);
+        }
         chip->kernels->neurons(&job);
 
-        if (learns && layer->image->learn) {
+        if (gradients != 0 && layer->u_old != NULL) {
+            if ((flags & GLE_READ_GRADIENT) != 0) {
+                gle_layer_tau_gradient(chip, layer);
+            } else {
+                gle_layer_tau_gradient_add(chip, layer);
+            }
+        }
+        if (learns && (layer->image->learn & GLE_LEARNS_WEIGHTS) != 0) {
             if (chip->columns > 1) {
                 chip->kernels->pack_turned(chip->turned, below, layer->m, layer->stride,
                                            chip->columns);
@@ -238,11 +248,17 @@ void gle_reset(gle_chip *chip, uint32_t first)
 
 void gle_blank(gle_chip *chip)
 {
+    const gle_neuron *const times =
+        gle_image_neurons((const uint32_t *)(const void *)chip->image);
+
     for (int32_t l = 0; l < chip->layers; l++) {
         gle_layer *layer = &chip->layer[l];
         const gle_image_layer *image = layer->image;
         zero(layer->w, (size_t)layer->n * (size_t)layer->stride * sizeof *layer->w);
         zero(layer->bias, (size_t)layer->n * sizeof *layer->bias);
+        for (int32_t i = 0; i < layer->n && layer->times != NULL; i++) {
+            layer->times[i] = times[layer->first + i];
+        }
         layer->w_frac = image->w_frac;
         layer->u_frac = image->u_frac;
         layer->r_frac = image->r_frac;

@@ -26,7 +26,8 @@ typedef struct {
 
 typedef struct gle_layer {
     const gle_image_layer *image;
-    const gle_neuron *neurons;
+    const gle_neuron *neurons;  /* of the image, or `times` */
+    gle_neuron *times;          /* [n], with GLE_LEARNS_TAU: as they were written, else NULL */
     const gle_analog *analog;   /* [n]; NULL: nothing is off, nor in the read-out */
     int32_t off;                /* some neuron has an offset, a gain or noise */
     const uint32_t *rows;       /* [n], 0 .. 7; NULL: one scale for the layer */
@@ -48,6 +49,8 @@ typedef struct gle_layer {
     int32_t *bias;
     int32_t *gradient;    /* [n][stride], NULL without GLE_WITH_GRADIENT */
     int32_t *gradient_bias;
+    int32_t *gradient_tau;      /* [n], with GLE_LEARNS_TAU */
+    int32_t *u_old;             /* [n][columns], with GLE_LEARNS_TAU: before the step */
     int32_t gradient_frac, gradient_bias_frac; /* of the read-out as it was made, or of the
                                                   accumulators as they were cleared */
 
@@ -107,6 +110,14 @@ void gle_layer_gradient(gle_chip *chip, gle_layer *layer, const int16_t *below,
 void gle_layer_gradient_add(gle_chip *chip, gle_layer *layer, const int16_t *below,
                             int32_t below_frac);
 void gle_layer_sgd(gle_chip *chip, gle_layer *layer, const int16_t *below, int32_t below_frac);
+
+/* time_constants.c */
+void gle_layer_note_u(const gle_chip *chip, gle_layer *layer);
+void gle_layer_tau_gradient(const gle_chip *chip, gle_layer *layer);
+void gle_layer_tau_gradient_add(const gle_chip *chip, gle_layer *layer);
+
+/* plasticity.c: sum += round(x * 2^-shift), clipped; |x| < 2^62. Returns whether it clipped. */
+uint32_t gle_accumulate(int32_t *sum, int64_t x, int32_t shift);
 
 /* ranges.c */
 int32_t gle_shift_forward(const gle_layer *layer, int32_t below_frac);

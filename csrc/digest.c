@@ -30,6 +30,11 @@ static uint64_t digest_of_weights(const gle_chip *chip)
                 row = row * UINT64_C(0xd6e8feb86659fd93) + (uint16_t)w[j];
             }
             d = gle_digest_mix(d, row);
+            if (layer->times != NULL) {
+                const gle_neuron *t = &layer->times[i];
+                d = gle_digest_mix(d, (uint64_t)t->leak_u << 32 | t->ratio_u);
+                d = gle_digest_mix(d, (uint64_t)t->leak_v << 32 | t->ratio_v);
+            }
         }
         d = gle_digest_mix(d, (uint64_t)(uint32_t)layer->w_frac << 32 | (uint32_t)layer->u_frac);
         d = gle_digest_mix(d, (uint64_t)(uint32_t)layer->r_frac << 32 | (uint32_t)layer->e_frac);

@@ -33,6 +33,13 @@ typedef enum {
 enum gle_phi { GLE_LINEAR = 0, GLE_TANH, GLE_SIGMOID, GLE_SOFTPLUS, GLE_RELU, GLE_PHI_COUNT };
 enum gle_loss { GLE_CROSS_ENTROPY = 0, GLE_MSE = 1 };
 
+/* What a layer learns. GLE_HOLDS_BIAS: its biases stay as they were written. GLE_LEARNS_TAU:
+ * it has a gradient of its tau_m to read out, and time constants that can be written. */
+enum gle_learns { GLE_LEARNS_WEIGHTS = 1, GLE_LEARNS_TAU = 2, GLE_HOLDS_BIAS = 4 };
+
+/* Bits that the gradient of a tau_m has fewer than its exact sum, see gle_gradient_part. */
+#define GLE_TAU_DROP 12
+
 /* The image: what a chip is built from, as 32-bit words. A gle_image, then one
  * gle_image_layer each, then for each neuron of each layer a gle_neuron, then the sections
  * that the image says it has, in the order of gle_section. Formats are powers of two:
@@ -75,7 +82,7 @@ typedef struct {
 typedef struct {
     int32_t size;
     int32_t phi;
-    int32_t learn;
+    int32_t learn;        /* of gle_learns */
     int32_t w_frac;       /* of stored weights */
     int32_t w_shift;      /* the array sees round(stored * 2^-w_shift) */
     int32_t w_max;        /* of stored weights */
@@ -140,6 +147,7 @@ typedef struct {
     int32_t loss;         /* gle_loss of the network */
     uint32_t options;     /* of gle_open */
     int32_t uhat;         /* 1: can be read */
+    int32_t times;        /* 1: its time constants can be written (GLE_LEARNS_TAU) */
 } gle_shape;
 
 enum gle_signal { GLE_SIGNAL_R = 0, GLE_SIGNAL_U, GLE_SIGNAL_UHAT, GLE_SIGNAL_V, GLE_SIGNAL_E,
@@ -188,6 +196,12 @@ gle_status gle_bias_write(gle_chip *chip, int32_t layer, int32_t first, int32_t 
                           const int32_t *from);
 gle_status gle_bias_read(const gle_chip *chip, int32_t layer, int32_t first, int32_t count,
                          int32_t *to);
+/* Whether an image may have these multipliers. */
+int gle_neuron_ok(const gle_neuron *y);
+/* Multipliers of neurons whose tau_m is learned; GLE_BAD_ARGUMENT, and nothing changed, for
+ * a layer without GLE_LEARNS_TAU or multipliers that no image may have. */
+gle_status gle_times_write(gle_chip *chip, int32_t layer, int32_t first, int32_t count,
+                           const gle_neuron *from);
 /* Stored += from, clipped to w_max and to the range of a state; what was clipped is
  * counted in sat_w. Any increment will do, none wraps. GLE_BAD_ARGUMENT: nothing changed. */
 gle_status gle_weights_add(gle_chip *chip, int32_t layer, int32_t first, int32_t count,
@@ -205,7 +219,10 @@ gle_status gle_gradient_clear(gle_chip *chip, int32_t drop);
  * since gle_gradient_clear, summed over the batch: weights (n * m)
  * in gradient_frac, biases (n) in gradient_bias_frac. */
 gle_status gle_gradient(const gle_chip *chip, int32_t layer, int32_t *weight, int32_t *bias);
-/* The same by ranges: number first .. first + count of the n * m weights and then n biases. */
+/* The same by ranges: number first .. first + count of the n * m weights, n biases and, with
+ * GLE_LEARNS_TAU, n time constants: the sum over the batch of e (u - u_old), which is
+ * -dt dtau_m of design.md section 3, has gradient_bias_frac + u_frac - GLE_TAU_DROP fraction
+ * bits and is clipped to int32 (counted in sat_gradient). */
 gle_status gle_gradient_part(const gle_chip *chip, int32_t layer, int32_t first, int32_t count,
                              int32_t *to);
 /* One signal after the last step: [batch][n]. r comes through the read-out converters,

@@ -32,7 +32,7 @@ static int coef_ok(uint32_t c, int32_t zero_allowed, int32_t at_most_one)
 static int layer_ok(const gle_image_layer *y)
 {
     return between(y->size, 1, GLE_MAX_SIZE) && between(y->phi, 0, GLE_PHI_COUNT - 1) &&
-           between(y->learn, 0, 1) && between(y->w_shift, 0, 14) &&
+           between(y->learn, 0, 7) && between(y->w_shift, 0, 14) &&
            between(y->w_frac, -16, 40) && between(y->w_max, 1, 32764) &&
            (y->w_max + (1 << y->w_shift) / 2) >> y->w_shift <= 8191 &&
            between(y->u_frac, 6, 22) && between(y->u_max, 1, GLE_STATE_MAX) &&
@@ -45,7 +45,7 @@ static int layer_ok(const gle_image_layer *y)
            ((y->w_max + (1 << y->w_shift) / 2) >> y->w_shift) << y->w_left <= GLE_ARRAY_MAX;
 }
 
-static int neuron_ok(const gle_neuron *y)
+int gle_neuron_ok(const gle_neuron *y)
 {
     return coef_ok(y->leak_u, 1, 1) && coef_ok(y->ratio_u, 1, 0) && coef_ok(y->leak_v, 1, 1) &&
            coef_ok(y->ratio_v, 1, 0);
@@ -168,7 +168,7 @@ gle_status gle_image_check(const uint32_t *words, size_t count)
     }
     neurons = gle_image_neurons(words);
     for (size_t i = 0; i < total; i++) {
-        if (!neuron_ok(&neurons[i])) {
+        if (!gle_neuron_ok(&neurons[i])) {
             return GLE_BAD_IMAGE;
         }
     }
@@ -209,7 +209,7 @@ static int32_t padded(int32_t n, int32_t to) { return (n + to - 1) / to * to; }
 /* `as_stored`: the array sees what is stored. `copy_one`: what it sees is kept for a single
  * stream too. */
 static void take_layer(arena *a, gle_layer *y, int32_t n, int32_t m, int as_stored, int copy_one,
-                       int32_t columns, uint32_t options, int32_t top)
+                       int32_t columns, uint32_t options, int32_t top, int learns_tau)
 {
     const size_t cells = (size_t)n * (size_t)columns;
     const int32_t pad = columns == 1 ? GLE_PAD_ONE : GLE_LANES;
@@ -233,6 +233,15 @@ static void take_layer(arena *a, gle_layer *y, int32_t n, int32_t m, int as_stor
     if ((options & GLE_WITH_GRADIENT) != 0) {
         y->gradient = take(a, (size_t)n * (size_t)y->stride, sizeof *y->gradient);
         y->gradient_bias = take(a, (size_t)n, sizeof *y->gradient_bias);
+    }
+    y->times = NULL;
+    y->gradient_tau = y->u_old = NULL;
+    if (learns_tau) {
+        y->times = take(a, (size_t)n, sizeof *y->times);
+        if ((options & GLE_WITH_GRADIENT) != 0) {
+            y->gradient_tau = take(a, (size_t)n, sizeof *y->gradient_tau);
+            y->u_old = take(a, cells, sizeof *y->u_old);
+        }
     }
     y->u = take(a, cells, sizeof *y->u);
     y->v = take(a, cells, sizeof *y->v);
@@ -286,10 +295,11 @@ static uint64_t lay_out(const uint32_t *words, int32_t batch, uint32_t options, 
                        (image->sections & GLE_HAS_GAINS) == 0,
                    GLE_PAD_ONE > 2 && (layers[l].w_left != 0 ||
                                        (image->sections & GLE_HAS_GAINS) != 0),
-                   columns, options, l + 1 == image->layers);
+                   columns, options, l + 1 == image->layers,
+                   (layers[l].learn & GLE_LEARNS_TAU) != 0);
         if (chip != NULL) {
             y->image = &layers[l];
-            y->neurons = gle_image_neurons(words) + first;
+            y->neurons = y->times != NULL ? y->times : gle_image_neurons(words) + first;
             y->first = first;
         }
         m = layers[l].size;

@@ -94,6 +94,9 @@ gle_status gle_gradient_clear(gle_chip *chip, int32_t drop)
         for (int32_t i = 0; i < layer->n; i++) {
             layer->gradient_bias[i] = 0;
         }
+        for (int32_t i = 0; i < layer->n && layer->gradient_tau != NULL; i++) {
+            layer->gradient_tau[i] = 0;
+        }
         layer->gradient_frac =
             layer->e_frac + below_frac - gle_gradient_shift(chip->batch) - drop;
         layer->gradient_bias_frac = layer->e_frac - bias_drop(chip->batch, drop);
@@ -101,8 +104,7 @@ gle_status gle_gradient_clear(gle_chip *chip, int32_t drop)
     return GLE_OK;
 }
 
-/* sum += round(x * 2^-shift), clipped; |x| < 2^39. Returns whether it clipped. */
-static uint32_t accumulate(int32_t *sum, int64_t x, int32_t shift)
+uint32_t gle_accumulate(int32_t *sum, int64_t x, int32_t shift)
 {
     const int64_t beyond = INT64_C(1) << 40; /* clips whatever it is added to */
     int64_t y;
@@ -141,7 +143,7 @@ static uint32_t add_row_exactly(const gle_chip *chip, gle_layer *layer, int32_t 
         for (int32_t b = 0; b < chip->batch; b++) {
             exact += (int32_t)e[b] * below[(size_t)j * columns + (size_t)b];
         }
-        clipped += accumulate(&sum[j], exact, shift);
+        clipped += gle_accumulate(&sum[j], exact, shift);
     }
     return clipped;
 }
@@ -171,12 +173,12 @@ void gle_layer_gradient_add(gle_chip *chip, gle_layer *layer, const int16_t *bel
                 continue;
             }
             for (int32_t j = 0; j < layer->m; j++) {
-                clipped += accumulate(&sum[j], from[j], by_kernel ? 0 : shift);
+                clipped += gle_accumulate(&sum[j], from[j], by_kernel ? 0 : shift);
             }
         }
     }
     for (int32_t i = 0; i < layer->n; i++) {
-        clipped += accumulate(&layer->gradient_bias[i], error_sum(chip, layer, i), shift_bias);
+        clipped += gle_accumulate(&layer->gradient_bias[i], error_sum(chip, layer, i), shift_bias);
     }
     layer->counters.sat_gradient += clipped;
 }
@@ -222,7 +224,7 @@ void gle_layer_sgd(gle_chip *chip, gle_layer *layer, const int16_t *below, int32
                                   &count);
         }
     }
-    for (int32_t i = 0; i < layer->n; i++) {
+    for (int32_t i = 0; i < layer->n && !(layer->image->learn & GLE_HOLDS_BIAS); i++) {
         const int32_t delta =
             rounded(error_sum(chip, layer, i), shift_bias, stochastic, key_bias, (uint32_t)i);
         layer->bias[i] = gle_clamp64((int64_t)layer->bias[i] + delta, GLE_STATE_MAX);

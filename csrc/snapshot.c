@@ -9,6 +9,7 @@
  * they were put into.
  */
 #include "chip.h"
+#include "image.h"
 
 enum { SNAPSHOT_MAGIC = 0x53454c47 }; /* "GLES" */
 
@@ -144,6 +145,22 @@ static void check_formats(walk *s, const gle_layer *y, int32_t below_frac,
     *v_frac = v;
 }
 
+/* Multipliers, which only an image's rules keep in bounds. */
+static void times(walk *s, gle_neuron *array, int32_t n)
+{
+    for (int32_t i = 0; i < n && s->mode == CHECK; i++) {
+        gle_neuron y;
+        y.leak_u = (uint32_t)format(s, (const int32_t *)(const void *)&array[i].leak_u);
+        y.ratio_u = (uint32_t)format(s, (const int32_t *)(const void *)&array[i].ratio_u);
+        y.leak_v = (uint32_t)format(s, (const int32_t *)(const void *)&array[i].leak_v);
+        y.ratio_v = (uint32_t)format(s, (const int32_t *)(const void *)&array[i].ratio_v);
+        s->bad |= !gle_neuron_ok(&y);
+    }
+    if (s->mode != CHECK) {
+        bytes(s, array, (size_t)n * sizeof *array);
+    }
+}
+
 static void walk_layer(walk *s, gle_layer *y, int32_t batch, int32_t columns, int32_t top)
 {
     const gle_image_layer *const image = y->image;
@@ -152,6 +169,9 @@ static void walk_layer(walk *s, gle_layer *y, int32_t batch, int32_t columns, in
     bytes(s, &y->window, sizeof y->window);
     piece(s, y->w, y->n, y->m, y->stride, sizeof *y->w, image->w_max, 0);
     piece(s, y->bias, 1, y->n, y->n, sizeof *y->bias, GLE_STATE_MAX, 0);
+    if (y->times != NULL) {
+        times(s, y->times, y->n);
+    }
     piece(s, y->u, y->n, batch, columns, sizeof *y->u, image->u_max, 0);
     piece(s, y->v, y->n, batch, columns, sizeof *y->v, GLE_STATE_MAX, 0);
     piece(s, y->r, y->n, batch, columns, sizeof *y->r, image->r_max, 0);

@@ -8,7 +8,7 @@ the session's work (hwgle/session.py), so that no body can differ in it.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import NamedTuple, Protocol, Self
@@ -108,13 +108,20 @@ class Formats:
     gradient_bias: int
 
 
+NO_TIMES: NDArray[np.int32] = np.zeros(0, dtype=np.int32)
+
+
 class Gradient(NamedTuple):
-    """Of one layer, summed over the batch: weights (n, m), biases (n,), their fraction bits."""
+    """Of one layer, summed over the batch: weights (n, m), biases (n,), their fraction bits.
+
+    tau: -dt dtau_m (n,) of a layer that learns it, else empty, see gle_gradient_part.
+    """
 
     weight: NDArray[np.int32]
     bias: NDArray[np.int32]
     frac: int
     bias_frac: int
+    tau: NDArray[np.int32] = NO_TIMES
 
 
 class Device(ABC):
@@ -153,6 +160,12 @@ class Device(ABC):
     def add_biases(self, increments: Quantised) -> None:
         """The same where all weights of the increments are 0, which need not travel then."""
         self.add_weights(increments)
+
+    @abstractmethod
+    def write_times(self, times: Mapping[str, NDArray[np.uint32]]) -> None:
+        """Multipliers (n, 4) of all neurons of layers that learn their tau_m, in the order of
+        gle_neuron (csrc/gle.h): hwgle.packing.times makes them. On a board this does not wait.
+        """
 
     @abstractmethod
     def reset(self, first: int = 0) -> None:

@@ -90,6 +90,8 @@ class Training(Checked):
     with rule adam (decoupled, arXiv 1711.05101; taken off after each batch of samples):
     large weights amplify rounding and, with saturated activations, stop learning. average:
     epochs over which a host that keeps weights averages them for validation (0: none).
+    tau_rate: factor on the rate of time constants that are learned (learn_tau_m), with rule
+    adam; tau_floor: the least that they may become, in steps dt.
     validate_every: epochs between two looks at the validation split; the
     weights that did best there are kept.
     """
@@ -106,8 +108,14 @@ class Training(Checked):
     initial_gain: float = Field(1.0, gt=0, le=100)
     weight_decay: float = Field(0.0, ge=0, le=1)
     average: float = Field(0.0, ge=0, le=1000)
+    tau_rate: float = Field(1.0, gt=0, le=1000)
+    tau_floor: float = Field(1.0, ge=1, le=10000)
     validate_every: Count = 1
     seed: Seed = 0
+
+
+# What only rule adam knows.
+ADAMS = ("layer_rate", "beta1", "beta2", "weight_decay", "average", "tau_rate", "tau_floor")
 
 
 class Experiment(Checked):
@@ -161,7 +169,7 @@ class Experiment(Checked):
             allowed = f"at most train = {train:g}"
             yield Rule(("training", "batch"), f"{batch:g}", allowed)
         if training.get("rule") == "sgd":
-            for key in ("layer_rate", "beta1", "beta2", "weight_decay", "average"):
+            for key in ADAMS:
                 only = float(Training.model_fields[key].default)
                 value = number(training.get(key, only))
                 if value is not None and value != only:

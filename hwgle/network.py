@@ -40,7 +40,12 @@ class Population(Checked):
 
 
 class Layer(Checked):
-    """One layer: weights W (n x m), bias b (n), activation, populations in order."""
+    """One layer: weights W (n x m), bias b (n), activation, populations in order.
+
+    learn: weights and biases. bias: false for biases that are and stay 0. learn_tau_m: a
+    host learns tau_m of each neuron too, from the populations' on (or from `<layer>.tau_m`
+    of a weights file); tau_r stays.
+    """
 
     name: str = Field(
         pattern=r"^[A-Za-z][A-Za-z0-9_]*$",
@@ -49,6 +54,8 @@ class Layer(Checked):
     )
     phi: Literal["linear", "tanh", "sigmoid", "softplus", "relu"]
     learn: bool = True
+    bias: bool = True
+    learn_tau_m: bool = False
     init: Literal["uniform", "identity"] = "uniform"
     populations: tuple[Population, ...] = Field(
         strict=False,

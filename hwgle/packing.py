@@ -171,6 +171,31 @@ def neuron_words(network: Network, layers: list[Built]) -> Words:
     return np.array(words, dtype=np.int64)
 
 
+def times(
+    dt: float, tau_m: NDArray[np.float32], tau_r: NDArray[np.float32], leak_v: NDArray[np.uint32]
+) -> NDArray[np.uint32]:
+    """Multipliers (n, 4) for time constants (n,) that are being learned, in float32 as
+    csrc/host/adam.c makes them; leak_v stays as it is."""
+    step = np.float32(dt)
+    words = np.empty((tau_m.size, 4), dtype=np.uint32)
+    words[:, 0] = _coefficients(step / tau_m)
+    words[:, 1] = _coefficients(tau_r / tau_m)
+    words[:, 2] = leak_v
+    words[:, 3] = _coefficients(tau_m / tau_r)
+    return words
+
+
+def _coefficients(values: NDArray[np.float32]) -> NDArray[np.uint32]:
+    """`coefficient` of many numbers above 0."""
+    values = np.minimum(values, np.float32(MAX_COEFFICIENT))
+    shift = np.minimum(15 - np.frexp(values)[1], 31)
+    mantissa = np.rint(np.ldexp(values, shift)).astype(np.int64)
+    over = mantissa > MAX_MANTISSA
+    mantissa, shift = np.where(over, mantissa >> 1, mantissa), shift - over
+    packed: NDArray[np.uint32] = (mantissa << 8 | shift).astype(np.uint32)
+    return packed
+
+
 def analog_words(
     network: Network, chip: Chip, draws: Draws, layers: list[Built], membrane: list[int]
 ) -> Words:

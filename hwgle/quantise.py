@@ -271,7 +271,11 @@ def _layer_words(
     words[:19] = [
         layer.size,
         PHI[layer.phi],
-        int(layer.learn),
+        int(
+            lib.GLE_LEARNS_WEIGHTS * layer.learn
+            | lib.GLE_LEARNS_TAU * layer.learn_tau_m
+            | lib.GLE_HOLDS_BIAS * (not layer.bias)
+        ),
         s.weight + shift,
         shift,
         chip.stored_max,

@@ -6,6 +6,7 @@
     layer, each     w_frac r_frac e_frac v_frac rate_shift                   i32 each
                     counters u64, window of the auto-ranging u32
                     weight i16 (n, m), bias i32 (n,)
+                    multipliers u32 (n, 4), of layers that learn tau_m
                     u i32, v i32, r i16, e i16, phi' u16                     (n, B) each
                     uhat i32 (n, B), of the last layer only
 
@@ -31,7 +32,7 @@ COUNTERS = tuple(name for name, _ in ffi.typeof("gle_counters").fields if name !
 FORMATS = ("w_frac", "r_frac", "e_frac", "v_frac", "rate_shift")
 WINDOW = ("samples", "sat_e", "half_e", "sat_r", "peak_r", "sat_w")
 # A step computes them in this order; what stands first is what the rest follows from.
-CAUSES = ("v", "e", "u", "uhat", "r", "phi'", "weight", "bias", "format")
+CAUSES = ("v", "e", "u", "uhat", "r", "phi'", "weight", "bias", "multiplier", "format")
 FOLLOWS = ("counter", "window", "step", "first stream", "digest")
 RANK = {kind: k for k, kind in enumerate((*CAUSES, *FOLLOWS))}
 
@@ -99,6 +100,8 @@ def pieces(network: Network, batch: int) -> Iterator[Piece]:
         yield piece("window", k, "<u4", len(WINDOW), names=WINDOW)
         yield piece("weight", k, "<i2", n, network.fan_in(k))
         yield piece("bias", k, "<i4", n)
+        if layer.learn_tau_m:
+            yield piece("multiplier", k, "<u4", n, 4)
         for kind, code in (("u", "<i4"), ("v", "<i4"), ("r", "<i2"), ("e", "<i2"), ("phi'", "<u2")):
             yield piece(kind, k, code, n, batch)
         if k + 1 == len(network.layers):
@@ -146,4 +149,6 @@ def place(network: Network, d: Difference) -> str:
     text = f"layer {layer}, neuron {d.at[0]}, {d.kind}"
     if d.kind == "weight":
         return f"{text} from input {d.at[1]}"
+    if d.kind == "multiplier":
+        return f"{text} {('leak_u', 'ratio_u', 'leak_v', 'ratio_v')[d.at[1]]}"
     return f"{text}, stream {d.at[1]}" if len(d.at) > 1 else text

@@ -1,7 +1,8 @@
 """Weights of a network: drawn from a seed, read from and written to `.npz`.
 
 Everywhere a dict with `<layer>.weight` (n, m) and `<layer>.bias` (n,), float64,
-in the network's own units, layers in the network's order.
+in the network's own units, layers in the network's order. Layers that learn their tau_m
+may have `<layer>.tau_m` (n,) too, in the network's unit of time.
 """
 
 from __future__ import annotations
@@ -29,14 +30,14 @@ from hwgle.arrays import (
     save_npz_atomic,
 )
 from hwgle.errors import FileMistakes, Mistake
-from hwgle.network import Network
+from hwgle.network import MAX_TAU_RATIO, MAX_TAU_STEPS, SLACK, Network, Population
 
 Weights = dict[str, NDArray[np.float64]]
 
 # The largest layer allowed, 4096 x 4096 in float64, is 128 MiB; nothing needs this.
 MEMBER_MAX = 1 << 30
 ITEM_MAX = 16  # bytes of the widest float that numpy writes
-SUFFIXES = (".weight", ".bias")
+SUFFIXES = (".weight", ".bias", ".tau_m")
 CALIBRATION = "calibration"  # key of the hash of what corrected them, if anything did
 READABLE = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # what numpy itself writes
 
@@ -48,6 +49,26 @@ def shapes(network: Network) -> dict[str, tuple[int, ...]]:
         result[f"{layer.name}.weight"] = (layer.size, network.fan_in(index))
         result[f"{layer.name}.bias"] = (layer.size,)
     return result
+
+
+def learned_times(network: Network) -> dict[str, tuple[int, ...]]:
+    """Shape (n,) of every tau_m that is learned, by key: a file may have them or not."""
+    return {f"{layer.name}.tau_m": (layer.size,) for layer in network.layers if layer.learn_tau_m}
+
+
+def with_times(network: Network, weights: Mapping[str, ArrayLike]) -> Network:
+    """The network with the time constants that the weights bring, if they bring any."""
+    layers = []
+    for layer in network.layers:
+        tau_m = weights.get(f"{layer.name}.tau_m") if layer.learn_tau_m else None
+        if tau_m is not None:
+            own = [
+                Population(size=1, tau_m=float(m), tau_r=float(r))
+                for m, r in zip(np.asarray(tau_m), layer.tau_r, strict=True)
+            ]
+            layer = layer.model_copy(update={"populations": tuple(own)})
+        layers.append(layer)
+    return network.model_copy(update={"layers": tuple(layers)})
 
 
 def initial(network: Network, seed: int, gain: float = 1.0) -> Weights:
@@ -70,6 +91,8 @@ def initial(network: Network, seed: int, gain: float = 1.0) -> Weights:
             weight, bias = draws.uniform(-bound, bound, (n, m)), draws.uniform(-bound, bound, n)
             if index + 1 < len(network.layers):
                 weight *= gain
+        if not layer.bias:
+            bias = np.zeros(n)
         result[f"{layer.name}.weight"], result[f"{layer.name}.bias"] = weight, bias
     return result
 
@@ -140,6 +163,7 @@ def load(path: str | os.PathLike[str], network: Network) -> Weights:
     """
     file = os.fspath(path)
     wanted = shapes(network)
+    optional = learned_times(network)
     result: Weights = {}
     with open_regular(path) as stream:
         try:
@@ -155,15 +179,36 @@ def load(path: str | os.PathLike[str], network: Network) -> Weights:
             found = f"no complete zip archive ({_reason(error)})"
             raise FileMistakes([Mistake(file, None, "", found, "a .npz of weights")]) from None
         with archive:
-            members, mistakes = _members(archive, wanted, network, file)
+            members, mistakes = _members(archive, wanted, optional, network, file)
             for key, member in members.items():
                 try:
-                    result[key] = _read(archive, member, wanted[key])
+                    result[key] = _read(archive, member, (wanted | optional)[key])
+                    _check_times(network, key, result[key])
                 except _Refused as refused:
                     mistakes.append(Mistake(file, None, key, refused.found, refused.allowed))
     if mistakes:
         raise FileMistakes(mistakes)
     return result
+
+
+def times_between(network: Network, index: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Least and largest tau_m (n,) that neurons of a layer can have, for their tau_r."""
+    tau_r = network.layers[index].tau_r
+    least = np.maximum(network.dt, tau_r / MAX_TAU_RATIO)
+    return least, np.minimum(network.dt * MAX_TAU_STEPS, tau_r * MAX_TAU_RATIO)
+
+
+def _check_times(network: Network, key: str, values: NDArray[np.float64]) -> None:
+    for index, layer in enumerate(network.layers):
+        if key != f"{layer.name}.tau_m":
+            continue
+        least, most = times_between(network, index)
+        wrong = np.flatnonzero((values < least * (1 - SLACK)) | (values > most * (1 + SLACK)))
+        if len(wrong):
+            i = int(wrong[0])
+            raise _Refused(
+                f"tau_m = {values[i]:g} of neuron {i}", f"{least[i]:g} to {most[i]:g} for its tau_r"
+            )
 
 
 class _Refused(Exception):
@@ -179,7 +224,11 @@ def _reason(error: Exception) -> str:
 
 
 def _members(
-    archive: zipfile.ZipFile, wanted: Mapping[str, tuple[int, ...]], network: Network, file: str
+    archive: zipfile.ZipFile,
+    wanted: Mapping[str, tuple[int, ...]],
+    optional: Mapping[str, tuple[int, ...]],
+    network: Network,
+    file: str,
 ) -> tuple[dict[str, zipfile.ZipInfo], list[Mistake]]:
     """The member of each wanted key, and the mistakes that the directory shows."""
     found: dict[str, zipfile.ZipInfo] = {}
@@ -188,7 +237,7 @@ def _members(
         key = member.filename.removesuffix(".npy")
         if key in found:
             mistakes.append(Mistake(file, None, key, "a second array", "each key once"))
-        elif key in wanted:
+        elif key in wanted or key in optional:
             found[key] = member
         elif key.endswith(SUFFIXES):
             layers = ", ".join(layer.name for layer in network.layers)
@@ -205,7 +254,7 @@ def _members(
         if key not in found:
             allowed = f"{describe_shape(shape)}, float"
             mistakes.append(Mistake(file, None, key, "nothing, the key is missing", allowed))
-    return {key: found[key] for key in wanted if key in found}, mistakes
+    return {key: found[key] for key in (*wanted, *optional) if key in found}, mistakes
 
 
 def _read(

@@ -233,7 +233,8 @@ void device_gradient_read(struct device *d, const struct message_GRADIENT_READ *
     (void)gle_shape_of(d->chip, m->layer, &shape);
     d->layer = m->layer;
     d->first = 0;
-    d->count = (uint32_t)shape.neurons * ((uint32_t)shape.inputs + 1);
+    d->count = (uint32_t)shape.neurons *
+               ((uint32_t)shape.inputs + 1 + (uint32_t)(shape.times != 0));
     d->answer = answer_gradient_formats;
 }
 

@@ -134,6 +134,8 @@ void device_weights_dropped(struct device *d);
 void device_weights_add(struct device *d, const struct message_WEIGHTS_ADD *m);
 void device_bias_add(struct device *d, const struct message_BIAS_ADD *m);
 
+void device_times_write(struct device *d, const struct message_TIMES_WRITE *m);
+
 /* device_block.c */
 void device_block_begin(struct device *d, const struct message_BLOCK *m);
 void device_block_steps(struct device *d, const struct message_STEPS *m);

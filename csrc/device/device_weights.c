@@ -236,3 +236,37 @@ void device_bias_add(struct device *d, const struct message_BIAS_ADD *m)
         apply(d, ADD, 4, m->layer, m->first, m->tail, m->tail_count);
     }
 }
+
+/* All of the message's neurons or none of them. */
+void device_times_write(struct device *d, const struct message_TIMES_WRITE *m)
+{
+    enum { WORDS = sizeof(gle_neuron) / 4 };
+    const uint32_t count = (uint32_t)m->tail_count / WORDS;
+    gle_shape shape;
+
+    if (!device_layer_ok(d, m->layer)) {
+        return;
+    }
+    (void)gle_shape_of(d->chip, m->layer, &shape);
+    if (!shape.times || m->tail_count % WORDS != 0) {
+        device_refuse(d, REASON_BAD_VALUE, shape.times ? WORDS : 0, m->tail_count);
+        return;
+    }
+    if (!device_range_ok(d, m->first, count, (uint32_t)shape.neurons)) {
+        return;
+    }
+    for (uint32_t pass = 0; pass < 2; pass++) {
+        for (uint32_t i = 0; i < count; i++) {
+            const uint8_t *at = m->tail + (size_t)i * sizeof(gle_neuron);
+            const gle_neuron y = {message_get32(at), message_get32(at + 4), message_get32(at + 8),
+                                  message_get32(at + 12)};
+            if (pass == 0 && !gle_neuron_ok(&y)) {
+                device_refuse(d, REASON_BAD_VALUE, 0, y.leak_u);
+                return;
+            }
+            if (pass == 1) {
+                (void)gle_times_write(d->chip, m->layer, (int32_t)(m->first + i), 1, &y);
+            }
+        }
+    }
+}

@@ -10,8 +10,12 @@ int64_t gle_adam_size(const gle_chip *chip)
     int64_t size = 0;
 
     for (int32_t l = 0; l < chip->layers; l++) {
-        if (chip->layer[l].image->learn) {
+        const int32_t learn = chip->layer[l].image->learn;
+        if ((learn & GLE_LEARNS_WEIGHTS) != 0) {
             size += (int64_t)chip->layer[l].n * (chip->layer[l].m + 1);
+        }
+        if ((learn & GLE_LEARNS_TAU) != 0) {
+            size += chip->layer[l].n;
         }
     }
     return size;
@@ -46,10 +50,103 @@ static adam_loops loops_of_this_machine(void)
     return (adam_loops){values_plain, store_plain};
 }
 
+/* A multiplier of 15 significant bits, as hwgle/packing.py makes it. */
+static gle_coef coefficient(float value)
+{
+    int exponent, shift, mantissa;
+
+    value = value < 8192.0f ? value : 8192.0f;
+    (void)frexpf(value, &exponent);
+    shift = 15 - exponent < 31 ? 15 - exponent : 31;
+    mantissa = (int)rintf(ldexpf(value, shift));
+    if (mantissa > 32767) {
+        mantissa >>= 1;
+        shift--;
+    }
+    return (gle_coef)mantissa << 8 | (gle_coef)shift;
+}
+
+/* Where a layer's parameters begin. */
+typedef struct {
+    float *w, *m, *v;
+    int32_t times; /* index of its first tau_m among those that are learned */
+} place;
+
+static void passed(place *at, int32_t count)
+{
+    at->w += count;
+    at->m += count;
+    at->v += count;
+}
+
+static void learn_weights(gle_chip *chip, int32_t l, const adam_loops *loops, float rate,
+                          float root, gle_adam *adam, place *at)
+{
+    gle_layer *layer = &chip->layer[l];
+    const int32_t shift = layer->image->w_shift;
+    float scale, scale_bias, unit, seen;
+    int32_t clipped = 0;
+    gle_formats f;
+
+    gle_formats_of(chip, l, &f);
+    scale = ldexpf(1.0f, -f.gradient_frac) / (float)chip->batch;
+    scale_bias = ldexpf(1.0f, -f.gradient_bias_frac) / (float)chip->batch;
+    unit = ldexpf(1.0f, f.u_frac);
+    seen = ldexpf(1.0f, layer->w_frac - shift);
+    for (int32_t i = 0; i < layer->n; i++) {
+        const size_t row = (size_t)i * (size_t)layer->stride;
+        const float fine = layer->rows ? ldexpf(seen, (int32_t)layer->rows[i]) : seen;
+        loops->values(at->w, at->m, at->v, layer->gradient + row, layer->m, scale, rate, root,
+                      adam);
+        clipped += loops->store(layer->w + row, at->w, layer->m, fine,
+                                (float)(layer->image->w_max >> shift), shift);
+        passed(at, layer->m);
+    }
+    layer->window.sat_w += (uint32_t)clipped;
+    layer->counters.sat_w += (uint32_t)clipped;
+    adam->clipped += (uint32_t)clipped;
+    if ((layer->image->learn & GLE_HOLDS_BIAS) == 0) {
+        loops->values(at->w, at->m, at->v, layer->gradient_bias, layer->n, scale_bias, rate, root,
+                      adam);
+        for (int32_t i = 0; i < layer->n; i++) {
+            const float x = floorf(at->w[i] * unit + 0.5f);
+            layer->bias[i] = gle_clamp64((int64_t)x, GLE_STATE_MAX);
+        }
+    }
+    passed(at, layer->n);
+    layer->stale = 1;
+}
+
+/* tau_m of a layer, and the multipliers that follow from it. */
+static void learn_times(gle_chip *chip, int32_t l, const adam_loops *loops, float rate,
+                        float root, const gle_adam *adam, place *at)
+{
+    const gle_layer *layer = &chip->layer[l];
+    const int32_t frac = layer->gradient_bias_frac + layer->u_frac - GLE_TAU_DROP;
+    const float scale = ldexpf(-1.0f, -frac) / ((float)chip->batch * adam->dt);
+
+    loops->values(at->w, at->m, at->v, layer->gradient_tau, layer->n, scale, rate, root, adam);
+    for (int32_t i = 0; i < layer->n; i++) {
+        const float least = adam->tau_least[at->times + i], most = adam->tau_most[at->times + i];
+        const float tau_r = adam->tau_r[at->times + i];
+        gle_neuron y = layer->times[i];
+        float tau = at->w[i];
+        tau = tau < least ? least : tau;
+        tau = tau > most ? most : tau;
+        at->w[i] = tau;
+        y.leak_u = coefficient(adam->dt / tau);
+        y.ratio_u = coefficient(tau_r / tau);
+        y.ratio_v = coefficient(tau / tau_r);
+        (void)gle_times_write(chip, l, i, 1, &y);
+    }
+    at->times += layer->n;
+    passed(at, layer->n);
+}
+
 void gle_adam_step(gle_chip *chip, gle_adam *adam)
 {
-    float *w = adam->weight, *m = adam->m, *v = adam->v;
     const adam_loops loops = loops_of_this_machine();
+    place at = {adam->weight, adam->m, adam->v, 0};
     float rate, root;
 
     adam->beta1_power *= (double)adam->beta1;
@@ -57,43 +154,13 @@ void gle_adam_step(gle_chip *chip, gle_adam *adam)
     rate = (float)((double)adam->rate / (1.0 - adam->beta1_power));
     root = (float)(1.0 / sqrt(1.0 - adam->beta2_power));
     for (int32_t l = 0; l < chip->layers; l++) {
-        gle_layer *layer = &chip->layer[l];
-        gle_formats f;
-        const int32_t shift = layer->image->w_shift;
-        const float layer_rate = adam->layer_rate == NULL ? rate : rate * adam->layer_rate[l];
-        float scale, scale_bias, unit, seen;
-        int32_t clipped = 0;
-        if (!layer->image->learn) {
-            continue;
+        const int32_t learn = chip->layer[l].image->learn;
+        const float own = adam->layer_rate == NULL ? rate : rate * adam->layer_rate[l];
+        if ((learn & GLE_LEARNS_WEIGHTS) != 0) {
+            learn_weights(chip, l, &loops, own, root, adam, &at);
         }
-        gle_formats_of(chip, l, &f);
-        scale = ldexpf(1.0f, -f.gradient_frac) / (float)chip->batch;
-        scale_bias = ldexpf(1.0f, -f.gradient_bias_frac) / (float)chip->batch;
-        unit = ldexpf(1.0f, f.u_frac);
-        seen = ldexpf(1.0f, layer->w_frac - shift);
-        for (int32_t i = 0; i < layer->n; i++) {
-            const size_t row = (size_t)i * (size_t)layer->stride;
-            const float fine = layer->rows ? ldexpf(seen, (int32_t)layer->rows[i]) : seen;
-            loops.values(w, m, v, layer->gradient + row, layer->m, scale, layer_rate, root,
-                         adam);
-            clipped += loops.store(layer->w + row, w, layer->m, fine,
-                                   (float)(layer->image->w_max >> shift), shift);
-            w += layer->m;
-            m += layer->m;
-            v += layer->m;
+        if ((learn & GLE_LEARNS_TAU) != 0) {
+            learn_times(chip, l, &loops, own * adam->tau_rate, root, adam, &at);
         }
-        layer->window.sat_w += (uint32_t)clipped;
-        layer->counters.sat_w += (uint32_t)clipped;
-        adam->clipped += (uint32_t)clipped;
-        loops.values(w, m, v, layer->gradient_bias, layer->n, scale_bias, layer_rate, root,
-                     adam);
-        for (int32_t i = 0; i < layer->n; i++) {
-            const float x = floorf(w[i] * unit + 0.5f);
-            layer->bias[i] = gle_clamp64((int64_t)x, GLE_STATE_MAX);
-        }
-        w += layer->n;
-        m += layer->n;
-        v += layer->n;
-        layer->stale = 1;
     }
 }

@@ -24,13 +24,17 @@ typedef struct {
 } gle_block;
 
 /* Adam, Kingma and Ba, arXiv 1412.6980, algorithm 1, as ascent. All arrays are one
- * after another for all learning layers: weights row by row, then biases. */
+ * after another for all layers: weights row by row, then biases, of those that learn
+ * weights; then tau_m of those that learn it. */
 typedef struct {
     float *weight, *m, *v;
     double beta1_power, beta2_power; /* of the steps done so far */
     float rate, beta1, beta2, epsilon;
     const float *layer_rate;         /* NULL, or a factor on the rate for each layer */
     uint64_t clipped;                /* weights that did not fit their format */
+    /* of layers that learn tau_m, in the same order, in the network's unit of time */
+    const float *tau_r, *tau_least, *tau_most;
+    float dt, tau_rate;              /* tau_rate: factor on the rate */
 } gle_adam;
 
 int64_t gle_adam_size(const gle_chip *chip);

@@ -26,7 +26,7 @@ from hwgle.measuring.observable import spread
 from hwgle.measuring.regression import NORMAL
 from hwgle.network import Network
 from hwgle.quantise import build_image
-from hwgle.weights import Weights, initial
+from hwgle.weights import Weights, initial, with_times
 
 CHIP = click.option(
     "--chip", "spec", required=True, metavar="NAME|FILE[:SEED]", help="The chip on the device."
@@ -150,6 +150,8 @@ def twin(
     assert measured is not None
     assert chip is not None
     measured.check_identity(chip, str(calibration))
+    if net is not None and w is not None:
+        net = with_times(net, w)
     made = measured.twin(chip.profile)
     rows = [["layer", "sweep: design", "twin"]]
     for name, (design, fitted) in zip(measured.names, measured.facts["sweep_db"], strict=True):

@@ -34,7 +34,7 @@ from hwgle.montecarlo import (
     summarise,
     yield_at,
 )
-from hwgle.weights import content_hash
+from hwgle.weights import content_hash, with_times
 
 LEVELS = (0.7, 0.8, 0.85, 0.88, 0.9)  # accuracies of the table of yields
 WORST = 5
@@ -134,6 +134,7 @@ def _study(
     assert network is not None
     assert profile is not None
     assert w is not None
+    network = with_times(network, w)
     named = chip if chip is not None else ex.chip
     if split_seed(named)[1] is not None or profile.measured != Measured():
         raise UsageError(f"chip {named}: it is one chip; name its profile, seeds follow")

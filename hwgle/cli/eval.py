@@ -20,6 +20,7 @@ from hwgle.errors import UsageError
 from hwgle.experiment import Experiment
 from hwgle.report.comparison import compare
 from hwgle.report.floats import FloatPool
+from hwgle.weights import with_times
 
 
 @click.command()
@@ -62,6 +63,7 @@ def command(
     assert ex is not None
     assert network is not None
     assert w is not None
+    network = with_times(network, w)
     profile = profile or ex.load_chip()
     if measured is not None:
         measured.check(profile, network, str(calibration))

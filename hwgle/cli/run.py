@@ -25,7 +25,7 @@ from hwgle.measuring import prepare
 from hwgle.network import Network
 from hwgle.session import Result, calibrate_on
 from hwgle.session import run as run_session
-from hwgle.weights import CALIBRATION
+from hwgle.weights import CALIBRATION, with_times
 
 RULES = ("sgd",)
 MAX_RATE = 16.0
@@ -114,6 +114,7 @@ def command(
     assert net is not None
     assert chip is not None
     assert w is not None
+    net = with_times(net, w)
     assert x is not None
     prepared = None
     if measured is not None:

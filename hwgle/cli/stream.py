@@ -24,7 +24,7 @@ from hwgle.network import Network
 from hwgle.quantise import Image, Scales, build_image, quantise_weights
 from hwgle.session import calibrate_on
 from hwgle.stream import Latencies, Streamer, deadline_text
-from hwgle.weights import Weights
+from hwgle.weights import Weights, with_times
 
 MAX_RATE = 1e6
 CALIBRATE = 500
@@ -77,12 +77,14 @@ def command(
     net, chip = files.network(network), files.chip(chip_spec)
     w = files.weights(weights, net)
     s = None if scales is None else files.scales(scales, net, chip)
-    opened = None if net is None else files.read(lambda: open_samples(file, net.inputs, raw))
+    inputs = 0 if net is None else net.inputs
+    opened = None if net is None else files.read(lambda: open_samples(file, inputs, raw))
     files.check()
     assert net is not None
     assert chip is not None
     assert w is not None
     assert opened is not None
+    net = with_times(net, w)
     if s is None:
         first = list(itertools.islice(opened, calibrate))
         if not first:

@@ -22,7 +22,7 @@ from hwgle.snapshot import Difference, place
 from hwgle.verify import Case, Located, Outcome, Tampering, draw_case, verify
 from hwgle.verify.bodies import kernels_here, names, open_body, opposite
 from hwgle.verify.drawing import BLOCK
-from hwgle.weights import Weights
+from hwgle.weights import Weights, with_times
 from hwgle.yamlfile import find, read
 
 STEPS = 5000
@@ -130,6 +130,8 @@ def _read(
     y = None if target is None else files.target(target, net, x)
     files.check()
     assert profile is not None
+    if net is not None and w is not None:
+        net = with_times(net, w)
     return Given(net, profile, w, x, y)
 
 

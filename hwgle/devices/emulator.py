@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,18 +15,24 @@ from hwgle._core import ffi, lib
 from hwgle.device import SIGNALS, Block, Device, Done, Formats, Gradient, Limits, Pending, Records
 from hwgle.errors import DeviceError, UsageError
 from hwgle.quantise import Image, Quantised
+from hwgle.weights import times_between
 
 SIGNAL_IDS = {name: k for k, name in enumerate(SIGNALS)}
 COUNTERS = tuple(name for name, _ in ffi.typeof("gle_counters").fields)
 CALL_SECONDS = 0.05  # of one call into the core, so that Ctrl-C is noticed in time
 
 
+NO_TIMES: NDArray[np.float32] = np.zeros(0, dtype=np.float32)
+
+
 @dataclass
 class AdamState:
-    """Adam on the host: float32 weights and moments of all learning layers, flat.
+    """Adam on the host: float32 parameters and moments of all learning layers, flat.
 
-    Order: layer by layer, weights row by row, then biases. Powers are beta**steps.
-    layer_rate: (layers,) factors on the rate, None for 1 throughout.
+    Order: layer by layer, weights row by row and biases of one that learns them, then tau_m
+    of one that learns that. Powers are beta**steps. layer_rate: (layers,) factors on the
+    rate, None for 1 throughout. tau_rate: factor on the rate of tau_m; tau_r, tau_least,
+    tau_most: (neurons that learn tau_m,) in the network's unit of time, as is dt.
     """
 
     weight: NDArray[np.float32]
@@ -40,18 +46,38 @@ class AdamState:
     beta2_power: float = 1.0
     clipped: int = 0
     layer_rate: NDArray[np.float32] | None = None
+    tau_rate: float = 1.0
+    dt: float = 1.0
+    tau_r: NDArray[np.float32] = field(default_factory=lambda: NO_TIMES)
+    tau_least: NDArray[np.float32] = field(default_factory=lambda: NO_TIMES)
+    tau_most: NDArray[np.float32] = field(default_factory=lambda: NO_TIMES)
 
     @classmethod
-    def of(cls, image: Image, weights: Mapping[str, ArrayLike], rate: float) -> AdamState:
-        """Start from float weights (`<layer>.weight`, `<layer>.bias`)."""
-        parts = [
-            np.asarray(weights[f"{layer.name}.{kind}"], dtype=np.float32).ravel()
-            for layer in image.network.layers
-            if layer.learn
-            for kind in ("weight", "bias")
-        ]
-        flat = np.concatenate(parts) if parts else np.zeros(0, np.float32)
-        return cls(flat, np.zeros_like(flat), np.zeros_like(flat), rate)
+    def of(
+        cls, image: Image, weights: Mapping[str, ArrayLike], rate: float, tau_floor: float = 0.0
+    ) -> AdamState:
+        """Start from float weights (`<layer>.weight`, `<layer>.bias`) and the time constants
+        of the image's network. tau_floor: least tau_m in steps of dt."""
+        parts, tau_r, tau_least, tau_most = [NO_TIMES], [NO_TIMES], [NO_TIMES], [NO_TIMES]
+        network = image.network
+        for k, layer in enumerate(network.layers):
+            if layer.learn:
+                parts += [
+                    np.asarray(weights[f"{layer.name}.{kind}"], dtype=np.float32).ravel()
+                    for kind in ("weight", "bias")
+                ]
+            if layer.learn_tau_m:
+                parts.append(layer.tau_m.astype(np.float32))
+                least, most = times_between(network, k)
+                tau_r.append(layer.tau_r.astype(np.float32))
+                tau_least.append(np.maximum(least, tau_floor * network.dt).astype(np.float32))
+                tau_most.append(most.astype(np.float32))
+        flat = np.concatenate(parts)
+        state = cls(flat, np.zeros_like(flat), np.zeros_like(flat), rate, dt=network.dt)
+        state.tau_r, state.tau_least, state.tau_most = map(
+            np.concatenate, (tau_r, tau_least, tau_most)
+        )
+        return state
 
 
 def kernels_from_environment() -> Any:
@@ -164,6 +190,15 @@ class Emulator(Device):
             to = ffi.from_buffer("int32_t[]", b)
             check(lib.gle_bias_add(self._chip, k, 0, b.size, to), layer.name)
 
+    def write_times(self, times: Mapping[str, NDArray[np.uint32]]) -> None:
+        """See Device."""
+        for k, layer in enumerate(self.image.network.layers):
+            if layer.name in times:
+                words = np.ascontiguousarray(times[layer.name], dtype=np.uint32)
+                neurons = ffi.cast("gle_neuron *", ffi.from_buffer("uint32_t[]", words))
+                status = lib.gle_times_write(self._chip, k, 0, words.shape[0], neurons)
+                check(status, f"time constants of {layer.name}")
+
     def reset(self, first: int = 0) -> None:
         """See Device."""
         lib.gle_reset(self._chip, first & 0xFFFFFFFF)
@@ -245,7 +280,11 @@ class Emulator(Device):
             b = np.empty(self._sizes[k], dtype=np.int32)
             to = ffi.from_buffer("int32_t[]", w), ffi.from_buffer("int32_t[]", b)
             check(lib.gle_gradient(self._chip, k, *to), "gradient")
-            result.append(Gradient(w, b, f.gradient, f.gradient_bias))
+            tau = np.empty(self._sizes[k] * self.image.network.layers[k].learn_tau_m, np.int32)
+            behind = self._sizes[k] * (self._shape(k)[1] + 1)
+            into = ffi.from_buffer("int32_t[]", tau)
+            check(lib.gle_gradient_part(self._chip, k, behind, tau.size, into), "gradient")
+            result.append(Gradient(w, b, f.gradient, f.gradient_bias, tau))
         return result
 
     def digest(self) -> int:
@@ -339,6 +378,9 @@ class Emulator(Device):
         state.rate, state.beta1, state.beta2 = adam.rate, adam.beta1, adam.beta2
         if adam.layer_rate is not None:
             state.layer_rate = ffi.from_buffer("float[]", adam.layer_rate)
+        for name in ("tau_r", "tau_least", "tau_most"):
+            setattr(state, name, ffi.from_buffer("float[]", getattr(adam, name)))
+        state.dt, state.tau_rate = adam.dt, adam.tau_rate
         state.epsilon, state.clipped = adam.epsilon, adam.clipped
         state.beta1_power, state.beta2_power = adam.beta1_power, adam.beta2_power
         return state

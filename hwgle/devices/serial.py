@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -202,6 +202,19 @@ class SerialDevice(Device):
                 self.port.send_all(list(self._numbers("BIAS_ADD", k, b)))
                 self._talk.acted = True
 
+    def write_times(self, times: Mapping[str, NDArray[np.uint32]]) -> None:
+        """See Device. Does not wait: a refusal is raised by a later call."""
+        for k, layer in enumerate(self.image.network.layers):
+            if layer.name in times:
+                words = np.ascontiguousarray(times[layer.name], dtype=np.uint32)
+                layout = LAYOUTS["TIMES_WRITE"]
+                room = max(1, (self.port.largest - layout.overhead) // words[:1].nbytes)
+                parts = range(0, words.shape[0], room)
+                rows = [(first, words[first : first + room].ravel()) for first in parts]
+                packed = [layout.pack(k, first, tail=part.view(np.int32)) for first, part in rows]
+                self.port.send_all(packed)
+                self._talk.acted = True
+
     def add_biases(self, increments: Quantised) -> None:
         """See Device. Does not wait: a refusal is raised by a later call."""
         for k, layer in enumerate(self.image.network.layers):
@@ -278,7 +291,8 @@ class SerialDevice(Device):
         """See Device."""
         answers = []
         for k, size in enumerate(self._sizes_of()):
-            count = size * (self._shape(k)[1] + 1)
+            times = self.image.network.layers[k].learn_tau_m
+            count = size * (self._shape(k)[1] + 1 + times)
             answer = Numbers("GRADIENT_ARE", count, "GRADIENT_IS")
             self._talk.ask(answer, [pack("GRADIENT_READ", k)])
             answers.append(answer)
@@ -288,7 +302,8 @@ class SerialDevice(Device):
             n, m = self._shape(k)
             assert answer.head is not None
             fracs = int(answer.head.frac), int(answer.head.bias_frac)
-            result.append(Gradient(numbers[: n * m].reshape(n, m), numbers[n * m :], *fracs))
+            w, b, tau = np.split(numbers, (n * m, n * m + n))
+            result.append(Gradient(w.reshape(n, m), b, *fracs, tau))
         return result
 
     def digest(self) -> int:

@@ -6,7 +6,7 @@ emulator works while the body does.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -126,6 +126,12 @@ class ShadowedDevice(Device):
         with self.together():
             self.body.add_weights(increments)
             self._twin.add_weights(increments)
+
+    def write_times(self, times: Mapping[str, NDArray[np.uint32]]) -> None:
+        """See Device."""
+        with self.together():
+            self.body.write_times(times)
+            self._twin.write_times(times)
 
     def add_biases(self, increments: Quantised) -> None:
         """See Device."""
@@ -247,6 +253,7 @@ def _same_gradient(a: list[Gradient], b: list[Gradient]) -> bool:
     return all(
         np.array_equal(p.weight, q.weight)
         and np.array_equal(p.bias, q.bias)
+        and np.array_equal(p.tau, q.tau)
         and (p.frac, p.bias_frac) == (q.frac, q.bias_frac)
         for p, q in zip(a, b, strict=True)
     )

@@ -3,6 +3,7 @@ the batch; the host keeps float32 weights and writes back what the array can hol
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -14,8 +15,10 @@ from hwgle.errors import UsageError
 from hwgle.experiment import Training
 from hwgle.learning.host_adam import HostAdam
 from hwgle.learning.rule import Arrays, check_batch
+from hwgle.network import Network
 from hwgle.quantise import Image, quantise_weights, round_half_up, weight_shift
-from hwgle.weights import Weights
+from hwgle.session import weights_from
+from hwgle.weights import Weights, shapes
 
 
 class Learner:
@@ -33,6 +36,8 @@ class Learner:
         self._window = training.average * batches if training is not None else 0.0
         self._layer_rate = training.layer_rate if training is not None else 1.0
         self._decay = training.weight_decay if training is not None else 0.0
+        self._tau_floor = training.tau_floor if training is not None else 0.0
+        self._tau_rate = training.tau_rate if training is not None else 1.0
         self._betas = (training.beta1, training.beta2) if training is not None else (0.9, 0.999)
 
     def check(self, device: Device, batch: int) -> None:
@@ -47,7 +52,8 @@ class Learner:
         self._device = device
         device.load(image, batch, gradient=True, uhat=False)
         device.write_weights(quantise_weights(image, weights, stored=False))
-        self._adam = AdamState.of(image, weights, 0.0)
+        self._adam = AdamState.of(image, weights, 0.0, self._tau_floor)
+        self._adam.tau_rate = self._tau_rate
         self._adam.beta1, self._adam.beta2 = self._betas
         depth = np.arange(len(image.network.layers))[::-1]
         self._adam.layer_rate = (self._layer_rate**depth).astype(np.float32)
@@ -57,10 +63,7 @@ class Learner:
         self._average = self._adam.weight.astype(np.float64)
         self._samples = 0
         self._steps = 0  # of the batch of samples that is shown
-        learning = [layer for layer in image.network.layers if layer.learn]
-        sizes = [(weights[f"{y.name}.weight"].size, y.size) for y in learning]
-        parts = [np.arange(w + n) < w for w, n in sizes]
-        self._shrinks = np.concatenate(parts) if parts else np.zeros(0, dtype=np.bool_)
+        self._shrinks = shrinking(image.network)
 
     def set_rate(self, rate: float) -> None:
         """See Rule."""
@@ -88,24 +91,30 @@ class Learner:
         self._average += (self._adam.weight - self._average) * share
 
     def weights(self) -> Weights | None:
-        """See Rule; in steps that the array can tell apart."""
-        if self._window == 0:
+        """See Rule; in steps that the array can tell apart, with the time constants learned."""
+        image, device = self._image, self._device
+        averaged = self._window != 0
+        if not averaged and self._adam.tau_r.size == 0:
             return None
+        formats = device.formats()
         result: Weights = dict(self._weights)
+        if not averaged:
+            result |= weights_from(image, device.read_weights(), formats)
+        values = self._average if averaged else self._adam.weight.astype(np.float64)
         at = 0
-        image = self._image
-        formats = self._device.formats()
         for layer, s, f in zip(image.network.layers, image.scales.layers, formats, strict=True):
-            if not layer.learn:
-                continue
             seen = f.stored - weight_shift(image.chip) + s.weights() - s.weight
-            for kind, frac in (("weight", seen), ("bias", np.int64(f.membrane))):
+            kinds = [("weight", seen), ("bias", np.int64(f.membrane))] if layer.learn else []
+            for kind, frac in kinds:
                 shape = self._weights[f"{layer.name}.{kind}"].shape
                 size = int(np.prod(shape))
-                values = self._average[at : at + size].reshape(shape)
-                steps = round_half_up(np.ldexp(values, frac))
-                result[f"{layer.name}.{kind}"] = np.ldexp(steps, -frac)
+                if averaged:
+                    steps = round_half_up(np.ldexp(values[at : at + size].reshape(shape), frac))
+                    result[f"{layer.name}.{kind}"] = np.ldexp(steps, -frac)
                 at += size
+            if layer.learn_tau_m:
+                result[f"{layer.name}.tau_m"] = values[at : at + layer.size].copy()
+                at += layer.size
         return result
 
     def state(self) -> Arrays:
@@ -132,3 +141,15 @@ class Learner:
         self._average = np.array(state["adam.average"], dtype=np.float64)
         self._samples = int(state["adam.samples"])
         self._steps = int(state["adam.steps"])
+
+
+def shrinking(network: Network) -> NDArray[np.bool_]:
+    """Which of Adam's parameters a decay takes from: weights, neither biases nor tau_m."""
+    parts = [np.zeros(0, dtype=np.bool_)]
+    for layer in network.layers:
+        if layer.learn:
+            parts.append(np.ones(math.prod(shapes(network)[f"{layer.name}.weight"]), np.bool_))
+            parts.append(np.zeros(layer.size, np.bool_))
+        if layer.learn_tau_m:
+            parts.append(np.zeros(layer.size, np.bool_))
+    return np.concatenate(parts)

@@ -12,10 +12,12 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from hwgle import packing
+from hwgle._core import lib
 from hwgle.device import Block, Device, Formats, Gradient, Records
 from hwgle.devices.answers import joined
 from hwgle.devices.emulator import AdamState
-from hwgle.quantise import STATE_MAX, Image, Quantised, weight_shift
+from hwgle.quantise import HEAD, LAYER, STATE_MAX, Image, Quantised, weight_shift
 from hwgle.snapshot import pieces
 
 ONE = np.float32(1)
@@ -53,24 +55,38 @@ class HostAdam:
         rate = np.float32(float(np.float32(a.rate)) / (1.0 - a.beta1_power))
         root = np.float32(1.0 / np.sqrt(1.0 - a.beta2_power))
         written: Quantised = {}
+        times: dict[str, NDArray[np.uint32]] = {}
         clipped = [0] * len(formats)
-        at = 0
+        at = of_times = 0
         for k, (layer, g, f) in enumerate(
             zip(self._image.network.layers, gradient, formats, strict=True)
         ):
-            if not layer.learn:
-                continue
             own = rate if a.layer_rate is None else rate * a.layer_rate[k]
-            part = slice(at, at + g.weight.size)
-            self._values(part, g.weight.ravel(), g.frac, own, root)
-            w, clipped[k] = self._stored(a.weight[part].reshape(g.weight.shape), k, f)
-            part = slice(part.stop, part.stop + g.bias.size)
-            self._values(part, g.bias, g.bias_frac, own, root)
-            b = np.floor(a.weight[part] * np.float32(2.0**f.membrane) + HALF).astype(np.int64)
-            at = part.stop
-            biases = np.clip(b, -STATE_MAX, STATE_MAX).astype(np.int32)
-            written[layer.name] = w, biases
+            share = np.float32(self._batch)
+            if layer.learn:
+                part = slice(at, at + g.weight.size)
+                unit = np.float32(2.0**-g.frac) / share
+                self._values(part, g.weight.ravel(), unit, own, root)
+                w, clipped[k] = self._stored(a.weight[part].reshape(g.weight.shape), k, f)
+                part = slice(part.stop, part.stop + g.bias.size)
+                if layer.bias:
+                    self._values(part, g.bias, np.float32(2.0**-g.bias_frac) / share, own, root)
+                b = np.floor(a.weight[part] * np.float32(2.0**f.membrane) + HALF).astype(np.int64)
+                at = part.stop
+                biases = np.clip(b, -STATE_MAX, STATE_MAX).astype(np.int32)
+                written[layer.name] = w, biases
+            if layer.learn_tau_m:
+                part, those = slice(at, at + layer.size), slice(of_times, of_times + layer.size)
+                frac = g.bias_frac + f.membrane - lib.GLE_TAU_DROP
+                unit = np.float32(-(2.0**-frac)) / (share * np.float32(a.dt))
+                self._values(part, g.tau, unit, own * np.float32(a.tau_rate), root)
+                a.weight[part] = np.clip(a.weight[part], a.tau_least[those], a.tau_most[those])
+                leak_v = leaks(self._image, k)
+                times[layer.name] = packing.times(a.dt, a.weight[part], a.tau_r[those], leak_v)
+                at, of_times = part.stop, those.stop
         self._device.write_weights(written)
+        if times:
+            self._device.write_times(times)
         if any(clipped):
             a.clipped += sum(clipped)
             note_clipped(self._device, self._image, self._batch, clipped)
@@ -79,13 +95,13 @@ class HostAdam:
         self,
         part: slice,
         gradient: NDArray[np.int32],
-        frac: int,
+        unit: np.float32,
         rate: np.float32,
         root: np.float32,
     ) -> None:
         a = self._state
         beta1, beta2 = np.float32(a.beta1), np.float32(a.beta2)
-        g = gradient.astype(np.float32) * (np.float32(2.0**-frac) / np.float32(self._batch))
+        g = gradient.astype(np.float32) * unit
         m = beta1 * a.m[part] + (ONE - beta1) * g
         v = beta2 * a.v[part] + (ONE - beta2) * (g * g)
         a.m[part], a.v[part] = m, v
@@ -103,6 +119,13 @@ class HostAdam:
         clipped = int(np.count_nonzero(np.abs(x) > limit))
         kept = np.clip(x, -limit, limit).astype(np.int32) * (1 << shift)
         return kept.astype(np.int16), clipped
+
+
+def leaks(image: Image, layer: int) -> NDArray[np.uint32]:
+    """dt/tau_r (n,) of a layer's neurons, as the image has them."""
+    sizes = image.network.sizes
+    first = HEAD + LAYER * len(sizes) + 4 * sum(sizes[:layer])
+    return image.words[first + 2 : first + 4 * sizes[layer] : 4]
 
 
 def note_clipped(device: Device, image: Image, batch: int, clipped: Sequence[int]) -> None:

@@ -139,9 +139,10 @@ class Trainer:
             weights = weights_file.initial(self._network, t.seed, t.initial_gain)
         x = np.swapaxes(train.x, 0, 1)
         y = train.y
-        scales = calibrate_on(self._network, self._chip, weights, x, y, learning=True)
+        network = weights_file.with_times(self._network, weights)
+        scales = calibrate_on(network, self._chip, weights, x, y, learning=True)
         self._image = build_image(
-            self._network,
+            network,
             self._chip,
             scales,
             batch=self._batch,
@@ -266,7 +267,8 @@ class Trainer:
 
     def _scores(self, weights: Weights, split: Split) -> tuple[float, float, Health]:
         """Raw, offset-calibrated, and how the neurons were."""
-        network, chip, train = self._network, self._chip, self._task.train
+        chip, train = self._chip, self._task.train
+        network = weights_file.with_times(self._network, weights)
         scales = chip_scales(network, chip, weights, train)
         some = part(train, OFFSET_SAMPLES)
         with Emulator() as body:

@@ -28,12 +28,13 @@ CHIP = {
     "sums": "p", "above": "pp", "rows": "p", "hash": "p", "digest": "p",
 }  # fmt: skip
 LAYER = {
-    "image": "p", "neurons": "p", "analog": "p", "off": "i", "rows": "p", "gains": "p",
-    "gain_words": "i",
+    "image": "p", "neurons": "p", "times": "p", "analog": "p", "off": "i", "rows": "p",
+    "gains": "p", "gain_words": "i",
     "n": "i", "m": "i", "first": "i", "stride": "i",
     "stride_t": "i", "w_frac": "i", "u_frac": "i", "r_frac": "i", "e_frac": "i", "v_frac": "i",
     "rate_shift": "i", "stale": "i", "fits": "i", "fits_t": "i", "w": "p", "seen": "p",
-    "seen_t": "p", "bias": "p", "gradient": "p", "gradient_bias": "p", "gradient_frac": "i",
+    "seen_t": "p", "bias": "p", "gradient": "p", "gradient_bias": "p", "gradient_tau": "p",
+    "u_old": "p", "gradient_frac": "i",
     "gradient_bias_frac": "i", "u": "p", "v": "p", "uhat": "p", "r": "p", "e": "p", "dphi": "p",
     "counters": "q" * 13, "window": "i" * 6,
 }  # fmt: skip
@@ -66,12 +67,14 @@ HERE = Machine(pointer=struct.calcsize("P"), align=64)
 @dataclass(frozen=True)
 class Shape:
     """What of a network decides on bytes. copied: layers whose array does not see what is
-    stored, so that with several streams the core keeps a copy of what it does see. gained:
-    synapses differ, so that it does for one stream too where there are vectors."""
+    stored, so that with several streams the core keeps a copy of what it does see. timed:
+    layers that learn tau_m. gained: synapses differ, so that it does for one stream too
+    where there are vectors."""
 
     inputs: int
     sizes: tuple[int, ...]
     copied: tuple[bool, ...]
+    timed: tuple[bool, ...]
     gained: bool = False
 
     @classmethod
@@ -79,7 +82,8 @@ class Shape:
         """Of a network on a chip."""
         copied = weight_shift(chip) > 0 or chip.synapses_differ
         copies = (copied,) * len(network.layers)
-        return cls(network.inputs, network.sizes, copies, chip.synapses_differ)
+        timed = tuple(layer.learn_tau_m for layer in network.layers)
+        return cls(network.inputs, network.sizes, copies, timed, chip.synapses_differ)
 
     @classmethod
     def of_words(cls, words: Sequence[int]) -> Shape:
@@ -87,7 +91,8 @@ class Shape:
         heads = [words[HEAD + LAYER_WORDS * k :][:LAYER_WORDS] for k in range(words[2])]
         gains = words[15] & lib.GLE_HAS_GAINS != 0
         copied = tuple(gains or h[4] != 0 or h[14] != 0 for h in heads)
-        return cls(words[3], tuple(h[0] for h in heads), copied, gains)
+        timed = tuple(h[2] & lib.GLE_LEARNS_TAU != 0 for h in heads)
+        return cls(words[3], tuple(h[0] for h in heads), copied, timed, gains)
 
 
 def up(n: int, to: int) -> int:
@@ -120,6 +125,11 @@ def arena_bytes(shape: Shape, batch: int, options: int, machine: Machine) -> int
         if options & lib.GLE_WITH_GRADIENT:
             take(n * stride, 4)
             take(n, 4)
+        if shape.timed[k]:
+            take(n, 16)
+            if options & lib.GLE_WITH_GRADIENT:
+                take(n, 4)
+                take(cells, 4)
         take(cells, 4)
         take(cells, 4)
         if k + 1 == layers or options & lib.GLE_WITH_UHAT:
