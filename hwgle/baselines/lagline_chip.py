@@ -74,6 +74,7 @@ def learn(seed: int, chip: Chip, units: int, streams: int) -> tuple[Array, Array
             rule.set_rate(RATE if block * BLOCK >= SETTLE else 0.0)
             last = Block(inputs, targets, ranging=True, record=[(top, "r")])
             records = rule.run(last)
+            assert records.fracs is not None
             rates = np.ldexp(records.signals[0], -records.fracs[:, top, 0][:, None, None])
             loss.append(float(np.mean(np.square(rates - y))))
             weights = rule.weights()

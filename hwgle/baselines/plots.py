@@ -17,6 +17,7 @@ from hwgle.report.plots import GREY, STYLE, save
 
 NAMES = {
     "gle": "GLE",
+    "ideal": "GLE in fixed point, chip ideal",
     "instantaneous": "instantaneous backpropagation",
     "bptt4": "truncated BPTT, window 4",
     "bptt2": "truncated BPTT, window 2",
@@ -26,6 +27,7 @@ NAMES = {
 }
 COLOURS = {
     "gle": "#0072B2",
+    "ideal": "#111111",
     "instantaneous": "#D55E00",
     "bptt4": "#009E73",
     "bptt2": "#56B4E9",
