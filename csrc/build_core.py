@@ -26,6 +26,7 @@ CORE_PORTABLE = [
     "time_constants.c",
     "ranges.c",
     "single_dsp.c",
+    "single_dsp_learn.c",
     "snapshot.c",
     "softmax.c",
     "link/cobs.c",

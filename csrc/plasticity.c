@@ -8,6 +8,7 @@
  * two is what a plasticity circuit can shift by.
  */
 #include "chip.h"
+#include "single.h"
 
 enum { ROWS = 4 };
 
@@ -183,6 +184,22 @@ void gle_layer_gradient_add(gle_chip *chip, gle_layer *layer, const int16_t *bel
     layer->counters.sat_gradient += clipped;
 }
 
+static void learn_one_stream(const gle_chip *chip, gle_layer *layer, const int16_t *below,
+                             const gle_update *how, int32_t shift, gle_update_count *count)
+{
+#ifdef GLE_LEARN_LAYER
+    (void)chip;
+    GLE_LEARN_LAYER(layer, below, how, shift, count);
+#else
+    for (int32_t i = 0; i < layer->n; i++) {
+        chip->kernels->learn_one(layer->w + (size_t)i * (size_t)layer->stride, layer->e[i], below,
+                                 layer->m, how,
+                                 shift - (layer->rows ? (int32_t)layer->rows[i] : 0),
+                                 (uint32_t)i * (uint32_t)layer->m, count);
+    }
+#endif
+}
+
 void gle_layer_sgd(gle_chip *chip, gle_layer *layer, const int16_t *below, int32_t below_frac)
 {
     const int32_t stochastic = chip->image->stochastic;
@@ -203,11 +220,8 @@ void gle_layer_sgd(gle_chip *chip, gle_layer *layer, const int16_t *below, int32
     const int one = chip->columns == 1 && how.noise.m == 0;
     gle_update_count count = {0, 0, 0};
 
-    for (int32_t i = 0; i < layer->n && one; i++) {
-        chip->kernels->learn_one(layer->w + (size_t)i * (size_t)layer->stride, layer->e[i], below,
-                                 layer->m, &how,
-                                 shift - (layer->rows ? (int32_t)layer->rows[i] : 0),
-                                 (uint32_t)i * (uint32_t)layer->m, &count);
+    if (one) {
+        learn_one_stream(chip, layer, below, &how, shift, &count);
     }
     for (int32_t i = 0; i < layer->n && !one; i += ROWS) {
         const int32_t rows = layer->n - i < ROWS ? layer->n - i : ROWS;

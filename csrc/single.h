@@ -18,6 +18,10 @@ void gle_product_one_dsp(int32_t *out, const gle_layer *layer, const int16_t *x,
 void gle_product_one_back_dsp(int32_t *out, const gle_layer *layer, int32_t shift);
 void gle_learn_one_dsp(int16_t *w, int32_t e, const int16_t *x, int32_t m, const gle_update *how,
                        int32_t shift, uint32_t first, gle_update_count *count);
+/* All of a layer, whose rows have things in common. */
+void gle_learn_layer_dsp(gle_layer *layer, const int16_t *x, const gle_update *how, int32_t shift,
+                         gle_update_count *count);
+#define GLE_LEARN_LAYER gle_learn_layer_dsp
 #define GLE_ONE(name) gle_##name##_dsp
 #else
 #define GLE_ONE(name) gle_##name

@@ -1,9 +1,14 @@
-/* One stream on a microcontroller with the DSP extension (Cortex-M4, M7, M33): SMLALD adds
- * two products of 16 bits to a sum of 64, which no layer can overflow, so that nothing is
- * ever spilled. The same integers as matvec_scalar.c.
+/* Products of one stream on a microcontroller with the DSP extension (Cortex-M4, M7, M33):
+ * SMLALD adds two products of 16 bits to a sum of 64, which no layer can overflow, so that
+ * nothing is ever spilled. The same integers as matvec_scalar.c; updates: single_dsp_learn.c.
  *
  * Rows of weights are padded to pairs with a zero, and arrays begin at multiples of 8 bytes:
  * a pair is one aligned word, and behind the last of an odd number stands a zero.
+ *
+ * What counts is the number of instructions: four words a load (LDM), whole groups in
+ * assembly, as the compiler loads word by word. For w_shift 2 a weight is seen as
+ * (w + 2) & ~3, which is 4 round(w / 4): one addition and one mask for a pair, and the sum is
+ * shifted once at its end, exactly. |w| <= 32764 (image.c), so that w + 2 fits.
  */
 #include "single.h"
 
@@ -11,23 +16,14 @@
 
 #include <arm_acle.h>
 
-#define INLINE static inline __attribute__((always_inline))
+#include "single_dsp.h"
 
-INLINE int32_t pair_at(const int16_t *p)
-{
-    int32_t two;
-    __builtin_memcpy(&two, __builtin_assume_aligned(p, 4), sizeof two);
-    return two;
-}
+enum { SEEN_HALF = 0x00020002, SEEN_MASK = 0x00030003, GROUP = 16 };
 
-/* Two weights as the array sees them: round(w 2^-shift) as repeated halving, of which the
- * last rounds: floor((floor(w / 2) + 1) / 2) is floor((w + 2) / 4). */
+/* Two weights, times 2^shift, as the array sees them; shift is 0 or 2. */
 INLINE int32_t seen2(int32_t two, const int32_t shift)
 {
-    if (shift == 2) {
-        return __shadd16(__shadd16(two, 0), 0x00010001);
-    }
-    return two;
+    return shift == 2 ? __sadd16(two, SEEN_HALF) & ~SEEN_MASK : two;
 }
 
 INLINE int32_t low_halves(int32_t a, int32_t b)
@@ -45,184 +41,208 @@ INLINE int32_t stored(int64_t sum, int32_t shift)
     return gle_clamp64(gle_round64(sum, shift), GLE_SUM_MAX);
 }
 
-/* Up to GLE_EXACT products of two rows, which stay in 32 bits each. Returned in a pair of
- * registers; a function of its own, so that everything of the loop finds one. */
-INLINE uint64_t block(const int16_t *a, const int16_t *b, const int16_t *x, int32_t count,
-                      const int32_t shift)
+#define EIGHT_0                               \
+    "ldmia %[w]!, {r4-r6, r8}\n\t"            \
+    "ldmia %[x]!, {r9-r12}\n\t"               \
+    "smlald %Q[sum], %R[sum], r4, r9\n\t"     \
+    "smlald %Q[sum], %R[sum], r5, r10\n\t"    \
+    "smlald %Q[sum], %R[sum], r6, r11\n\t"    \
+    "smlald %Q[sum], %R[sum], r8, r12\n\t"
+#define SEE(r)                                \
+    "sadd16 " r ", " r ", %[half]\n\t"        \
+    "bic " r ", " r ", #0x00030003\n\t"
+#define EIGHT_2                               \
+    "ldmia %[w]!, {r4-r6, r8}\n\t"            \
+    "ldmia %[x]!, {r9-r12}\n\t"               \
+    SEE("r4") SEE("r5") SEE("r6") SEE("r8")   \
+    "smlald %Q[sum], %R[sum], r4, r9\n\t"     \
+    "smlald %Q[sum], %R[sum], r5, r10\n\t"    \
+    "smlald %Q[sum], %R[sum], r6, r11\n\t"    \
+    "smlald %Q[sum], %R[sum], r8, r12\n\t"
+#define EIGHTS "r4", "r5", "r6", "r8", "r9", "r10", "r11", "r12", "memory"
+
+/* The exact sum of a row, times 2^see. */
+INLINE int64_t row_sum(const int16_t *w, const int16_t *x, int32_t stride, const int32_t see)
 {
-    int32_t sa = 0, sb = 0;
+    const int16_t *const end = w + stride, *const groups = w + (stride & -GROUP);
+    int64_t sum = 0;
 
-    for (; count >= 8; count -= 8, a += 8, b += 8, x += 8) {
-#pragma GCC unroll 4
-        for (int32_t k = 0; k < 8; k += 2) {
-            const int32_t two = pair_at(x + k);
-            sa = __smlad(seen2(pair_at(a + k), shift), two, sa);
-            sb = __smlad(seen2(pair_at(b + k), shift), two, sb);
-        }
-    }
-    for (; count > 0; count -= 2, a += 2, b += 2, x += 2) {
-        const int32_t two = pair_at(x);
-        sa = __smlad(seen2(pair_at(a), shift), two, sa);
-        sb = __smlad(seen2(pair_at(b), shift), two, sb);
-    }
-    return (uint32_t)sa | (uint64_t)(uint32_t)sb << 32;
-}
-
-static __attribute__((noinline)) uint64_t block_0(const int16_t *a, const int16_t *b,
-                                                  const int16_t *x, int32_t count)
-{
-    return block(a, b, x, count, 0);
-}
-
-static __attribute__((noinline)) uint64_t block_2(const int16_t *a, const int16_t *b,
-                                                  const int16_t *x, int32_t count)
-{
-    return block(a, b, x, count, 2);
-}
-
-static void two_rows(int64_t sum[2], const int16_t *w, int32_t stride, const int16_t *x,
-                     int32_t shift)
-{
-    sum[0] = sum[1] = 0;
-    for (int32_t j = 0; j < stride; j += GLE_EXACT) {
-        const int32_t count = stride - j < GLE_EXACT ? stride - j : GLE_EXACT;
-        const uint64_t both = shift == 0 ? block_0(w + j, w + stride + j, x + j, count)
-                                         : block_2(w + j, w + stride + j, x + j, count);
-        sum[0] += (int32_t)(uint32_t)both;
-        sum[1] += (int32_t)(uint32_t)(both >> 32);
-    }
-}
-
-static void forward(int32_t *out, const gle_layer *layer, const int16_t *x, int32_t by,
-                    const int32_t shift)
-{
-    const int32_t stride = layer->stride, n = layer->n;
-    int64_t sum[2];
-
-    for (int32_t i = 0; i < n; i += 2) {
-        const int16_t *w = layer->w + (size_t)i * (size_t)stride;
-        const int32_t rows = i + 1 < n ? 2 : 1;
-        if (rows == 1) { /* there is no row behind the last */
-            sum[0] = 0;
-            for (int32_t j = 0; j < stride; j += 2) {
-                sum[0] = __smlald(seen2(pair_at(w + j), shift), pair_at(x + j), sum[0]);
-            }
+    while (w != groups) {
+        if (see == 0) {
+            __asm__ volatile(EIGHT_0 EIGHT_0 : [sum] "+r"(sum), [w] "+r"(w), [x] "+r"(x)::EIGHTS);
         } else {
-            two_rows(sum, w, stride, x, shift);
-        }
-        for (int32_t r = 0; r < rows; r++) {
-            out[i + r] = stored(sum[r], by + (layer->rows ? (int32_t)layer->rows[i + r] : 0));
+            __asm__ volatile(EIGHT_2 EIGHT_2
+                             : [sum] "+r"(sum), [w] "+r"(w), [x] "+r"(x)
+                             : [half] "r"(SEEN_HALF)
+                             : EIGHTS);
         }
     }
+    for (; w != end; w += 2, x += 2) {
+        sum = __smlald(seen2(pair_at(w), see), pair_at(x), sum);
+    }
+    return sum;
+}
+
+static __attribute__((noinline)) int64_t row_sum_0(const int16_t *w, const int16_t *x,
+                                                   int32_t stride)
+{
+    return row_sum(w, x, stride, 0);
+}
+
+static __attribute__((noinline)) int64_t row_sum_2(const int16_t *w, const int16_t *x,
+                                                   int32_t stride)
+{
+    return row_sum(w, x, stride, 2);
 }
 
 void gle_product_one_dsp(int32_t *out, const gle_layer *layer, const int16_t *x, int32_t shift)
 {
-    if (layer->gains != NULL || layer->image->w_left != 0) {
+    const int32_t see = gle_single_shift(layer), stride = layer->stride, n = layer->n;
+    const uint32_t *const rows = layer->rows;
+    const int16_t *w = gle_single_weights(layer);
+
+    if ((layer->seen == layer->w && (layer->gains != NULL || layer->image->w_left != 0)) ||
+        (see != 0 && see != 2)) {
         gle_product_one(out, layer, x, shift);
-    } else if (layer->image->w_shift == 2) {
-        forward(out, layer, x, shift, 2);
-    } else if (layer->image->w_shift == 0) {
-        forward(out, layer, x, shift, 0);
-    } else {
-        gle_product_one(out, layer, x, shift);
+        return;
+    }
+    for (int32_t i = 0; i < n; i++, w += stride) {
+        const int64_t sum = see == 0 ? row_sum_0(w, x, stride) : row_sum_2(w, x, stride) >> 2;
+        out[i] = stored(sum, shift + (rows != NULL ? (int32_t)rows[i] : 0));
     }
 }
 
-/* Four columns at a time, two rows a turn. */
-INLINE void back(int32_t *out, const gle_layer *layer, int32_t by, const int32_t shift)
-{
-    const int32_t stride = layer->stride, n = layer->n, m = layer->m;
+/* Four columns of two rows: their halves side by side, times two errors. A weight is seen as
+ * ((w + 2) >> 1) & ~1, which is 2 round(w / 4). */
+#define LOAD_ROWS                              \
+    "ldrd r4, r5, [%[w]]\n\t"                  \
+    "add %[w], %[w], %[next]\n\t"              \
+    "ldrd r6, r8, [%[w]]\n\t"                  \
+    "add %[w], %[w], %[next]\n\t"              \
+    "ldr r9, [%[e]], #4\n\t"
+#define ADD_ROWS                               \
+    "pkhbt r10, r4, r6, lsl #16\n\t"           \
+    "pkhtb r4, r6, r4, asr #16\n\t"            \
+    "smlad %[s0], r10, r9, %[s0]\n\t"          \
+    "smlad %[s1], r4, r9, %[s1]\n\t"           \
+    "pkhbt r10, r5, r8, lsl #16\n\t"           \
+    "pkhtb r5, r8, r5, asr #16\n\t"            \
+    "smlad %[s2], r10, r9, %[s2]\n\t"          \
+    "smlad %[s3], r5, r9, %[s3]\n\t"
+#define HALVE(r)                               \
+    "shadd16 " r ", " r ", %[half]\n\t"        \
+    "bic " r ", " r ", #0x00010001\n\t"
+#define ROWS_0 LOAD_ROWS ADD_ROWS
+#define ROWS_2 LOAD_ROWS HALVE("r4") HALVE("r5") HALVE("r6") HALVE("r8") ADD_ROWS
+#define SUMS [s0] "+r"(s[0]), [s1] "+r"(s[1]), [s2] "+r"(s[2]), [s3] "+r"(s[3])
+#define RUN(rows, half)                                                 \
+    __asm__ volatile(rows : SUMS, [w] "+r"(w), [e] "+r"(e)              \
+                     : [next] "r"(next), half                           \
+                     : "r4", "r5", "r6", "r8", "r9", "r10", "memory")
 
-    for (int32_t j = 0; j < m; j += 4) {
-        const int32_t two_more = j + 2 < stride ? 2 : 0; /* else the same again, not stored */
-        const int16_t *w = layer->w + j, *e = layer->e;
-        int64_t s0 = 0, s1 = 0, s2 = 0, s3 = 0;
-        for (int32_t i = 0; i < n; i += 2, e += 2, w += 2 * stride) {
-            const int16_t *next = i + 1 < n ? w + stride : w; /* times the zero behind e */
-            const int32_t a = seen2(pair_at(w), shift), b = seen2(pair_at(next), shift);
-            const int32_t c = seen2(pair_at(w + two_more), shift);
-            const int32_t d = seen2(pair_at(next + two_more), shift);
-            const int32_t two = pair_at(e);
-            s0 = __smlald(low_halves(a, b), two, s0);
-            s1 = __smlald(high_halves(a, b), two, s1);
-            s2 = __smlald(low_halves(c, d), two, s2);
-            s3 = __smlald(high_halves(c, d), two, s3);
+/* `rows`, even, of four columns. At most 32, or 16 where they are seen, so that sums fit:
+ * 32 8191^2 and 16 8191^2 2 are less than 2^31. */
+INLINE void four_columns(int32_t *sums, const int16_t *w, const int16_t *e, int32_t rows,
+                         int32_t next, const int32_t see)
+{
+    const int16_t *const end = e + rows, *const fours = e + (rows & -8);
+    int32_t s[4] = {0, 0, 0, 0};
+
+    while (e != fours) {
+        if (see == 0) {
+            RUN(ROWS_0 ROWS_0 ROWS_0 ROWS_0, "r"(0));
+        } else {
+            RUN(ROWS_2 ROWS_2 ROWS_2 ROWS_2, [half] "r"(SEEN_HALF));
         }
-        out[j] = stored(s0, by);
-        if (j + 1 < m) {
-            out[j + 1] = stored(s1, by);
+    }
+    while (e != end) {
+        if (see == 0) {
+            RUN(ROWS_0, "r"(0));
+        } else {
+            RUN(ROWS_2, [half] "r"(SEEN_HALF));
         }
-        if (j + 2 < m) {
-            out[j + 2] = stored(s2, by);
+    }
+    for (int32_t k = 0; k < 4; k++) {
+        sums[k] = s[k];
+    }
+}
+
+static __attribute__((noinline)) void four_columns_0(int32_t *sums, const int16_t *w,
+                                                     const int16_t *e, int32_t rows, int32_t next)
+{
+    four_columns(sums, w, e, rows, next, 0);
+}
+
+static __attribute__((noinline)) void four_columns_2(int32_t *sums, const int16_t *w,
+                                                     const int16_t *e, int32_t rows, int32_t next)
+{
+    four_columns(sums, w, e, rows, next, 2);
+}
+
+/* Two columns from row i on, added to s[2], times 2^see. */
+INLINE void two_columns(int64_t *s, const gle_layer *layer, const int16_t *w, int32_t i,
+                        const int32_t see)
+{
+    const int32_t stride = layer->stride, n = layer->n;
+
+    for (w += i * stride; i < n; i += 2, w += 2 * stride) {
+        const int32_t a = seen2(pair_at(w), see);
+        const int32_t b = i + 1 < n ? seen2(pair_at(w + stride), see) : 0;
+        const int32_t two = pair_at(layer->e + i);
+        s[0] = __smlald(low_halves(a, b), two, s[0]);
+        s[1] = __smlald(high_halves(a, b), two, s[1]);
+    }
+}
+
+static void back(int32_t *out, const gle_layer *layer, int32_t by, const int32_t see)
+{
+    const int16_t *const w = gle_single_weights(layer);
+    const int32_t stride = layer->stride, m = layer->m, even = layer->n & -2;
+    const int32_t most = see == 0 ? 32 : 16;
+    int32_t j = 0;
+
+    for (; j + 4 <= stride; j += 4) {
+        int64_t s[4] = {0, 0, 0, 0}, rest[4] = {0, 0, 0, 0};
+        for (int32_t i = 0; i < even; i += most) {
+            const int16_t *const from = w + i * stride + j;
+            const int32_t rows = even - i < most ? even - i : most;
+            int32_t part[4];
+            if (see == 0) {
+                four_columns_0(part, from, layer->e + i, rows, 2 * stride);
+            } else {
+                four_columns_2(part, from, layer->e + i, rows, 2 * stride);
+            }
+            for (int32_t k = 0; k < 4; k++) {
+                s[k] += part[k];
+            }
         }
-        if (j + 3 < m) {
-            out[j + 3] = stored(s3, by);
+        if (even != layer->n) {
+            two_columns(rest, layer, w + j, even, see);
+            two_columns(rest + 2, layer, w + j + 2, even, see);
+        }
+        for (int32_t k = 0; k < 4 && j + k < m; k++) {
+            const int64_t sum = see == 0 ? s[k] + rest[k] : (s[k] * 2 + rest[k]) >> 2;
+            out[j + k] = stored(sum, by);
+        }
+    }
+    if (j < m) {
+        int64_t s[2] = {0, 0};
+        two_columns(s, layer, w + j, 0, see);
+        for (int32_t k = 0; k < 2 && j + k < m; k++) {
+            out[j + k] = stored(s[k] >> see, by);
         }
     }
 }
 
 void gle_product_one_back_dsp(int32_t *out, const gle_layer *layer, int32_t shift)
 {
-    if (layer->gains != NULL || layer->rows != NULL || layer->image->w_left != 0) {
+    const int32_t see = gle_single_shift(layer);
+
+    if (layer->rows != NULL || (see != 0 && see != 2) ||
+        (layer->seen == layer->w && (layer->gains != NULL || layer->image->w_left != 0))) {
         gle_product_one_back(out, layer, shift);
-    } else if (layer->image->w_shift == 2) {
-        back(out, layer, shift, 2);
-    } else if (layer->image->w_shift == 0) {
-        back(out, layer, shift, 0);
     } else {
-        gle_product_one_back(out, layer, shift);
-    }
-}
-
-/* `most`: clip updates too, where they can be larger. Zeros are counted, as that is one
- * instruction each: an update was asked for where x is not 0 (e is not), and rounded to
- * nothing where it is 0 all the same. */
-INLINE void learn(int16_t *w, int32_t e, const int16_t *x, int32_t m, const gle_update *how,
-                  int32_t shift, uint32_t first, const int stochastic, const int32_t most,
-                  gle_update_count *count)
-{
-    const gle_key key = how->key;
-    const int32_t limit = how->limit, rest = 32 - shift, half = 1 << (shift - 1);
-    const int16_t *const end = w + m;
-    uint32_t still = 0, idle = 0, clipped = 0;
-
-    for (; w < end; w++, x++, first++) {
-        const int32_t g = e * *x;
-        const int32_t up = stochastic ? (int32_t)(gle_rng(key, first) >> rest) : half;
-        int32_t delta = (g + up) >> shift, next;
-        if (most != 0) {
-            delta = gle_clamp(delta, most);
-        }
-        next = *w + delta;
-        still += (uint32_t)(delta == 0);
-        idle += (uint32_t)(g == 0);
-        if ((uint32_t)(next + limit) > 2u * (uint32_t)limit) {
-            next = gle_clamp(next, limit);
-            clipped++;
-        }
-        *w = (int16_t)next;
-    }
-    count->asked += (uint32_t)m - idle;
-    count->under += still - idle;
-    count->clipped += clipped;
-}
-
-void gle_learn_one_dsp(int16_t *w, int32_t e, const int16_t *x, int32_t m, const gle_update *how,
-                       int32_t shift, uint32_t first, gle_update_count *count)
-{
-    if (e == 0) {
-        return; /* rounds to nothing either way, and asks for nothing */
-    }
-    /* |g| < 2^26, so that g and what rounds it up fit an int32 */
-    if (shift < 1 || shift > 30) {
-        gle_learn_one(w, e, x, m, how, shift, first, count);
-    } else if ((GLE_ARRAY_MAX * GLE_ARRAY_MAX >> shift) + 1 > how->most) {
-        learn(w, e, x, m, how, shift, first, how->stochastic, how->most, count);
-    } else if (how->stochastic) {
-        learn(w, e, x, m, how, shift, first, 1, 0, count);
-    } else {
-        learn(w, e, x, m, how, shift, first, 0, 0, count);
+        back(out, layer, shift, see);
     }
 }
 

@@ -1,0 +1,74 @@
+"""Products and updates with the DSP extension of a Cortex-M4 give the integers of plain C."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from hwgle.boards import sources
+
+ROOT = sources.root()
+SOURCES = [
+    ROOT / "tests" / "c" / "dsp_kernels.c",
+    *sorted((ROOT / "csrc").glob("single_dsp*.c")),
+    ROOT / "csrc" / "matvec_scalar.c",
+    ROOT / "csrc" / "neurons_scalar.c",
+    ROOT / "firmware" / "common" / "freestanding.c",
+]
+FLAGS = ["-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-ffreestanding", "-nostdlib",
+         "-static", "-mcpu=cortex-m4", "-mthumb", "-mfloat-abi=soft", "-DGLE_SCALAR_ONLY",
+         "-DGLE_ALIGN=8"]  # fmt: skip
+# Code at 0, where the emulated part has its vectors, and 4 MB of memory.
+LINK = """SECTIONS
+{
+    . = 0;
+    .text : { KEEP(*(.vectors)) *(.text*) *(.rodata*) }
+    . = 0x20000000;
+    .data : { *(.data*) }
+    .bss : { *(.bss*) *(COMMON) }
+    stack_top = 0x20400000;
+}
+"""
+
+
+def ends(tmp_path: Path, files: list[Path]) -> subprocess.CompletedProcess[str]:
+    """What the program says in an emulated Cortex-M4."""
+    script, elf = tmp_path / "link.ld", tmp_path / "kernels.elf"
+    script.write_text(LINK)
+    words = [*FLAGS, f"-I{ROOT / 'csrc'}", f"-T{script}", *map(str, files), "-lgcc", "-o", str(elf)]
+    subprocess.run(["arm-none-eabi-gcc", *words], check=True)
+    run = ["qemu-system-arm", "-M", "mps2-an386", "-nodefaults", "-display", "none"]
+    run += ["-semihosting", "-kernel", str(elf)]
+    return subprocess.run(run, capture_output=True, text=True, timeout=300, check=False)
+
+
+@pytest.mark.board("qemu-system-arm", "arm-none-eabi-gcc")
+def test_dsp_kernels_equal_plain_c(tmp_path: Path) -> None:
+    done = ends(tmp_path, SOURCES)
+    assert "all equal" in done.stdout + done.stderr
+    assert done.returncode == 0
+
+
+@pytest.mark.board("qemu-system-arm", "arm-none-eabi-gcc")
+@pytest.mark.parametrize(
+    ("file", "right", "wrong"),
+    [
+        ("single_dsp.c", "#0x00030003", "#0x00010001"),
+        ("single_dsp.c", "pkhtb r5, r8, r5", "pkhtb r5, r8, r4"),
+        ("single_dsp_learn.c", ": 0x8000;", ": 0x7fff;"),
+        ("single_dsp_learn.c", "lsr #16", "lsr #15"),
+        ("single_dsp_learn.c", "twice = 2u * limit", "twice = 2u * limit + ONES"),
+    ],
+)
+def test_a_fault_in_a_dsp_kernel_is_found(
+    tmp_path: Path, file: str, right: str, wrong: str
+) -> None:
+    text = (ROOT / "csrc" / file).read_text()
+    assert right in text
+    (tmp_path / file).write_text(text.replace(right, wrong))
+    files = [tmp_path / file if path.name == file else path for path in SOURCES]
+    done = ends(tmp_path, files)
+    assert done.returncode == 1
+    assert " n m w_shift " in done.stdout + done.stderr
