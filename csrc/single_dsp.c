@@ -26,19 +26,19 @@ INLINE int32_t seen2(int32_t two, const int32_t shift)
     return shift == 2 ? __sadd16(two, SEEN_HALF) & ~SEEN_MASK : two;
 }
 
-INLINE int32_t low_halves(int32_t a, int32_t b)
+/* Of a sum that is 2^see times too large, exactly: shift and see are one shift. */
+INLINE int32_t stored(int64_t sum, int32_t shift, int32_t see)
 {
-    return (int32_t)(((uint32_t)a & 0xffffu) | (uint32_t)b << 16);
-}
+    const int32_t k = shift + see;
 
-INLINE int32_t high_halves(int32_t a, int32_t b)
-{
-    return (int32_t)((uint32_t)a >> 16 | ((uint32_t)b & 0xffff0000u));
-}
-
-INLINE int32_t stored(int64_t sum, int32_t shift)
-{
-    return gle_clamp64(gle_round64(sum, shift), GLE_SUM_MAX);
+    if (shift >= 1 && k >= 2 && k <= 31) { /* no 64-bit shift on a board, see gle_scale */
+        const int64_t up = sum + (int64_t)(UINT32_C(1) << (k - 1));
+        const uint32_t low = (uint32_t)up, high = (uint32_t)((uint64_t)up >> 32);
+        if (high + (UINT32_C(1) << (k - 2)) < UINT32_C(1) << (k - 1)) { /* below 2^30 */
+            return (int32_t)(low >> k | high << (32 - k));
+        }
+    }
+    return gle_clamp64(gle_round64(sum >> see, shift), GLE_SUM_MAX);
 }
 
 #define EIGHT_0                               \
@@ -107,129 +107,86 @@ void gle_product_one_dsp(int32_t *out, const gle_layer *layer, const int16_t *x,
         return;
     }
     for (int32_t i = 0; i < n; i++, w += stride) {
-        const int64_t sum = see == 0 ? row_sum_0(w, x, stride) : row_sum_2(w, x, stride) >> 2;
-        out[i] = stored(sum, shift + (rows != NULL ? (int32_t)rows[i] : 0));
+        const int64_t sum = see == 0 ? row_sum_0(w, x, stride) : row_sum_2(w, x, stride);
+        out[i] = stored(sum, shift + (rows != NULL ? (int32_t)rows[i] : 0), see);
     }
 }
 
-/* Four columns of two rows: their halves side by side, times two errors. A weight is seen as
- * ((w + 2) >> 1) & ~1, which is 2 round(w / 4). */
+/* Two columns of two rows: their halves side by side, times two errors. */
 #define LOAD_ROWS                              \
-    "ldrd r4, r5, [%[w]]\n\t"                  \
-    "add %[w], %[w], %[next]\n\t"              \
-    "ldrd r6, r8, [%[w]]\n\t"                  \
-    "add %[w], %[w], %[next]\n\t"              \
-    "ldr r9, [%[e]], #4\n\t"
+    "ldr r4, [%[w]]\n\t"                       \
+    "ldr r5, [%[w], %[next]]\n\t"              \
+    "add %[w], %[w], %[next], lsl #1\n\t"      \
+    "ldr r6, [%[e]], #4\n\t"
 #define ADD_ROWS                               \
-    "pkhbt r10, r4, r6, lsl #16\n\t"           \
-    "pkhtb r4, r6, r4, asr #16\n\t"            \
-    "smlad %[s0], r10, r9, %[s0]\n\t"          \
-    "smlad %[s1], r4, r9, %[s1]\n\t"           \
-    "pkhbt r10, r5, r8, lsl #16\n\t"           \
-    "pkhtb r5, r8, r5, asr #16\n\t"            \
-    "smlad %[s2], r10, r9, %[s2]\n\t"          \
-    "smlad %[s3], r5, r9, %[s3]\n\t"
-#define HALVE(r)                               \
-    "shadd16 " r ", " r ", %[half]\n\t"        \
-    "bic " r ", " r ", #0x00010001\n\t"
+    "pkhbt r8, r4, r5, lsl #16\n\t"            \
+    "pkhtb r5, r5, r4, asr #16\n\t"            \
+    "smlald %Q[s0], %R[s0], r8, r6\n\t"        \
+    "smlald %Q[s1], %R[s1], r5, r6\n\t"
 #define ROWS_0 LOAD_ROWS ADD_ROWS
-#define ROWS_2 LOAD_ROWS HALVE("r4") HALVE("r5") HALVE("r6") HALVE("r8") ADD_ROWS
-#define SUMS [s0] "+r"(s[0]), [s1] "+r"(s[1]), [s2] "+r"(s[2]), [s3] "+r"(s[3])
-#define RUN(rows, half)                                                 \
-    __asm__ volatile(rows : SUMS, [w] "+r"(w), [e] "+r"(e)              \
-                     : [next] "r"(next), half                           \
-                     : "r4", "r5", "r6", "r8", "r9", "r10", "memory")
+#define ROWS_2 LOAD_ROWS SEE("r4") SEE("r5") ADD_ROWS
+#define RUN(rows)                                                                        \
+    __asm__ volatile(rows : [s0] "+r"(s0), [s1] "+r"(s1), [w] "+r"(w), [e] "+r"(e)       \
+                     : [next] "r"(next), [half] "r"(SEEN_HALF)                           \
+                     : "r4", "r5", "r6", "r8", "memory")
 
-/* `rows`, even, of four columns. At most 32, or 16 where they are seen, so that sums fit:
- * 32 8191^2 and 16 8191^2 2 are less than 2^31. */
-INLINE void four_columns(int32_t *sums, const int16_t *w, const int16_t *e, int32_t rows,
-                         int32_t next, const int32_t see)
-{
-    const int16_t *const end = e + rows, *const fours = e + (rows & -8);
-    int32_t s[4] = {0, 0, 0, 0};
-
-    while (e != fours) {
-        if (see == 0) {
-            RUN(ROWS_0 ROWS_0 ROWS_0 ROWS_0, "r"(0));
-        } else {
-            RUN(ROWS_2 ROWS_2 ROWS_2 ROWS_2, [half] "r"(SEEN_HALF));
-        }
-    }
-    while (e != end) {
-        if (see == 0) {
-            RUN(ROWS_0, "r"(0));
-        } else {
-            RUN(ROWS_2, [half] "r"(SEEN_HALF));
-        }
-    }
-    for (int32_t k = 0; k < 4; k++) {
-        sums[k] = s[k];
-    }
-}
-
-static __attribute__((noinline)) void four_columns_0(int32_t *sums, const int16_t *w,
-                                                     const int16_t *e, int32_t rows, int32_t next)
-{
-    four_columns(sums, w, e, rows, next, 0);
-}
-
-static __attribute__((noinline)) void four_columns_2(int32_t *sums, const int16_t *w,
-                                                     const int16_t *e, int32_t rows, int32_t next)
-{
-    four_columns(sums, w, e, rows, next, 2);
-}
-
-/* Two columns from row i on, added to s[2], times 2^see. */
-INLINE void two_columns(int64_t *s, const gle_layer *layer, const int16_t *w, int32_t i,
+/* n rows, `next` bytes from each other; s: the exact sums of two columns, times 2^see. */
+INLINE void two_columns(int64_t *s, const int16_t *w, const int16_t *e, int32_t n, int32_t next,
                         const int32_t see)
 {
-    const int32_t stride = layer->stride, n = layer->n;
+    const int16_t *const even = e + (n & -2), *const eights = e + (n & -8);
+    int64_t s0 = 0, s1 = 0;
 
-    for (w += i * stride; i < n; i += 2, w += 2 * stride) {
-        const int32_t a = seen2(pair_at(w), see);
-        const int32_t b = i + 1 < n ? seen2(pair_at(w + stride), see) : 0;
-        const int32_t two = pair_at(layer->e + i);
-        s[0] = __smlald(low_halves(a, b), two, s[0]);
-        s[1] = __smlald(high_halves(a, b), two, s[1]);
+    while (e != eights) {
+        if (see == 0) {
+            RUN(ROWS_0 ROWS_0 ROWS_0 ROWS_0);
+        } else {
+            RUN(ROWS_2 ROWS_2 ROWS_2 ROWS_2);
+        }
     }
+    while (e != even) {
+        if (see == 0) {
+            RUN(ROWS_0);
+        } else {
+            RUN(ROWS_2);
+        }
+    }
+    if ((n & 1) != 0) {
+        const int32_t a = seen2(pair_at(w), see);
+        s0 = __smlald(a & 0xffff, *e, s0);
+        s1 = __smlald((int32_t)((uint32_t)a >> 16), *e, s1);
+    }
+    s[0] = s0;
+    s[1] = s1;
+}
+
+static __attribute__((noinline)) void two_columns_0(int64_t *s, const int16_t *w,
+                                                    const int16_t *e, int32_t n, int32_t next)
+{
+    two_columns(s, w, e, n, next, 0);
+}
+
+static __attribute__((noinline)) void two_columns_2(int64_t *s, const int16_t *w,
+                                                    const int16_t *e, int32_t n, int32_t next)
+{
+    two_columns(s, w, e, n, next, 2);
 }
 
 static void back(int32_t *out, const gle_layer *layer, int32_t by, const int32_t see)
 {
-    const int16_t *const w = gle_single_weights(layer);
-    const int32_t stride = layer->stride, m = layer->m, even = layer->n & -2;
-    const int32_t most = see == 0 ? 32 : 16;
-    int32_t j = 0;
+    const int16_t *w = gle_single_weights(layer);
+    const int32_t next = 2 * layer->stride, m = layer->m;
+    int64_t s[2];
 
-    for (; j + 4 <= stride; j += 4) {
-        int64_t s[4] = {0, 0, 0, 0}, rest[4] = {0, 0, 0, 0};
-        for (int32_t i = 0; i < even; i += most) {
-            const int16_t *const from = w + i * stride + j;
-            const int32_t rows = even - i < most ? even - i : most;
-            int32_t part[4];
-            if (see == 0) {
-                four_columns_0(part, from, layer->e + i, rows, 2 * stride);
-            } else {
-                four_columns_2(part, from, layer->e + i, rows, 2 * stride);
-            }
-            for (int32_t k = 0; k < 4; k++) {
-                s[k] += part[k];
-            }
+    for (int32_t j = 0; j < m; j += 2, w += 2) {
+        if (see == 0) {
+            two_columns_0(s, w, layer->e, layer->n, next);
+        } else {
+            two_columns_2(s, w, layer->e, layer->n, next);
         }
-        if (even != layer->n) {
-            two_columns(rest, layer, w + j, even, see);
-            two_columns(rest + 2, layer, w + j + 2, even, see);
-        }
-        for (int32_t k = 0; k < 4 && j + k < m; k++) {
-            const int64_t sum = see == 0 ? s[k] + rest[k] : (s[k] * 2 + rest[k]) >> 2;
-            out[j + k] = stored(sum, by);
-        }
-    }
-    if (j < m) {
-        int64_t s[2] = {0, 0};
-        two_columns(s, layer, w + j, 0, see);
-        for (int32_t k = 0; k < 2 && j + k < m; k++) {
-            out[j + k] = stored(s[k] >> see, by);
+        out[j] = stored(s[0], by, see);
+        if (j + 1 < m) {
+            out[j + 1] = stored(s[1], by, see);
         }
     }
 }
