@@ -186,10 +186,58 @@ INLINE uint32_t fours(int16_t *w, int32_t e, const int16_t *x, int32_t m, const 
     {                                                                                           \
         return fours(w, e, x, m, how, shift, first, random, wide, count);                       \
     }
-FOURS(nearest, 0, 0)
 FOURS(nearest_wide, 0, 1)
 FOURS(stochastic, 1, 0)
 FOURS(stochastic_wide, 1, 1)
+
+/* Two of x in `x`, two weights in `next`. Leaves zeros in `x` and what is beyond the limit
+ * in `d`. */
+#define NEAREST(x, d, next)                                \
+    "smlawb %[" d "], %[own], %[" x "], %[half]\n\t"       \
+    "smlawt %[" x "], %[own], %[" x "], %[half]\n\t"       \
+    "pkhtb %[" d "], %[" x "], %[" d "], asr #16\n\t"      \
+    "uqsub16 %[" x "], %[ones], %[" d "]\n\t"              \
+    "qadd16 %[" next "], %[" next "], %[" d "]\n\t"        \
+    "uadd16 %[" d "], %[" next "], %[limit]\n\t"           \
+    "uqsub16 %[" d "], %[" d "], %[twice]\n\t"             \
+    "add %[zeros], %[zeros], %[" x "]\n\t"
+
+/* As fours(), for what is usual: to nearest, and e has room for its shift. In assembly, as
+ * the compiler loads word by word. */
+static __attribute__((noinline)) uint32_t nearest(int16_t *w, int32_t e, const int16_t *x,
+                                                  int32_t m, const gle_update *how, int32_t shift,
+                                                  uint32_t first, gle_update_count *count)
+{
+    const uint32_t limit = (uint32_t)how->limit * ONES, twice = 2u * limit;
+    const int32_t own = (int32_t)((uint32_t)e << (32 - shift));
+    const int16_t *const end = w + m;
+    uint32_t zeros = 0, x0, x1, beyond, d1;
+    int32_t next0, next1;
+
+    for (; w != end; w += GROUP) {
+        __asm__ volatile("ldrd %[n0], %[n1], [%[w]]\n\t"
+                         "ldrd %[x0], %[x1], [%[x]], #8\n\t"
+                         NEAREST("x0", "d0", "n0") NEAREST("x1", "d1", "n1")
+                         "orr %[d0], %[d0], %[d1]\n\t"
+                         : [x] "+r"(x), [zeros] "+r"(zeros), [n0] "=&r"(next0), [n1] "=&r"(next1),
+                           [x0] "=&r"(x0), [x1] "=&r"(x1), [d0] "=&r"(beyond), [d1] "=&r"(d1)
+                         : [w] "r"(w), [own] "r"(own), [half] "r"(0x8000), [ones] "r"(ONES),
+                           [limit] "r"(limit), [twice] "r"(twice)
+                         : "memory");
+        if (beyond == 0) {
+            pair_to(w, next0);
+            pair_to(w + 2, next1);
+        } else { /* zeros: those of the four again, one by one */
+            gle_update_count four = {0, 0, 0};
+            learn_some(w, e, x - GROUP, GROUP, how, shift,
+                       first + (uint32_t)m - (uint32_t)(end - w), &four);
+            zeros -= x0 + x1;
+            zeros += GROUP - four.asked + four.under; /* at most 4096 in all: none carries */
+            count->clipped += four.clipped;
+        }
+    }
+    return both_halves(zeros);
+}
 
 /* A row; e is not 0. idle: how many of x are 0. */
 static void learn_row(int16_t *w, int32_t e, const int16_t *x, int32_t m, uint32_t idle,
