@@ -135,7 +135,8 @@ INLINE int32_t updates(int32_t e, int32_t x, int32_t up0, int32_t up1, int32_t s
     return two;
 }
 
-/* Fours of a row, of which the updates fit 16 bits. Returns how many updates are 0. */
+/* Fours of a row, of which the updates fit 16 bits. Returns how many updates are 0; that a
+ * weight is clipped does not change which these are. */
 INLINE uint32_t fours(int16_t *w, int32_t e, const int16_t *x, int32_t m, const gle_update *how,
                       int32_t shift, uint32_t first, const int random, const int wide,
                       gle_update_count *count)
@@ -144,7 +145,7 @@ INLINE uint32_t fours(int16_t *w, int32_t e, const int16_t *x, int32_t m, const 
     const int32_t half = wide ? 1 << (shift - 1) : 0x8000;
     const int32_t own = wide ? e : (int32_t)((uint32_t)e << (32 - shift));
     const int16_t *const end = w + m, *piece = w;
-    uint32_t bits[PIECE], zeros = 0, alone = 0;
+    uint32_t bits[PIECE], zeros = 0;
     const uint32_t *up = bits;
     const int16_t *const row = w;
 
@@ -161,14 +162,13 @@ INLINE uint32_t fours(int16_t *w, int32_t e, const int16_t *x, int32_t m, const 
         const int32_t d1 = updates(own, pair_at(x + 2), random ? (int32_t)up[2] : half,
                                    random ? (int32_t)up[3] : half, shift, wide);
         const int32_t next0 = __qadd16(pair_at(w), d0), next1 = __qadd16(pair_at(w + 2), d1);
+        zeros += __uqsub16(ONES, (uint32_t)d0) + __uqsub16(ONES, (uint32_t)d1);
         if ((__uqsub16(__uadd16((uint32_t)next0, limit), twice) |
              __uqsub16(__uadd16((uint32_t)next1, limit), twice)) != 0) {
             gle_update_count four = {0, 0, 0};
             learn_some(w, e, x, GROUP, how, shift, first + (uint32_t)(w - row), &four);
-            alone += GROUP - four.asked + four.under;
             count->clipped += four.clipped;
         } else {
-            zeros += __uqsub16(ONES, (uint32_t)d0) + __uqsub16(ONES, (uint32_t)d1);
             pair_to(w, next0);
             pair_to(w + 2, next1);
         }
@@ -176,7 +176,7 @@ INLINE uint32_t fours(int16_t *w, int32_t e, const int16_t *x, int32_t m, const 
         x += GROUP;
         up += GROUP;
     }
-    return both_halves(zeros) + alone;
+    return both_halves(zeros);
 }
 
 #define FOURS(name, random, wide)                                                               \
@@ -187,23 +187,37 @@ INLINE uint32_t fours(int16_t *w, int32_t e, const int16_t *x, int32_t m, const 
         return fours(w, e, x, m, how, shift, first, random, wide, count);                       \
     }
 FOURS(nearest_wide, 0, 1)
-FOURS(stochastic, 1, 0)
 FOURS(stochastic_wide, 1, 1)
 
-/* Two of x in `x`, two weights in `next`. Leaves zeros in `x` and what is beyond the limit
- * in `d`. */
-#define NEAREST(x, d, next)                                \
-    "smlawb %[" d "], %[own], %[" x "], %[half]\n\t"       \
-    "smlawt %[" x "], %[own], %[" x "], %[half]\n\t"       \
-    "pkhtb %[" d "], %[" x "], %[" d "], asr #16\n\t"      \
-    "uqsub16 %[" x "], %[ones], %[" d "]\n\t"              \
+/* The same where e has room for its shift, in assembly, as the compiler loads word by word.
+ * Two of x in `t`, two weights in `next`; leaves what is beyond the limit in `d`. */
+#define LEARN_TWO(d, next)                                 \
+    "uqsub16 %[t], %[ones], %[" d "]\n\t"                  \
     "qadd16 %[" next "], %[" next "], %[" d "]\n\t"        \
     "uadd16 %[" d "], %[" next "], %[limit]\n\t"           \
-    "uqsub16 %[" d "], %[" d "], %[twice]\n\t"             \
-    "add %[zeros], %[zeros], %[" x "]\n\t"
+    "add %[zeros], %[zeros], %[t]\n\t"                     \
+    "uqsub16 %[" d "], %[" d "], %[twice]\n\t"
+#define NEAREST(d, next)                                   \
+    "ldr %[t], [%[x]], #4\n\t"                             \
+    "smlawb %[" d "], %[own], %[t], %[half]\n\t"           \
+    "smlawt %[t], %[own], %[t], %[half]\n\t"               \
+    "pkhtb %[" d "], %[t], %[" d "], asr #16\n\t"          \
+    LEARN_TWO(d, next)
+#define STOCHASTIC(d, next)                                \
+    "ldrd %[" d "], %[v], [%[up]], #8\n\t"                 \
+    "ldr %[t], [%[x]], #4\n\t"                             \
+    "smlawb %[" d "], %[own], %[t], %[" d "]\n\t"          \
+    "smlawt %[v], %[own], %[t], %[v]\n\t"                  \
+    "pkhtb %[" d "], %[v], %[" d "], asr #16\n\t"          \
+    LEARN_TWO(d, next)
+/* Until the end or until a weight is beyond its limit: then those four are not stored. */
+#define FOURS_OF(two)                                      \
+    "1: ldrd %[n0], %[n1], [%[w]]\n\t"                     \
+    two("d0", "n0") two("d1", "n1")                        \
+    "orrs %[d0], %[d0], %[d1]\n\t"                         \
+    "bne 2f\n\t"                                           \
+    "strd %[n0], %[n1], [%[w]], #8\n\t"
 
-/* As fours(), for what is usual: to nearest, and e has room for its shift. In assembly, as
- * the compiler loads word by word. */
 static __attribute__((noinline)) uint32_t nearest(int16_t *w, int32_t e, const int16_t *x,
                                                   int32_t m, const gle_update *how, int32_t shift,
                                                   uint32_t first, gle_update_count *count)
@@ -211,29 +225,66 @@ static __attribute__((noinline)) uint32_t nearest(int16_t *w, int32_t e, const i
     const uint32_t limit = (uint32_t)how->limit * ONES, twice = 2u * limit;
     const int32_t own = (int32_t)((uint32_t)e << (32 - shift));
     const int16_t *const end = w + m;
-    uint32_t zeros = 0, x0, x1, beyond, d1;
-    int32_t next0, next1;
+    uint32_t zeros = 0;
 
-    for (; w != end; w += GROUP) {
-        __asm__ volatile("ldrd %[n0], %[n1], [%[w]]\n\t"
-                         "ldrd %[x0], %[x1], [%[x]], #8\n\t"
-                         NEAREST("x0", "d0", "n0") NEAREST("x1", "d1", "n1")
-                         "orr %[d0], %[d0], %[d1]\n\t"
-                         : [x] "+r"(x), [zeros] "+r"(zeros), [n0] "=&r"(next0), [n1] "=&r"(next1),
-                           [x0] "=&r"(x0), [x1] "=&r"(x1), [d0] "=&r"(beyond), [d1] "=&r"(d1)
-                         : [w] "r"(w), [own] "r"(own), [half] "r"(0x8000), [ones] "r"(ONES),
-                           [limit] "r"(limit), [twice] "r"(twice)
-                         : "memory");
-        if (beyond == 0) {
-            pair_to(w, next0);
-            pair_to(w + 2, next1);
-        } else { /* zeros: those of the four again, one by one */
+    while (w != end) {
+        uint32_t n0, n1, d0, d1, t;
+        __asm__ volatile(FOURS_OF(NEAREST)
+                         "ldr %[t], %[end]\n\t"
+                         "cmp %[w], %[t]\n\t"
+                         "bne 1b\n\t"
+                         "2:\n\t"
+                         : [w] "+r"(w), [x] "+r"(x), [zeros] "+r"(zeros), [n0] "=&r"(n0),
+                           [n1] "=&r"(n1), [d0] "=&r"(d0), [d1] "=&r"(d1), [t] "=&r"(t)
+                         : [own] "r"(own), [half] "r"(0x8000), [ones] "r"(ONES),
+                           [limit] "r"(limit), [twice] "r"(twice), [end] "m"(end)
+                         : "memory", "cc");
+        if (d0 != 0) {
             gle_update_count four = {0, 0, 0};
             learn_some(w, e, x - GROUP, GROUP, how, shift,
                        first + (uint32_t)m - (uint32_t)(end - w), &four);
-            zeros -= x0 + x1;
-            zeros += GROUP - four.asked + four.under; /* at most 4096 in all: none carries */
             count->clipped += four.clipped;
+            w += GROUP;
+        }
+    }
+    return both_halves(zeros);
+}
+
+static __attribute__((noinline)) uint32_t stochastic(int16_t *w, int32_t e, const int16_t *x,
+                                                     int32_t m, const gle_update *how,
+                                                     int32_t shift, uint32_t first,
+                                                     gle_update_count *count)
+{
+    const uint32_t limit = (uint32_t)how->limit * ONES, twice = 2u * limit;
+    const int32_t own = (int32_t)((uint32_t)e << (32 - shift));
+    const int16_t *const row = w, *const all = w + m;
+    uint32_t zeros = 0, bits[PIECE];
+
+    while (w != all) {
+        const int32_t left = (int32_t)(all - w), some = left < PIECE ? left : PIECE;
+        const int16_t *const end = w + some;
+        const uint32_t *up = bits;
+        random_words(bits, some, how->key, first + (uint32_t)(w - row), 16);
+        while (w != end) {
+            uint32_t n0, n1, d0, d1, t, v;
+            __asm__ volatile(FOURS_OF(STOCHASTIC)
+                             "ldr %[t], %[end]\n\t"
+                             "cmp %[w], %[t]\n\t"
+                             "bne 1b\n\t"
+                             "2:\n\t"
+                             : [w] "+r"(w), [x] "+r"(x), [zeros] "+r"(zeros), [up] "+r"(up),
+                               [n0] "=&r"(n0), [n1] "=&r"(n1), [d0] "=&r"(d0), [d1] "=&r"(d1),
+                               [t] "=&r"(t), [v] "=&r"(v)
+                             : [own] "r"(own), [ones] "r"(ONES), [limit] "r"(limit),
+                               [twice] "r"(twice), [end] "m"(end)
+                             : "memory", "cc");
+            if (d0 != 0) {
+                gle_update_count four = {0, 0, 0};
+                learn_some(w, e, x - GROUP, GROUP, how, shift, first + (uint32_t)(w - row),
+                           &four);
+                count->clipped += four.clipped;
+                w += GROUP;
+            }
         }
     }
     return both_halves(zeros);

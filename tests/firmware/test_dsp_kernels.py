@@ -57,7 +57,7 @@ def test_dsp_kernels_equal_plain_c(tmp_path: Path) -> None:
     [
         ("single_dsp.c", "#0x00030003", "#0x00010001"),
         ("single_dsp.c", "pkhtb r5, r5, r4", "pkhtb r5, r4, r5"),
-        ("single_dsp_learn.c", ": 0x8000;", ": 0x7fff;"),
+        ("single_dsp_learn.c", "0x8000", "0x7fff"),
         ("single_dsp_learn.c", "lsr #16", "lsr #15"),
         ("single_dsp_learn.c", "twice = 2u * limit", "twice = 2u * limit + ONES"),
     ],
