@@ -239,26 +239,41 @@ LANES void nearest(int16_t *w, int32_t e, const int16_t *x, int32_t m, const gle
     }
 }
 
-/* For 1 <= shift <= 31, see update.inc; sixteen weights at a time, `live` of them. */
-LANES void sixteen(int16_t *w, __m512i g, __mmask16 live, const gle_update *how, int32_t shift,
+/* A right shift of 1 and more as update.inc splits it: at most 31 bits at random. */
+typedef struct {
+    int32_t k;
+    __m128i before, by;
+} dropped;
+
+LANES dropped dropped_of(int32_t shift)
+{
+    const int32_t before = shift > 31 ? (shift > 62 ? 31 : shift - 31) : 0;
+    const int32_t k = shift > 31 ? 31 : shift;
+    const dropped d = {k, _mm_cvtsi32_si128(before), _mm_cvtsi32_si128(k)};
+
+    return d;
+}
+
+/* See update.inc; sixteen weights at a time, `live` of them. */
+LANES void sixteen(int16_t *w, __m512i g, __mmask16 live, const gle_update *how, dropped by,
                    uint32_t first, gle_update_count *count)
 {
     const __m512i numbers =
         _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-    const __m512i mask = all((int32_t)((UINT32_C(1) << shift) - 1u)), zero = _mm512_setzero_si512();
-    const __m128i k = _mm_cvtsi32_si128(shift);
+    const __m512i mask = all((int32_t)((UINT32_C(1) << by.k) - 1u)), zero = _mm512_setzero_si512();
     const __m512i old = _mm512_cvtepi16_epi32(_mm256_maskz_loadu_epi16(live, w));
+    const __m512i x = _mm512_sra_epi32(g, by.before);
     __m512i up, delta, next, kept;
     __mmask16 asked;
 
     if (how->stochastic) {
         up = rng_root(how->key, _mm512_add_epi32(numbers, all((int32_t)first)));
-        up = _mm512_srl_epi32(rng_word(up, GLE_RNG_FIRST), _mm_cvtsi32_si128(32 - shift));
+        up = _mm512_srl_epi32(rng_word(up, GLE_RNG_FIRST), _mm_cvtsi32_si128(32 - by.k));
     } else {
-        up = all((int32_t)(UINT32_C(1) << (shift - 1)));
+        up = all((int32_t)(UINT32_C(1) << (by.k - 1)));
     }
-    up = _mm512_srl_epi32(_mm512_add_epi32(_mm512_and_si512(g, mask), up), k);
-    delta = clamp(_mm512_add_epi32(_mm512_sra_epi32(g, k), up), how->most);
+    up = _mm512_srl_epi32(_mm512_add_epi32(_mm512_and_si512(x, mask), up), by.by);
+    delta = clamp(_mm512_add_epi32(_mm512_sra_epi32(x, by.by), up), how->most);
     next = _mm512_add_epi32(old, delta);
     kept = clamp(next, how->limit);
     asked = _mm512_mask_cmpneq_epi32_mask(live, g, zero);
@@ -279,11 +294,12 @@ LANES void stochastic(int16_t *w, int32_t e, const int16_t *x, int32_t m, const 
                       int32_t shift, uint32_t first, gle_update_count *count)
 {
     const __m512i error = all(e & 0xffff);
+    const dropped by = dropped_of(shift);
 
     for (int32_t j = 0; j < m; j += 16) {
         const __mmask16 live = lanes_of(m - j);
         const __m512i below = _mm512_cvtepi16_epi32(_mm256_maskz_loadu_epi16(live, x + j));
-        sixteen(w + j, _mm512_madd_epi16(below, error), live, how, shift, first + (uint32_t)j,
+        sixteen(w + j, _mm512_madd_epi16(below, error), live, how, by, first + (uint32_t)j,
                 count);
     }
 }
@@ -291,13 +307,16 @@ LANES void stochastic(int16_t *w, int32_t e, const int16_t *x, int32_t m, const 
 AVX512 void gle_update_vnni(int16_t *w, const int32_t *gradient, int32_t m, const gle_update *how,
                             int32_t shift, uint32_t first, gle_update_count *count)
 {
-    if (shift < 1 || shift > 31) {
+    dropped by;
+
+    if (shift < 1) {
         gle_update_wide(w, gradient, m, how, shift, first, count);
         return;
     }
+    by = dropped_of(shift);
     for (int32_t j = 0; j < m; j += 16) {
         const __mmask16 live = lanes_of(m - j);
-        sixteen(w + j, _mm512_maskz_loadu_epi32(live, gradient + j), live, how, shift,
+        sixteen(w + j, _mm512_maskz_loadu_epi32(live, gradient + j), live, how, by,
                 first + (uint32_t)j, count);
     }
 }
@@ -309,9 +328,9 @@ AVX512 void gle_learn_one_vnni(int16_t *w, int32_t e, const int16_t *x, int32_t 
     if (e == 0) {
         return; /* rounds to nothing either way, and asks for nothing */
     }
-    if (!how->stochastic && shift >= 12 && shift <= 30) {
-        nearest(w, e, x, m, how, shift, count);
-    } else if (how->stochastic && shift >= 1 && shift <= 31) {
+    if (!how->stochastic && shift >= 12) {
+        nearest(w, e, x, m, how, shift < 30 ? shift : 30, count); /* |e x| < 2^26: all 0 there */
+    } else if (how->stochastic && shift >= 1) {
         stochastic(w, e, x, m, how, shift, first, count);
     } else {
         gle_learn_one_wide(w, e, x, m, how, shift, first, count);
