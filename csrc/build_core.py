@@ -48,6 +48,7 @@ CORE_PORTABLE = [
 ]
 # Vector kernels; empty on other machines.
 CORE_X86 = [
+    "learn_vnni.c",
     "matvec_avx2.c",
     "matvec_vnni.c",
     "neurons_avx2.c",

@@ -37,6 +37,17 @@ typedef struct {
     uint32_t asked, under, clipped;
 } gle_update_count;
 
+/* A whole layer learns; its errors are in the layer. */
+typedef struct {
+    const gle_update *how;
+    const int16_t *below;  /* [m], for one stream */
+    const int16_t *turned; /* for a batch, as pack_turned leaves them */
+    int32_t columns;
+    int32_t drop;          /* bits of the sum over the batch that a gradient has not */
+    int32_t shift;         /* from a gradient to stored weights, before that of a row */
+    int32_t *sums;         /* [2 n]: the kernel leaves sums of e here, in the first n */
+} gle_learning;
+
 struct gle_layer;
 
 typedef struct gle_kernels {
@@ -73,6 +84,10 @@ typedef struct gle_kernels {
     /* w[m] += round(e x[m] * 2^-shift) */
     void (*learn_one)(int16_t *w, int32_t e, const int16_t *x, int32_t m, const gle_update *how,
                       int32_t shift, uint32_t first, gle_update_count *count);
+
+    /* outer and update, or learn_one, of all rows at once: 0 where it cannot and has changed
+     * nothing. NULL: never can. */
+    int32_t (*learn)(struct gle_layer *layer, const gle_learning *job, gle_update_count *count);
 
     /* seen[m] from w[m], see see.inc. */
     int32_t (*see)(int16_t *seen, const int16_t *w, int32_t m, const gle_seeing *how,

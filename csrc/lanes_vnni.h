@@ -131,14 +131,19 @@ LANES __m512i rate(const int32_t phi, __m512i uhat, const gle_phi_format *f, __m
     return sra(_mm512_add_epi32(uhat, all(f->linear_half)), f->linear_shift);
 }
 
-/* gle_rng_root and gle_rng_word on lanes. */
-LANES __m512i rng_root(gle_key key, __m512i index)
+/* gle_rng_root and gle_rng_word on lanes; a, b: the key. */
+LANES __m512i rng_root_of(__m512i a, __m512i b, __m512i index)
 {
-    __m512i x = _mm512_xor_si512(index, all((int32_t)key.a));
+    __m512i x = _mm512_xor_si512(index, a);
     x = _mm512_mullo_epi32(_mm512_xor_si512(x, _mm512_srli_epi32(x, 16)), all(0x7feb352d));
-    x = _mm512_add_epi32(_mm512_xor_si512(x, _mm512_srli_epi32(x, 15)), all((int32_t)key.b));
+    x = _mm512_add_epi32(_mm512_xor_si512(x, _mm512_srli_epi32(x, 15)), b);
     x = _mm512_mullo_epi32(x, all((int32_t)0x846ca68bu));
     return _mm512_xor_si512(x, _mm512_srli_epi32(x, 16));
+}
+
+LANES __m512i rng_root(gle_key key, __m512i index)
+{
+    return rng_root_of(all((int32_t)key.a), all((int32_t)key.b), index);
 }
 
 LANES __m512i rng_word(__m512i root, uint32_t which)

@@ -376,7 +376,7 @@ void gle_learn_one_any_avx2(int16_t *w, int32_t e, const int16_t *x, int32_t m,
 
 const gle_kernels gle_kernels_avx2 = {"avx2",          product, outer,         gle_pairs_avx2,
                                       gle_turned_avx2, update_row, vary_row, gle_product_one_avx2,
-                                      gle_product_one_back_avx2, gle_learn_one_avx2, see,
+                                      gle_product_one_back_avx2, gle_learn_one_avx2, NULL, see,
                                       gle_turn_avx2,
                                       gle_neurons_avx2};
 

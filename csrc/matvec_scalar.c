@@ -190,6 +190,6 @@ void gle_learn_one(int16_t *w, int32_t e, const int16_t *x, int32_t m, const gle
 
 const gle_kernels gle_kernels_scalar = {"scalar",    product, outer,     pack_pairs,
                                         pack_turned, update_row, vary_row, GLE_ONE(product_one),
-                                        GLE_ONE(product_one_back), GLE_ONE(learn_one), see,
+                                        GLE_ONE(product_one_back), GLE_ONE(learn_one), NULL, see,
                                         transpose,
                                         gle_neurons_scalar};

@@ -1,25 +1,12 @@
-/* The matrix kernels for AVX-512 VNNI: vpdpwssd multiplies pairs of int16 and adds both
- * products to an int32 in one instruction. Same tiles and same bits as matvec_avx2.c.
+/* The matrix kernels for AVX-512 VNNI, in the tiles of tiles_vnni.h. Same bits as
+ * matvec_scalar.c: the sums are exact.
  */
 #include "neurons.h"
 #include "single.h"
 
 #if defined(__x86_64__) && !defined(GLE_SCALAR_ONLY)
 
-#include <immintrin.h>
-#include <string.h>
-
-#define VNNI __attribute__((target("avx512f,avx512bw,avx512vl,avx512vnni")))
-#define TILE static inline __attribute__((always_inline, target("avx512f,avx512bw,avx512vl,avx512vnni")))
-
-enum { PAIRS = GLE_EXACT / 2, MOST_R = 4, MOST_V = 4 };
-
-TILE __m512i pair_at(const int16_t *p)
-{
-    int32_t two;
-    memcpy(&two, p, sizeof two);
-    return _mm512_set1_epi32(two);
-}
+#include "tiles_vnni.h"
 
 TILE __m512i clamp_to(__m512i x, int32_t low, int32_t high)
 {
@@ -33,7 +20,7 @@ TILE __m512i round_sum(__m512i x, int32_t shift)
         const __m128i k = _mm_cvtsi32_si128(shift);
         const __m128i k1 = _mm_cvtsi32_si128(shift - 1);
         const __m512i bit = _mm512_and_si512(_mm512_sra_epi32(x, k1), _mm512_set1_epi32(1));
-        x = _mm512_add_epi32(_mm512_sra_epi32(x, k), bit);
+        return _mm512_add_epi32(_mm512_sra_epi32(x, k), bit); /* 2^30 at most */
     } else if (shift < 0) {
         const int32_t most = GLE_SUM_MAX >> -shift;
         x = _mm512_sll_epi32(clamp_to(x, -most, most), _mm_cvtsi32_si128(-shift));
@@ -41,11 +28,10 @@ TILE __m512i round_sum(__m512i x, int32_t shift)
     return clamp_to(x, -GLE_SUM_MAX, GLE_SUM_MAX);
 }
 
-/* round((2^16 high + low) * 2^-shift) clipped to GLE_SUM_MAX; 0 <= low < 2^31. */
+/* round((2^16 high + low) * 2^-shift) clipped to GLE_SUM_MAX. */
 TILE __m512i round_wide(__m512i high, __m512i low, int32_t shift)
 {
-    high = _mm512_add_epi32(high, _mm512_srli_epi32(low, 16));
-    low = _mm512_and_si512(low, _mm512_set1_epi32(0xffff));
+    carried(&high, &low);
     if (shift > 16) {
         const __m512i half = _mm512_set1_epi32(1 << (shift - 17));
         high = _mm512_sra_epi32(_mm512_add_epi32(high, half), _mm_cvtsi32_si128(shift - 16));
@@ -66,66 +52,20 @@ TILE __m512i round_wide(__m512i high, __m512i low, int32_t shift)
     return clamp_to(high, -GLE_SUM_MAX, GLE_SUM_MAX);
 }
 
-/* A tile's exact sums over `count` pairs: R rows of pairs, V vectors of columns. */
-TILE void sums_of(const int R, const int V, const int wide, const int16_t *w, int32_t stride,
-                  int32_t count, const int16_t *x, int32_t step, __m512i sum[MOST_R][MOST_V],
-                  __m512i high[MOST_R][MOST_V], __m512i low[MOST_R][MOST_V])
-{
-    const int32_t chunk = wide ? PAIRS : count;
-
-#pragma GCC unroll 4
-    for (int r = 0; r < R; r++) {
-#pragma GCC unroll 4
-        for (int c = 0; c < V; c++) {
-            sum[r][c] = high[r][c] = low[r][c] = _mm512_setzero_si512();
-        }
-    }
-    for (int32_t k = 0; k < count;) {
-        const int32_t end = count - k <= chunk ? count : k + chunk;
-        for (; k < end; k++) {
-            const int16_t *panel = x + (size_t)k * (size_t)step * 2;
-            __m512i xs[MOST_V];
-#pragma GCC unroll 4
-            for (int c = 0; c < V; c++) {
-                xs[c] = _mm512_loadu_si512(panel + 32 * c);
-            }
-#pragma GCC unroll 4
-            for (int r = 0; r < R; r++) {
-                const __m512i ws = pair_at(w + (size_t)r * (size_t)stride + 2 * (size_t)k);
-#pragma GCC unroll 4
-                for (int c = 0; c < V; c++) {
-                    sum[r][c] = _mm512_dpwssd_epi32(sum[r][c], ws, xs[c]);
-                }
-            }
-        }
-        if (wide) {
-#pragma GCC unroll 4
-            for (int r = 0; r < R; r++) {
-#pragma GCC unroll 4
-                for (int c = 0; c < V; c++) {
-                    const __m512i mask = _mm512_set1_epi32(0xffff);
-                    high[r][c] = _mm512_add_epi32(high[r][c], _mm512_srai_epi32(sum[r][c], 16));
-                    low[r][c] = _mm512_add_epi32(low[r][c], _mm512_and_si512(sum[r][c], mask));
-                    sum[r][c] = _mm512_setzero_si512();
-                }
-            }
-        }
-    }
-}
-
 TILE void product_tile(const int R, const int V, const int wide, int32_t *out, const int16_t *w,
                        int32_t stride, int32_t count, const int16_t *x, int32_t columns,
                        int32_t shift, const uint32_t *rows)
 {
-    __m512i sum[MOST_R][MOST_V], high[MOST_R][MOST_V], low[MOST_R][MOST_V];
+    __m512i sum[MOST_R][MOST_V];
+    tile_high high;
 
-    sums_of(R, V, wide, w, stride, count, x, columns, sum, high, low);
-#pragma GCC unroll 4
+    sums_of(R, V, wide, w, stride, count, x, columns, sum, &high);
+#pragma GCC unroll 8
     for (int r = 0; r < R; r++) {
         const int32_t k = shift + (rows ? (int32_t)rows[r] : 0);
 #pragma GCC unroll 4
         for (int c = 0; c < V; c++) {
-            const __m512i y = wide ? round_wide(high[r][c], low[r][c], k)
+            const __m512i y = wide ? round_wide(high.at[r * V + c], sum[r][c], k)
                                    : round_sum(sum[r][c], k);
             _mm512_storeu_si512(out + (size_t)r * (size_t)columns + 16 * (size_t)c, y);
         }
@@ -138,39 +78,35 @@ TILE void product_rows(const int V, const int wide, int32_t *out, const int16_t 
 {
     int32_t i = 0;
 
-    for (; i + 4 <= n; i += 4) {
-        product_tile(4, V, wide, out + (size_t)i * (size_t)columns,
-                     w + (size_t)i * (size_t)stride, stride, count, x, columns, shift,
-                     rows ? rows + i : NULL);
-    }
-    for (; i < n; i++) {
-        product_tile(1, V, wide, out + (size_t)i * (size_t)columns,
-                     w + (size_t)i * (size_t)stride, stride, count, x, columns, shift,
-                     rows ? rows + i : NULL);
-    }
+#define PRODUCT_TILE(R)                                                                        \
+    product_tile(R, V, wide, out + (size_t)i * (size_t)columns, w + (size_t)i * (size_t)stride, \
+                 stride, count, x, columns, shift, rows ? rows + i : NULL)
+    FOR_TILES(V, i, n, PRODUCT_TILE)
 }
 
 TILE void product_columns(const int wide, int32_t *out, const int16_t *w, int32_t stride, int32_t n,
                           int32_t count, const int16_t *x, int32_t columns, int32_t shift,
                           const uint32_t *rows)
 {
-    int32_t b = 0;
+    int32_t V;
 
-    for (; columns - b >= 64; b += 64) {
-        product_rows(4, wide, out + b, w, stride, n, count, x + 2 * (size_t)b, columns, shift,
-                     rows);
-    }
-    for (; columns - b >= 48; b += 48) {
-        product_rows(3, wide, out + b, w, stride, n, count, x + 2 * (size_t)b, columns, shift,
-                     rows);
-    }
-    for (; columns - b >= 32; b += 32) {
-        product_rows(2, wide, out + b, w, stride, n, count, x + 2 * (size_t)b, columns, shift,
-                     rows);
-    }
-    for (; columns - b >= 16; b += 16) {
-        product_rows(1, wide, out + b, w, stride, n, count, x + 2 * (size_t)b, columns, shift,
-                     rows);
+    for (int32_t b = 0; b < columns; b += 16 * V) {
+        V = tile_vectors((columns - b) / 16);
+        const int16_t *const from = x + 2 * (size_t)b;
+        switch (V) {
+        case 4:
+            product_rows(4, wide, out + b, w, stride, n, count, from, columns, shift, rows);
+            break;
+        case 3:
+            product_rows(3, wide, out + b, w, stride, n, count, from, columns, shift, rows);
+            break;
+        case 2:
+            product_rows(2, wide, out + b, w, stride, n, count, from, columns, shift, rows);
+            break;
+        default:
+            product_rows(1, wide, out + b, w, stride, n, count, from, columns, shift, rows);
+            break;
+        }
     }
 }
 
@@ -191,20 +127,17 @@ VNNI static void product(int32_t *out, const int16_t *w, int32_t stride, int32_t
 TILE void outer_tile(const int R, const int V, const int wide, int32_t *out, const int16_t *e,
                      int32_t columns, const int16_t *turned, int32_t stride, int32_t shift)
 {
-    __m512i sum[MOST_R][MOST_V], high[MOST_R][MOST_V], low[MOST_R][MOST_V];
+    __m512i sum[MOST_R][MOST_V];
+    tile_high high;
 
-    sums_of(R, V, wide, e, columns, columns / 2, turned, stride, sum, high, low);
-#pragma GCC unroll 4
+    sums_of(R, V, wide, e, columns, columns / 2, turned, stride, sum, &high);
+#pragma GCC unroll 8
     for (int r = 0; r < R; r++) {
 #pragma GCC unroll 4
         for (int c = 0; c < V; c++) {
             __m512i y = sum[r][c];
             if (wide) {
-                const __m512i half = _mm512_set1_epi32(shift > 0 ? 1 << (shift - 1) : 0);
-                const __m512i up = _mm512_sll_epi32(high[r][c], _mm_cvtsi32_si128(16 - shift));
-                y = _mm512_add_epi32(
-                    up, _mm512_srl_epi32(_mm512_add_epi32(low[r][c], half),
-                                         _mm_cvtsi32_si128(shift)));
+                y = round_outer(high.at[r * V + c], y, shift);
             }
             _mm512_storeu_si512(out + (size_t)r * (size_t)stride + 16 * (size_t)c, y);
         }
@@ -216,33 +149,35 @@ TILE void outer_rows(const int V, const int wide, int32_t *out, const int16_t *e
 {
     int32_t i = 0;
 
-    for (; i + 4 <= rows; i += 4) {
-        outer_tile(4, V, wide, out + (size_t)i * (size_t)stride, e + (size_t)i * (size_t)columns,
-                   columns, turned, stride, shift);
-    }
-    for (; i < rows; i++) {
-        outer_tile(1, V, wide, out + (size_t)i * (size_t)stride, e + (size_t)i * (size_t)columns,
-                   columns, turned, stride, shift);
-    }
+#define OUTER_TILE(R)                                                                           \
+    outer_tile(R, V, wide, out + (size_t)i * (size_t)stride, e + (size_t)i * (size_t)columns,  \
+               columns, turned, stride, shift)
+    FOR_TILES(V, i, rows, OUTER_TILE)
 }
 
 TILE void outer_columns(const int wide, int32_t *out, const int16_t *e, int32_t rows,
                         const int16_t *turned, int32_t stride, int32_t m, int32_t columns,
                         int32_t shift)
 {
-    int32_t j = 0;
+    int32_t V;
 
-    for (; m - j > 48; j += 64) {
-        outer_rows(4, wide, out + j, e, rows, columns, turned + 2 * (size_t)j, stride, shift);
-    }
-    for (; m - j > 32; j += 48) {
-        outer_rows(3, wide, out + j, e, rows, columns, turned + 2 * (size_t)j, stride, shift);
-    }
-    for (; m - j > 16; j += 32) {
-        outer_rows(2, wide, out + j, e, rows, columns, turned + 2 * (size_t)j, stride, shift);
-    }
-    for (; m - j > 0; j += 16) {
-        outer_rows(1, wide, out + j, e, rows, columns, turned + 2 * (size_t)j, stride, shift);
+    for (int32_t j = 0; j < m; j += 16 * V) {
+        V = tile_vectors((m - j + 15) / 16);
+        const int16_t *const from = turned + 2 * (size_t)j;
+        switch (V) {
+        case 4:
+            outer_rows(4, wide, out + j, e, rows, columns, from, stride, shift);
+            break;
+        case 3:
+            outer_rows(3, wide, out + j, e, rows, columns, from, stride, shift);
+            break;
+        case 2:
+            outer_rows(2, wide, out + j, e, rows, columns, from, stride, shift);
+            break;
+        default:
+            outer_rows(1, wide, out + j, e, rows, columns, from, stride, shift);
+            break;
+        }
     }
 }
 
@@ -277,7 +212,7 @@ void gle_learn_one_wide(int16_t *w, int32_t e, const int16_t *x, int32_t m, cons
 /* Layouts are bound by the memory, not by the width of a vector: shared with AVX2. */
 const gle_kernels gle_kernels_vnni = {"vnni",          product, outer,         gle_pairs_avx2,
                                       gle_turned_avx2, gle_update_vnni, vary_row, gle_product_one_vnni,
-                                      gle_product_one_back_vnni, gle_learn_one_vnni, see,
+                                      gle_product_one_back_vnni, gle_learn_one_vnni, gle_learn_vnni, see,
                                       gle_turn_avx2,
                                       gle_neurons_vnni};
 

@@ -218,12 +218,16 @@ void gle_layer_sgd(gle_chip *chip, gle_layer *layer, const int16_t *below, int32
         gle_noise_of(chip->image->update_noise),
     };
     const int one = chip->columns == 1 && how.noise.m == 0;
+    const gle_learning all = {&how, below, chip->turned, chip->columns,
+                              gle_gradient_shift(chip->batch), shift, chip->rows};
     gle_update_count count = {0, 0, 0};
+    const int at_once = chip->kernels->learn != NULL && how.noise.m == 0 &&
+                        chip->kernels->learn(layer, &all, &count);
 
-    if (one) {
+    if (one && !at_once) {
         learn_one_stream(chip, layer, below, &how, shift, &count);
     }
-    for (int32_t i = 0; i < layer->n && !one; i += ROWS) {
+    for (int32_t i = 0; i < layer->n && !one && !at_once; i += ROWS) {
         const int32_t rows = layer->n - i < ROWS ? layer->n - i : ROWS;
         outer_rows(chip, layer, i, rows, below, chip->rows);
         for (int32_t r = 0; r < rows; r++) {
@@ -239,8 +243,9 @@ void gle_layer_sgd(gle_chip *chip, gle_layer *layer, const int16_t *below, int32
         }
     }
     for (int32_t i = 0; i < layer->n && !(layer->image->learn & GLE_HOLDS_BIAS); i++) {
+        const int32_t sum = at_once ? all.sums[i] : error_sum(chip, layer, i);
         const int32_t delta =
-            rounded(error_sum(chip, layer, i), shift_bias, stochastic, key_bias, (uint32_t)i);
+            rounded(sum, shift_bias, stochastic, key_bias, (uint32_t)i);
         layer->bias[i] = gle_clamp64((int64_t)layer->bias[i] + delta, GLE_STATE_MAX);
     }
     layer->counters.updates += count.asked;

@@ -40,6 +40,7 @@ void gle_product_one_vnni(int32_t *out, const gle_layer *layer, const int16_t *x
 void gle_product_one_back_vnni(int32_t *out, const gle_layer *layer, int32_t shift);
 void gle_learn_one_vnni(int16_t *w, int32_t e, const int16_t *x, int32_t m, const gle_update *how,
                         int32_t shift, uint32_t first, gle_update_count *count);
+int32_t gle_learn_vnni(gle_layer *layer, const gle_learning *job, gle_update_count *count);
 void gle_update_vnni(int16_t *w, const int32_t *gradient, int32_t m, const gle_update *how,
                      int32_t shift, uint32_t first, gle_update_count *count);
 /* matvec_vnni.c: any rounding, as update.inc has it. */

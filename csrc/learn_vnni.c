@@ -1,0 +1,243 @@
+/* A whole layer learns, with AVX-512: for a batch the tiles of e r^T become updates while they
+ * are still in registers, for one stream rows of e r do. The same integers as the kernels
+ * outer and update one after the other, or learn_one; see update.inc.
+ *
+ * Padding: rates there are 0, so that nothing is asked of those weights, and 0 with random
+ * bits below its last one is rounded to 0.
+ */
+#include "chip.h"
+#include "kernels.h"
+
+#if defined(__x86_64__) && !defined(GLE_SCALAR_ONLY)
+
+#include "lanes_vnni.h"
+#include "tiles_vnni.h"
+
+/* Sum of |e| of a row up to which no sum of e r, rounding included, leaves int32. */
+enum { NARROW = (INT32_MAX - (1 << 16)) / GLE_ARRAY_MAX };
+
+/* What is the same for all weights of a layer, and what they count. */
+typedef struct {
+    __m512i limit, least, most, least_delta, key_a, key_b, numbers;
+    int32_t bounded; /* the largest update may be less than any weight can take */
+    int32_t stochastic;
+    __m512i asked, under, clipped; /* by lane */
+} learner;
+
+/* A shift of 1 and more as update.inc splits it: at most 31 bits at random. */
+typedef struct {
+    __m512i mask, half;
+    __m128i before, by, rest;
+} dropped;
+
+LANES learner learner_of(const gle_update *how)
+{
+    const __m512i zero = _mm512_setzero_si512();
+    learner l;
+
+    l.limit = all(how->limit);
+    l.least = all(-how->limit);
+    l.most = all(how->most);
+    l.least_delta = all(-how->most);
+    l.key_a = all((int32_t)how->key.a);
+    l.key_b = all((int32_t)how->key.b);
+    l.numbers = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    l.bounded = how->most < 2 * how->limit;
+    l.stochastic = how->stochastic;
+    l.asked = l.under = l.clipped = zero;
+    return l;
+}
+
+LANES void counted(const learner *l, gle_update_count *count)
+{
+    count->asked += (uint32_t)_mm512_reduce_add_epi32(l->asked);
+    count->under += (uint32_t)_mm512_reduce_add_epi32(l->under);
+    count->clipped += (uint32_t)_mm512_reduce_add_epi32(l->clipped);
+}
+
+LANES dropped dropped_of(int32_t shift)
+{
+    const int32_t before = shift > 31 ? (shift > 62 ? 31 : shift - 31) : 0;
+    const int32_t k = shift > 31 ? 31 : shift;
+    dropped d;
+
+    d.mask = all((int32_t)((UINT32_C(1) << k) - 1u));
+    d.half = all((int32_t)(UINT32_C(1) << (k - 1)));
+    d.before = _mm_cvtsi32_si128(before);
+    d.by = _mm_cvtsi32_si128(k);
+    d.rest = _mm_cvtsi32_si128(32 - k);
+    return d;
+}
+
+/* Sixteen weights; `first`: the number of the first of them. */
+LANES void sixteen(int16_t *w, __m512i g, learner *l, const dropped *d, uint32_t first)
+{
+    const __m512i one = all(-1), zero = _mm512_setzero_si512();
+    const __m512i old =
+        _mm512_cvtepi16_epi32(_mm256_loadu_si256((const __m256i *)(const void *)w));
+    const __m512i x = _mm512_sra_epi32(g, d->before);
+    __m512i up = d->half, delta, next, kept;
+    __mmask16 asked;
+
+    if (l->stochastic) {
+        up = _mm512_add_epi32(l->numbers, all((int32_t)first));
+        up = rng_word(rng_root_of(l->key_a, l->key_b, up), GLE_RNG_FIRST);
+        up = _mm512_srl_epi32(up, d->rest);
+    }
+    up = _mm512_srl_epi32(_mm512_add_epi32(_mm512_and_si512(x, d->mask), up), d->by);
+    delta = _mm512_add_epi32(_mm512_sra_epi32(x, d->by), up);
+    if (l->bounded) {
+        delta = _mm512_max_epi32(l->least_delta, _mm512_min_epi32(l->most, delta));
+    }
+    next = _mm512_add_epi32(old, delta);
+    kept = _mm512_max_epi32(l->least, _mm512_min_epi32(l->limit, next));
+    asked = _mm512_test_epi32_mask(g, g);
+    l->asked = _mm512_mask_sub_epi32(l->asked, asked, l->asked, one);
+    asked = _mm512_mask_cmpeq_epi32_mask(asked, delta, zero);
+    l->under = _mm512_mask_sub_epi32(l->under, asked, l->under, one);
+    asked = _mm512_cmpneq_epi32_mask(next, kept);
+    l->clipped = _mm512_mask_sub_epi32(l->clipped, asked, l->clipped, one);
+    store16(w, kept);
+}
+
+/* Row by row the sum of e, and that of |e|. */
+LANES void error_sums(int32_t *sum, int32_t *size, const gle_layer *layer, int32_t columns)
+{
+    const __m256i one = _mm256_set1_epi16(1);
+
+    for (int32_t i = 0; i < layer->n; i++) {
+        const int16_t *e = layer->e + (size_t)i * (size_t)columns;
+        __m256i s = _mm256_setzero_si256(), a = s;
+        for (int32_t b = 0; b < columns; b += 16) {
+            const __m256i x = _mm256_loadu_si256((const __m256i *)(const void *)(e + b));
+            s = _mm256_add_epi32(s, _mm256_madd_epi16(x, one));
+            a = _mm256_add_epi32(a, _mm256_madd_epi16(_mm256_abs_epi16(x), one));
+        }
+        s = _mm256_hadd_epi32(s, a);
+        s = _mm256_hadd_epi32(s, s);
+        const __m128i both = _mm_add_epi32(_mm256_castsi256_si128(s), _mm256_extracti128_si256(s, 1));
+        sum[i] = _mm_extract_epi32(both, 0);
+        size[i] = _mm_extract_epi32(both, 1);
+    }
+}
+
+/* Of rows from i on and inputs from j on. */
+LANES void learn_tile(const int R, const int V, const int wide, gle_layer *layer,
+                      const gle_learning *job, int32_t i, int32_t j, learner *l)
+{
+    __m512i sum[MOST_R][MOST_V];
+    tile_high high;
+
+    sums_of(R, V, wide, layer->e + (size_t)i * (size_t)job->columns, job->columns,
+            job->columns / 2, job->turned + 2 * (size_t)j, layer->stride, sum, &high);
+#pragma GCC unroll 8
+    for (int r = 0; r < R; r++) {
+#pragma GCC unroll 4
+        for (int c = 0; c < V; c++) {
+            const __m512i half = all(job->drop > 0 ? 1 << (job->drop - 1) : 0);
+            sum[r][c] = wide ? round_outer(high.at[r * V + c], sum[r][c], job->drop)
+                             : sra(_mm512_add_epi32(sum[r][c], half), job->drop);
+        }
+    }
+    /* rolled: what follows is long, and the gradients have left their registers anyway */
+    for (int r = 0; r < R; r++) {
+        int16_t *const w = layer->w + (size_t)(i + r) * (size_t)layer->stride + (size_t)j;
+        const uint32_t first = (uint32_t)(i + r) * (uint32_t)layer->m + (uint32_t)j;
+        const dropped d =
+            dropped_of(job->shift - (layer->rows ? (int32_t)layer->rows[i + r] : 0));
+#pragma GCC unroll 1
+        for (int c = 0; c < V; c++) {
+            sixteen(w + 16 * c, sum[r][c], l, &d, first + 16u * (uint32_t)c);
+        }
+    }
+}
+
+LANES void learn_rows(const int V, gle_layer *layer, const gle_learning *job, const int32_t *size,
+                      int32_t j, learner *l)
+{
+    int32_t i = 0;
+
+#define LEARN_TILE(R)                                        \
+    {                                                        \
+        int32_t most = 0;                                    \
+        for (int r = 0; r < (R); r++) {                      \
+            most = size[i + r] > most ? size[i + r] : most;  \
+        }                                                    \
+        if (most <= NARROW) {                                \
+            learn_tile(R, V, 0, layer, job, i, j, l);        \
+        } else {                                             \
+            learn_tile(R, V, 1, layer, job, i, j, l);        \
+        }                                                    \
+    }
+    FOR_TILES(V, i, layer->n, LEARN_TILE)
+}
+
+AVX512 static void learn_batch(gle_layer *layer, const gle_learning *job, gle_update_count *count)
+{
+    int32_t *const size = job->sums + layer->n;
+    learner l = learner_of(job->how);
+    int32_t V;
+
+    error_sums(job->sums, size, layer, job->columns);
+    for (int32_t j = 0; j < layer->m; j += 16 * V) {
+        V = tile_vectors((layer->m - j + 15) / 16);
+        switch (V) {
+        case 4:
+            learn_rows(4, layer, job, size, j, &l);
+            break;
+        case 3:
+            learn_rows(3, layer, job, size, j, &l);
+            break;
+        case 2:
+            learn_rows(2, layer, job, size, j, &l);
+            break;
+        default:
+            learn_rows(1, layer, job, size, j, &l);
+            break;
+        }
+    }
+    counted(&l, count);
+}
+
+AVX512 static void learn_single(gle_layer *layer, const gle_learning *job, gle_update_count *count)
+{
+    learner l = learner_of(job->how);
+
+    for (int32_t i = 0; i < layer->n; i++) {
+        int16_t *const w = layer->w + (size_t)i * (size_t)layer->stride;
+        const uint32_t first = (uint32_t)i * (uint32_t)layer->m;
+        const __m512i e = all(layer->e[i] & 0xffff);
+        const dropped d = dropped_of(job->shift - (layer->rows ? (int32_t)layer->rows[i] : 0));
+        job->sums[i] = layer->e[i];
+        if (layer->e[i] == 0) {
+            continue; /* asks for nothing */
+        }
+        for (int32_t j = 0; j < layer->m; j += 16) {
+            const __m512i x = _mm512_cvtepi16_epi32(
+                _mm256_load_si256((const __m256i *)(const void *)(job->below + j)));
+            sixteen(w + j, _mm512_madd_epi16(x, e), &l, &d, first + (uint32_t)j);
+        }
+    }
+    counted(&l, count);
+}
+
+AVX512 int32_t gle_learn_vnni(gle_layer *layer, const gle_learning *job, gle_update_count *count)
+{
+    const int32_t least = job->shift - (layer->rows ? 7 : 0);
+
+    if (least < 1) {
+        return 0;
+    }
+    if (job->columns > 1) {
+        learn_batch(layer, job, count);
+    } else if (job->how->stochastic) {
+        learn_single(layer, job, count);
+    } else {
+        return 0; /* to nearest, rows of 16-bit lanes are quicker */
+    }
+    return 1;
+}
+
+#else
+typedef int gle_no_learn_vnni; /* ISO C wants one declaration a file */
+#endif

@@ -1,0 +1,157 @@
+/* Register tiles of AVX-512 VNNI, shared by the products (matvec_vnni.c) and by what learns
+ * (learn_vnni.c): vpdpwssd multiplies pairs of int16 and adds both products to an int32 in one
+ * instruction, two of which a core may start each cycle. A tile is R rows by V vectors of 16;
+ * it holds as many sums as registers allow, since each step of it loads R + V operands.
+ *
+ * 32 products of 14-bit factors fit an int32 and leave room for 16 bits more. Where more are
+ * to be added, what a sum has above its lower 16 bits is moved to a second one every 16 pairs:
+ * exact = 2^16 high + sum, |sum| < 2^31.
+ */
+#ifndef GLE_TILES_VNNI_H
+#define GLE_TILES_VNNI_H
+
+#include "kernels.h"
+
+#include <immintrin.h>
+#include <string.h>
+
+#define VNNI __attribute__((target("avx512f,avx512bw,avx512vl,avx512vnni,popcnt")))
+#define TILE static inline __attribute__((always_inline, target("avx512f,avx512bw,avx512vl,avx512vnni,popcnt")))
+
+enum { PAIRS = GLE_EXACT / 2, MOST_R = 8, MOST_V = 4 };
+
+/* Rows of the largest tile of V vectors. */
+#define TILE_ROWS(V) ((V) > 3 ? 6 : 8)
+
+/* All tiles of V vectors over rows i .. n: tile(R) for each, the last with what is left. */
+#define FOR_TILES(V, i, n, tile)                     \
+    for (; (n) - (i) >= TILE_ROWS(V); (i) += TILE_ROWS(V)) { \
+        tile(TILE_ROWS(V));                          \
+    }                                                \
+    switch ((n) - (i)) {                             \
+    case 7:                                          \
+        tile((TILE_ROWS(V) > 7 ? 7 : 1));            \
+        break;                                       \
+    case 6:                                          \
+        tile((TILE_ROWS(V) > 6 ? 6 : 1));            \
+        break;                                       \
+    case 5:                                          \
+        tile(5);                                     \
+        break;                                       \
+    case 4:                                          \
+        tile(4);                                     \
+        break;                                       \
+    case 3:                                          \
+        tile(3);                                     \
+        break;                                       \
+    case 2:                                          \
+        tile(2);                                     \
+        break;                                       \
+    case 1:                                          \
+        tile(1);                                     \
+        break;                                       \
+    default:                                         \
+        break;                                       \
+    }
+
+/* Vectors of the next tile, of `left`: as even as can be. */
+TILE int32_t tile_vectors(int32_t left)
+{
+    return left == 5 || left == 6 || left == 3 ? 3 : left < 4 ? left : 4;
+}
+
+TILE __m512i pair_at(const int16_t *p)
+{
+    int32_t two;
+    memcpy(&two, p, sizeof two);
+    return _mm512_set1_epi32(two);
+}
+
+/* *sum += the products of two pairs. Written out, as gcc copies the sums about otherwise. */
+TILE void add_products(__m512i *sum, __m512i a, __m512i b)
+{
+    __asm__("vpdpwssd %2, %1, %0" : "+v"(*sum) : "v"(a), "v"(b));
+}
+
+/* Upper parts of a tile's sums, in memory: the registers are for the lower ones. */
+typedef struct {
+    __m512i at[MOST_R * 3];
+} tile_high;
+
+/* A tile's exact sums over `count` pairs; `wide`: `high` is used. */
+TILE void sums_of(const int R, const int V, const int wide, const int16_t *w, int32_t stride,
+                  int32_t count, const int16_t *x, int32_t step, __m512i sum[MOST_R][MOST_V],
+                  tile_high *high)
+{
+    const int32_t chunk = wide ? PAIRS : count;
+    __m512i *up = high->at;
+
+    if (wide) {
+        __asm__("" : "+r"(up) : : "memory"); /* compilers would keep it in registers */
+    }
+
+#pragma GCC unroll 8
+    for (int r = 0; r < R; r++) {
+#pragma GCC unroll 4
+        for (int c = 0; c < V; c++) {
+            sum[r][c] = _mm512_setzero_si512();
+            if (wide) {
+                _mm512_storeu_si512(up + r * V + c, sum[r][c]);
+            }
+        }
+    }
+    for (int32_t k = 0; k < count;) {
+        const int32_t end = count - k <= chunk ? count : k + chunk;
+        for (; k < end; k++) {
+            const int16_t *panel = x + (size_t)k * (size_t)step * 2;
+            __m512i xs[MOST_V];
+#pragma GCC unroll 4
+            for (int c = 0; c < V; c++) {
+                xs[c] = _mm512_loadu_si512(panel + 32 * c);
+            }
+#pragma GCC unroll 8
+            for (int r = 0; r < R; r++) {
+                const __m512i ws = pair_at(w + (size_t)r * (size_t)stride + 2 * (size_t)k);
+#pragma GCC unroll 4
+                for (int c = 0; c < V; c++) {
+                    add_products(&sum[r][c], ws, xs[c]);
+                }
+            }
+        }
+        if (wide && k < count) {
+#pragma GCC unroll 8
+            for (int r = 0; r < R; r++) {
+#pragma GCC unroll 4
+                for (int c = 0; c < V; c++) {
+                    const __m512i mask = _mm512_set1_epi32(0xffff);
+                    _mm512_storeu_si512(
+                        up + r * V + c,
+                        _mm512_add_epi32(_mm512_loadu_si512(up + r * V + c),
+                                         _mm512_srai_epi32(sum[r][c], 16)));
+                    sum[r][c] = _mm512_and_si512(sum[r][c], mask);
+                }
+            }
+        }
+    }
+}
+
+/* The same as 2^16 high + low with 0 <= low < 2^16. */
+TILE void carried(__m512i *high, __m512i *low)
+{
+    *high = _mm512_add_epi32(*high, _mm512_srai_epi32(*low, 16));
+    *low = _mm512_and_si512(*low, _mm512_set1_epi32(0xffff));
+}
+
+/* round((2^16 high + low) 2^-shift) of a gradient: 0 <= shift <= 16, and it fits int32
+ * (gle_gradient_shift). */
+TILE __m512i round_outer(__m512i high, __m512i low, int32_t shift)
+{
+    const __m512i half = _mm512_set1_epi32(shift > 0 ? 1 << (shift - 1) : 0);
+
+    carried(&high, &low);
+    high = _mm512_sll_epi32(high, _mm_cvtsi32_si128(16 - shift));
+    low = _mm512_srl_epi32(_mm512_add_epi32(low, half), _mm_cvtsi32_si128(shift));
+    return _mm512_add_epi32(high, low);
+}
+
+#endif
