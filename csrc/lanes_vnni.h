@@ -39,6 +39,63 @@ LANES __m512i scale(__m512i d, const gle_mul *f)
     return _mm512_mask_mov_epi32(even, 0xaaaa, high);
 }
 
+/* a b + c in the lower words of lanes whose upper ones are 0 in b. Written out, as gcc copies
+ * registers about otherwise. */
+LANES __m512i add_product(__m512i c, __m512i a, __m512i b)
+{
+    __asm__("vpdpwssd %2, %1, %0" : "+v"(c) : "v"(a), "v"(b));
+    return c;
+}
+
+/* How gle_scale is done for one multiplier m 2^-k where |d| < 2^29 and |d| < 2^(15 + k): d is
+ * split so that both parts fit 16 bits, and no product needs 64.
+ *
+ *     k <= 15: d = 2^k h + l,    y = h m + round(l m 2^-k)
+ *     k >= 16: 2^s d = 2^16 h + l, y = (h m + half + (l m >> 16)) >> (k + s - 16), s = 1 or 0
+ */
+typedef struct {
+    __m512i m, half;
+    __m128i high, left, right;
+    int32_t one, fine; /* fine: k <= 15 */
+    const gle_mul *plain; /* where d may be larger, as in a leak with few bits */
+} factor;
+
+LANES factor factor_of(const gle_mul *f, int32_t any)
+{
+    const int32_t s = f->k == 16, k = f->k + s;
+    factor q;
+
+    q.one = f->one;
+    q.plain = any && f->k < 14 ? f : NULL;
+    q.fine = f->k <= 15;
+    q.m = all(f->m);
+    q.half = all(q.fine ? 0 : (int32_t)(UINT32_C(1) << (k - 17)));
+    q.high = _mm_cvtsi32_si128(q.fine ? f->k : 16 - s);
+    q.left = _mm_cvtsi32_si128(q.fine ? 15 - f->k : s);
+    q.right = _mm_cvtsi32_si128(q.fine ? 0 : k - 16);
+    return q;
+}
+
+LANES __m512i scaled(__m512i d, const factor *f)
+{
+    __m512i high, low;
+
+    if (f->one) {
+        return d;
+    }
+    if (f->plain != NULL) {
+        return scale(d, f->plain);
+    }
+    high = _mm512_sra_epi32(d, f->high);
+    low = _mm512_sll_epi32(d, f->left);
+    if (f->fine) {
+        low = _mm512_mulhrs_epi16(_mm512_and_si512(low, all(0x7fff)), f->m);
+        return add_product(low, high, f->m);
+    }
+    low = _mm512_add_epi32(_mm512_mulhi_epu16(low, f->m), f->half);
+    return _mm512_sra_epi32(add_product(low, high, f->m), f->right);
+}
+
 LANES __m512i scale_q15(__m512i d, __m512i slope)
 {
     const __m512i half = _mm512_set1_epi64(16384);
@@ -85,7 +142,7 @@ LANES __m512i softplus_at(__m512i position)
 LANES __m512i tanh_slope(__m512i y)
 {
     const __m512i y15 = _mm512_srai_epi32(_mm512_add_epi32(y, all(4)), 3);
-    const __m512i square = _mm512_add_epi32(_mm512_mullo_epi32(y15, y15), all(0x4000));
+    const __m512i square = add_product(all(0x4000), y15, y15); /* 2^15 is -2^15 there */
     return _mm512_sub_epi32(all(GLE_PHI_ONE), _mm512_srli_epi32(square, 15));
 }
 

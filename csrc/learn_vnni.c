@@ -126,8 +126,10 @@ LANES void learn_tile(const int R, const int V, const int wide, gle_layer *layer
                       const gle_learning *job, int32_t i, int32_t j, learner *l)
 {
     __m512i sum[MOST_R][MOST_V];
-    tile_high high;
+    tile_high high, gradients;
+    __m512i *g = gradients.at;
 
+    __asm__("" : "+r"(g) : : "memory"); /* or the sums were kept in memory themselves */
     sums_of(R, V, wide, layer->e + (size_t)i * (size_t)job->columns, job->columns,
             job->columns / 2, job->turned + 2 * (size_t)j, layer->stride, sum, &high);
 #pragma GCC unroll 8
@@ -135,11 +137,13 @@ LANES void learn_tile(const int R, const int V, const int wide, gle_layer *layer
 #pragma GCC unroll 4
         for (int c = 0; c < V; c++) {
             const __m512i half = all(job->drop > 0 ? 1 << (job->drop - 1) : 0);
-            sum[r][c] = wide ? round_outer(high.at[r * V + c], sum[r][c], job->drop)
-                             : sra(_mm512_add_epi32(sum[r][c], half), job->drop);
+            _mm512_storeu_si512(g + r * V + c,
+                                wide ? round_outer(high.at[r * V + c], sum[r][c], job->drop)
+                                     : sra(_mm512_add_epi32(sum[r][c], half), job->drop));
         }
     }
-    /* rolled: what follows is long, and the gradients have left their registers anyway */
+    __asm__("" : "+r"(g) : : "memory");
+    /* rolled, as what follows is long */
     for (int r = 0; r < R; r++) {
         int16_t *const w = layer->w + (size_t)(i + r) * (size_t)layer->stride + (size_t)j;
         const uint32_t first = (uint32_t)(i + r) * (uint32_t)layer->m + (uint32_t)j;
@@ -147,7 +151,7 @@ LANES void learn_tile(const int R, const int V, const int wide, gle_layer *layer
             dropped_of(job->shift - (layer->rows ? (int32_t)layer->rows[i + r] : 0));
 #pragma GCC unroll 1
         for (int c = 0; c < V; c++) {
-            sixteen(w + 16 * c, sum[r][c], l, &d, first + 16u * (uint32_t)c);
+            sixteen(w + 16 * c, _mm512_loadu_si512(g + r * V + c), l, &d, first + 16u * (uint32_t)c);
         }
     }
 }

@@ -24,8 +24,14 @@ LANES void step_row(const gle_neuron_job *job, int32_t i, const int32_t phi, con
     gle_row_of(job, i, &row);
     const int32_t noisy = (row.noise_u.m | row.noise_e.m) != 0;
     const int32_t gained_half = 1 << (GLE_GAIN_BITS - 1 + row.fine_extra);
-    __m512i peak_r = zero;
-    uint32_t sat_x = 0, sat_uhat = 0, sat_r = 0, sat_inst = 0, sat_e = 0, under = 0, half_e = 0;
+    const factor leak_v = factor_of(&row.leak_v, 1), ratio_v = factor_of(&row.ratio_v, 0);
+    const factor leak_u = factor_of(&row.leak_u, 1), ratio_u = factor_of(&row.ratio_u, 1);
+    /* states differ by less than 2^29 */
+    const int32_t any_v = row.ratio_v.limit >= 1 << 29, any_u = row.ratio_u.limit >= 1 << 29;
+    const int32_t alike = any_u && row.leak_u.m == row.ratio_u.m && row.leak_u.k == row.ratio_u.k;
+    const __m512i minus_one = all(-1), e_half = all(row.e_max >> 1);
+    __m512i peak_r = zero, under = zero, half_e = zero;
+    uint32_t sat_x = 0, sat_uhat = 0, sat_r = 0, sat_inst = 0, sat_e = 0;
 
     for (int32_t b = 0; b < job->columns; b += 16) {
         const size_t here = at + (size_t)b;
@@ -38,31 +44,48 @@ LANES void step_row(const gle_neuron_job *job, int32_t i, const int32_t phi, con
         __m512i slope =
             _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(const void *)(layer->dphi + here)));
 
-        __m512i raw = scale_q15(load(job->above + here), slope);
-        const __m512i inst = clamp(raw, GLE_STATE_MAX);
-        const __m512i delta_v = _mm512_sub_epi32(inst, v);
-        __m512i near = clamp(delta_v, row.ratio_v.limit);
-        const __mmask16 off_inst =
-            _mm512_cmpneq_epi32_mask(raw, inst) | _mm512_cmpneq_epi32_mask(near, delta_v);
-        __m512i ehat = _mm512_add_epi32(v, scale(near, &row.ratio_v));
+        const __m512i above = load(job->above + here);
+        __m512i raw, near, e = zero, v_new = zero;
+        __mmask16 off_inst = 0, off_e = 0;
         __m512i root = zero;
         if (analog && noisy) {
             const uint32_t first = gle_noise_index(job->first + (uint32_t)b, i);
             root = rng_root(job->key, _mm512_add_epi32(streams, all((int32_t)first)));
         }
-        if (analog && row.noise_e.m != 0) {
-            ehat = _mm512_mask_add_epi32(ehat, live, ehat,
-                                         noise(&row.noise_e, rng_word(root, GLE_RNG_SECOND)));
+        /* without a target nothing comes down, and an error neuron at rest stays there */
+        const __m512i any = _mm512_or_si512(above, v);
+        if ((analog && row.noise_e.m != 0) || _mm512_test_epi32_mask(any, any) != 0) {
+            raw = scale_q15(above, slope);
+            const __m512i inst = clamp(raw, GLE_STATE_MAX);
+            const __m512i delta_v = _mm512_sub_epi32(inst, v);
+            off_inst = _mm512_cmpneq_epi32_mask(raw, inst);
+            __m512i ehat;
+            const __mmask16 far = any_v ? 0
+                                        : _mm512_cmpge_epi32_mask(_mm512_abs_epi32(delta_v),
+                                                                  all(row.ratio_v.limit));
+            if (far != 0) {
+                near = clamp(delta_v, row.ratio_v.limit);
+                off_inst |= _mm512_cmpneq_epi32_mask(near, delta_v);
+                ehat = _mm512_add_epi32(v, scale(near, &row.ratio_v));
+            } else {
+                ehat = _mm512_add_epi32(v, scaled(delta_v, &ratio_v));
+            }
+            if (analog && row.noise_e.m != 0) {
+                ehat = _mm512_mask_add_epi32(ehat, live, ehat,
+                                             noise(&row.noise_e, rng_word(root, GLE_RNG_SECOND)));
+            }
+            v_new = _mm512_add_epi32(v, scaled(delta_v, &leak_v));
+            store(layer->v + here, v_new);
+            raw = sra(_mm512_add_epi32(ehat, all(row.v_half)), row.v_extra);
+            e = clamp(raw, row.e_max);
+            off_e = _mm512_cmpneq_epi32_mask(raw, e);
+            /* beyond the batch there are no errors, nor noise */
+            const __mmask16 lost =
+                _mm512_mask_testn_epi32_mask(_mm512_test_epi32_mask(ehat, ehat), e, e);
+            const __mmask16 large = _mm512_cmpgt_epi32_mask(_mm512_abs_epi32(e), e_half);
+            under = _mm512_mask_sub_epi32(under, lost, under, minus_one);
+            half_e = _mm512_mask_sub_epi32(half_e, large, half_e, minus_one);
         }
-        const __m512i v_new = _mm512_add_epi32(v, scale(delta_v, &row.leak_v));
-        store(layer->v + here, v_new);
-        raw = sra(_mm512_add_epi32(ehat, all(row.v_half)), row.v_extra);
-        const __m512i e = clamp(raw, row.e_max);
-        const __mmask16 off_e = _mm512_cmpneq_epi32_mask(raw, e);
-        under += count((__mmask16)(live & _mm512_cmpeq_epi32_mask(e, zero) &
-                                   _mm512_cmpneq_epi32_mask(ehat, zero)));
-        half_e += count((__mmask16)(
-            live & _mm512_cmpgt_epi32_mask(_mm512_abs_epi32(e), all(row.e_max >> 1))));
         store16(layer->e + here, e);
 
         raw = _mm512_add_epi32(load(job->sums + here), all(row.bias));
@@ -75,10 +98,15 @@ LANES void step_row(const gle_neuron_job *job, int32_t i, const int32_t phi, con
         const __m512i x = clamp(raw, row.u_max);
         const __mmask16 off_x = _mm512_cmpneq_epi32_mask(raw, x);
         const __m512i delta_u = _mm512_sub_epi32(x, u);
-        near = clamp(delta_u, row.ratio_u.limit);
-        const __mmask16 off_uhat = _mm512_cmpneq_epi32_mask(near, delta_u);
-        const __m512i uhat = _mm512_add_epi32(u, scale(near, &row.ratio_u));
-        __m512i u_new = _mm512_add_epi32(u, scale(delta_u, &row.leak_u));
+        __mmask16 off_uhat = 0;
+        __m512i u_new = _mm512_add_epi32(u, scaled(delta_u, &leak_u)), uhat = u_new;
+        if (!alike && any_u) {
+            uhat = _mm512_add_epi32(u, scaled(delta_u, &ratio_u));
+        } else if (!alike) {
+            near = clamp(delta_u, row.ratio_u.limit);
+            off_uhat = _mm512_cmpneq_epi32_mask(near, delta_u);
+            uhat = _mm512_add_epi32(u, scale(near, &row.ratio_u));
+        }
         if (analog && row.noise_u.m != 0) {
             u_new = _mm512_mask_add_epi32(u_new, live, u_new,
                                           noise(&row.noise_u, rng_word(root, GLE_RNG_FIRST)));
@@ -126,7 +154,9 @@ LANES void step_row(const gle_neuron_job *job, int32_t i, const int32_t phi, con
             sat_r += count((__mmask16)(live & clipped));
         }
     }
-    const gle_tally t = {sat_x, sat_uhat, sat_r, sat_inst, sat_e, under, half_e,
+    const gle_tally t = {sat_x, sat_uhat, sat_r, sat_inst, sat_e,
+                         (uint32_t)_mm512_reduce_add_epi32(under),
+                         (uint32_t)_mm512_reduce_add_epi32(half_e),
                          (uint32_t)_mm512_reduce_max_epi32(peak_r)};
     gle_counted(job, 1, &t);
 }
