@@ -6,6 +6,8 @@
  */
 #include "chip.h"
 
+enum { TURNED = 32 /* rows at a time */ };
+
 static int32_t largest(const int32_t *x, int32_t count)
 {
     int32_t most = 0;
@@ -38,13 +40,18 @@ void gle_layer_effective(gle_chip *chip, gle_layer *layer, int32_t below_max)
         const int32_t count = gains ? layer->m : layer->stride;
         const int32_t sum = chip->kernels->see(seen, w, count, &how, gains, columns);
         most = sum > most ? sum : most;
+        if (chip->columns > 1 && ((i + 1) % TURNED == 0 || i + 1 == layer->n)) {
+            /* while they are near */
+            const int32_t first = i / TURNED * TURNED;
+            chip->kernels->transpose(layer->seen_t + first,
+                                     layer->seen + (size_t)first * (size_t)layer->stride,
+                                     i + 1 - first, layer->m, layer->stride, layer->stride_t);
+        }
     }
     if (chip->columns == 1) {
         return;
     }
     most_t = largest(columns, layer->m);
-    chip->kernels->transpose(layer->seen_t, layer->seen, layer->n, layer->m, layer->stride,
-                             layer->stride_t);
     layer->fits = (int64_t)most * below_max <= INT32_MAX;
     layer->fits_t = (int64_t)most_t * layer->image->e_max <= INT32_MAX;
 }

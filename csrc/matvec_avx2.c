@@ -329,33 +329,47 @@ AVX2 void gle_turned_avx2(int16_t *turned, const int16_t *x, int32_t n, int32_t 
     }
 }
 
-/* Blocks of 8 by 8; rows and columns beyond n and m are padding and become 0. */
+/* 8 by 8; rows and columns beyond n and m are padding and become 0. */
+TILE void turn_8(int16_t *to, const int16_t *from, int32_t n, int32_t m, int32_t stride,
+                 int32_t stride_t, int32_t i, int32_t j)
+{
+    __m128i a[8], b[8];
+
+    for (int32_t r = 0; r < 8; r++) {
+        const int16_t *row = from + (size_t)(i + r) * (size_t)stride + (size_t)j;
+        a[r] = i + r < n ? _mm_loadu_si128((const __m128i *)(const void *)row)
+                         : _mm_setzero_si128();
+    }
+    for (int32_t r = 0; r < 4; r++) {
+        b[2 * r] = _mm_unpacklo_epi16(a[r], a[r + 4]);
+        b[2 * r + 1] = _mm_unpackhi_epi16(a[r], a[r + 4]);
+    }
+    for (int32_t r = 0; r < 4; r++) {
+        a[2 * r] = _mm_unpacklo_epi16(b[r], b[r + 4]);
+        a[2 * r + 1] = _mm_unpackhi_epi16(b[r], b[r + 4]);
+    }
+    for (int32_t r = 0; r < 4; r++) {
+        b[2 * r] = _mm_unpacklo_epi16(a[r], a[r + 4]);
+        b[2 * r + 1] = _mm_unpackhi_epi16(a[r], a[r + 4]);
+    }
+    for (int32_t r = 0; r < 8 && j + r < m; r++) {
+        int16_t *row = to + (size_t)(j + r) * (size_t)stride_t + (size_t)i;
+        _mm_storeu_si128((__m128i *)(void *)row, b[r]);
+    }
+}
+
+/* Blocks of 32 by 32, so that of both sides whole cache lines are used while they are near. */
 AVX2 void gle_turn_avx2(int16_t *to, const int16_t *from, int32_t n, int32_t m, int32_t stride,
                         int32_t stride_t)
 {
-    for (int32_t i = 0; i < n; i += 8) {
-        for (int32_t j = 0; j < m; j += 8) {
-            __m128i a[8], b[8];
-            for (int32_t r = 0; r < 8; r++) {
-                const int16_t *row = from + (size_t)(i + r) * (size_t)stride + (size_t)j;
-                a[r] = i + r < n ? _mm_loadu_si128((const __m128i *)(const void *)row)
-                                 : _mm_setzero_si128();
-            }
-            for (int32_t r = 0; r < 4; r++) {
-                b[2 * r] = _mm_unpacklo_epi16(a[r], a[r + 4]);
-                b[2 * r + 1] = _mm_unpackhi_epi16(a[r], a[r + 4]);
-            }
-            for (int32_t r = 0; r < 4; r++) {
-                a[2 * r] = _mm_unpacklo_epi16(b[r], b[r + 4]);
-                a[2 * r + 1] = _mm_unpackhi_epi16(b[r], b[r + 4]);
-            }
-            for (int32_t r = 0; r < 4; r++) {
-                b[2 * r] = _mm_unpacklo_epi16(a[r], a[r + 4]);
-                b[2 * r + 1] = _mm_unpackhi_epi16(a[r], a[r + 4]);
-            }
-            for (int32_t r = 0; r < 8 && j + r < m; r++) {
-                int16_t *row = to + (size_t)(j + r) * (size_t)stride_t + (size_t)i;
-                _mm_storeu_si128((__m128i *)(void *)row, b[r]);
+    enum { BLOCK = 32 };
+
+    for (int32_t j0 = 0; j0 < m; j0 += BLOCK) {
+        for (int32_t i0 = 0; i0 < n; i0 += BLOCK) {
+            for (int32_t j = j0; j < m && j < j0 + BLOCK; j += 8) {
+                for (int32_t i = i0; i < n && i < i0 + BLOCK; i += 8) {
+                    turn_8(to, from, n, m, stride, stride_t, i, j);
+                }
             }
         }
     }
