@@ -299,6 +299,20 @@ def test_saturating_networks(vector: str, seed: int) -> None:
     check_extremes(vector, range(seed, seed + 60))
 
 
+def test_saturating_batches(vector: str, seed: int) -> None:
+    """Sums of e r over a batch on both sides of what int32 holds for certain, in tiles of any
+    height, inputs beyond 64 among them."""
+    sums = []
+    for one in range(seed, seed + 10):
+        q, weights, _ = extreme(one, neurons=70 + 4 * one % 40, batch=120)
+        got = assert_same(vector, q, weights, f"seed {one}", target=q.target, learn=True)
+        for k in range(len(q.image.network.layers)):
+            sums.append(np.abs(got[f"{k}.e"].astype(np.int64)).sum(axis=1).max())
+    certain = 2**31 // 8191
+    assert max(sums) > certain
+    assert 0 < min(s for s in sums if s) < certain
+
+
 @pytest.mark.long
 def test_many_saturating_networks(vector: str, seed: int) -> None:
     check_extremes(vector, range(seed + 1000, seed + 3000))
