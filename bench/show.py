@@ -20,8 +20,8 @@ NOTES = """\
 ms/step    median CPU time of one step of the whole batch, one thread
 ratio      time of NumPy / time of this, median (min..max) over the rounds
 GMAC/s     weights x batch x 3 for a training step, x 2 for errors, x 1 for inference.
-           The emulator steps its error neurons in inference too (its digest covers
-           them), without the products of errors that are all 0; NumPy does neither.
+           The emulator looks at its error neurons in inference too (its digest covers
+           them), without the products of errors that are all 0; NumPy does not.
 of peak    GMAC/s over the int16 peak of this core in the same round, in registers, with the
            instructions of the kernels: vpdpwssd for vnni, else AVX2's vpmaddwd and vpaddd
 of memory  the time that one core needs to read and write what a step of one stream must

@@ -1,7 +1,8 @@
 /* One time step of a layer's neurons for AVX-512, sixteen streams at a time.
  *
- * The same integers as neurons_scalar.c, line by line; see neurons_avx2.c for the
- * products. Comparisons give masks here, so that counting costs next to nothing.
+ * The same integers as neurons_scalar.c. Products with a multiplier are those of 16 bits where
+ * their ranges allow it (lanes_vnni.h). Comparisons give masks here, so that counting costs
+ * next to nothing.
  */
 #include "neurons.h"
 
