@@ -38,6 +38,7 @@ typedef struct {
 } gle_update_count;
 
 struct gle_layer;
+struct gle_rule_kernels;
 
 typedef struct gle_kernels {
     const char *name;
@@ -83,6 +84,7 @@ typedef struct gle_kernels {
                       int32_t stride_t);
 
     void (*neurons)(const gle_neuron_job *job);
+    const struct gle_rule_kernels *rules; /* learner.h */
 } gle_kernels;
 
 extern const gle_kernels gle_kernels_scalar;

@@ -1,6 +1,7 @@
 /* The matrix kernels for AVX-512 VNNI: vpdpwssd multiplies pairs of int16 and adds both
  * products to an int32 in one instruction. Same tiles and same bits as matvec_avx2.c.
  */
+#include "learner.h"
 #include "neurons.h"
 #include "single.h"
 
@@ -279,7 +280,7 @@ const gle_kernels gle_kernels_vnni = {"vnni",          product, outer,         g
                                       gle_turned_avx2, gle_update_vnni, vary_row, gle_product_one_vnni,
                                       gle_product_one_back_vnni, gle_learn_one_vnni, see,
                                       gle_turn_avx2,
-                                      gle_neurons_vnni};
+                                      gle_neurons_vnni, &gle_rules_vnni};
 
 #else
 typedef int gle_no_vnni; /* ISO C wants one declaration a file */
