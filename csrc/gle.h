@@ -78,8 +78,9 @@ typedef struct {
     int32_t drift_shift;  /* each takes 2^-drift_shift of them */
     int32_t update_max;   /* largest update on the chip, in LSB of stored weights */
     uint32_t update_noise; /* gle_noise, in 1/8192 of the update */
-    uint32_t learner;     /* gle_rule | momentum_shift << 8 | norm_shift << 16 | rises << 24: 2^-shift
-                             of a running mean is new; the rate shift rises so often at most */
+    uint32_t learner;     /* gle_rule | momentum_shift << 8 | norm_shift << 16 | rises << 24:
+                             2^-shift of a running mean is new; the rate shift rises so often
+                             at most */
     int32_t apply_every;  /* learning steps whose gradients are summed; 0: each is applied */
     int32_t rate_every;   /* learning steps between two rises of the rate shift; 0: none */
 } gle_image;
