@@ -141,7 +141,12 @@ class Training(Checked):
     average: float = Field(0.0, ge=0, le=1000)
     tau_rate: float = Field(1.0, gt=0, le=1000)
     tau_floor: float = Field(1.0, ge=1, le=10000)
-    momentum_shift: int | None = Field(None, ge=MOMENTUM_SHIFTS[0], le=MOMENTUM_SHIFTS[1])
+    momentum_shift: int | None = Field(
+        None,
+        ge=MOMENTUM_SHIFTS[0],
+        le=MOMENTUM_SHIFTS[1],
+        description="a whole number from 0 to 16, or null: the rule's own",
+    )
     norm_shift: int = Field(NORM_SHIFT, ge=NORM_SHIFTS[0], le=NORM_SHIFTS[1])
     apply_every: int = Field(1, ge=1, le=MAX_APPLY_EVERY)
     validate_every: Count = 1
