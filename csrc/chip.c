@@ -14,6 +14,7 @@
 
 #include "analog.h"
 #include "image.h"
+#include "learner.h"
 #include "neurons.h"
 
 static void zero(void *from, size_t bytes)
@@ -147,6 +148,7 @@ gle_status gle_step(gle_chip *chip, const int16_t *input, const int16_t *target,
     const uint32_t gradients = flags & (GLE_READ_GRADIENT | GLE_ADD_GRADIENT);
     const int32_t learns = gradients != 0 || (flags & GLE_LEARN) != 0;
     gle_neuron_job job = {0};
+    gle_lesson lesson = {0, 0, 0};
 
     if ((gradients != 0 && (chip->options & GLE_WITH_GRADIENT) == 0) ||
         gradients == (GLE_READ_GRADIENT | GLE_ADD_GRADIENT)) {
@@ -159,6 +161,9 @@ gle_status gle_step(gle_chip *chip, const int16_t *input, const int16_t *target,
     job.columns = chip->columns;
     job.first = chip->first;
     job.ranging = (flags & GLE_RANGE) != 0;
+    if ((flags & GLE_LEARN) != 0) {
+        lesson = gle_lesson_of(chip);
+    }
 
     for (int32_t l = chip->layers - 1; l >= 0; l--) {
         gle_layer *layer = &chip->layer[l];
@@ -202,12 +207,16 @@ gle_status gle_step(gle_chip *chip, const int16_t *input, const int16_t *target,
                 gle_layer_gradient_add(chip, layer, below, below_frac);
             }
             if ((flags & GLE_LEARN) != 0) {
-                gle_layer_sgd(chip, layer, below, below_frac);
+                gle_layer_learn(chip, layer, below, below_frac, &lesson);
             }
         }
     }
     chain_digests(chip);
     chip->step++;
+    if ((flags & GLE_LEARN) != 0 && chip->learner.counts) {
+        chip->learned++;
+        chip->digest_known = 0;
+    }
     if (job.ranging) {
         const uint32_t every = (uint32_t)chip->image->range_every;
         if (every != 0 && chip->step % every == 0) {
@@ -259,6 +268,14 @@ void gle_blank(gle_chip *chip)
         for (int32_t i = 0; i < layer->n && layer->times != NULL; i++) {
             layer->times[i] = times[layer->first + i];
         }
+        if (layer->memory != NULL) {
+            zero(layer->memory, (size_t)layer->n * (size_t)layer->stride * sizeof *layer->memory);
+            zero(layer->memory_bias, (size_t)layer->n * sizeof *layer->memory_bias);
+        }
+        if (layer->norm != NULL) {
+            zero(layer->norm, (size_t)layer->n * (size_t)layer->stride);
+            zero(layer->norm_bias, (size_t)layer->n);
+        }
         layer->w_frac = image->w_frac;
         layer->u_frac = image->u_frac;
         layer->r_frac = image->r_frac;
@@ -268,6 +285,7 @@ void gle_blank(gle_chip *chip)
         layer->stale = 1;
     }
     chip->digest_known = 0;
+    chip->learned = 0;
     gle_counters_clear(chip);
     gle_reset(chip, 0);
     if ((chip->options & GLE_WITH_GRADIENT) != 0) {

@@ -1,4 +1,4 @@
-/* Inside of the chip: what chip.c, the neurons, plasticity.c and the kernels share.
+/* Inside of the chip: what chip.c, the neurons, what learns and the kernels share.
  *
  * Layout: a matrix row holds `stride` numbers, a signal [n][columns] with the
  * streams innermost. `columns` is the batch rounded up to whole vectors, or 1 for a
@@ -23,6 +23,14 @@ enum { GLE_R_FRAC_LEAST = -8,
 typedef struct {
     uint32_t samples, sat_e, half_e, sat_r, peak_r, sat_w; /* half_e: above half of full scale */
 } gle_window;
+
+/* How it learns: the image's words, unpacked (learner.h). */
+typedef struct {
+    int32_t rule, momentum, norm, rises;
+    uint32_t apply_every, rate_every;
+    int32_t remembers; /* there are accumulators */
+    int32_t counts;    /* the number of learning steps is a state */
+} gle_learner;
 
 typedef struct gle_layer {
     const gle_image_layer *image;
@@ -53,6 +61,10 @@ typedef struct gle_layer {
     int32_t *u_old;             /* [n][columns], with GLE_LEARNS_TAU: before the step */
     int32_t gradient_frac, gradient_bias_frac; /* of the read-out as it was made, or of the
                                                   accumulators as they were cleared */
+    int32_t *memory;      /* [n][stride], what the chip learns from; NULL: nothing is kept */
+    int32_t *memory_bias;
+    uint8_t *norm;        /* [n][stride], running means as logarithms; NULL: none */
+    uint8_t *norm_bias;
 
     int32_t *u, *v;
     int32_t *uhat;        /* NULL without GLE_WITH_UHAT */
@@ -70,6 +82,8 @@ struct gle_chip {
     uint32_t options;
     const uint32_t *inputs; /* of GLE_HAS_INPUTS, or NULL */
     uint64_t seed, step;
+    uint64_t learned;        /* learning steps since gle_blank, where they count */
+    gle_learner learner;
     uint32_t first;          /* number of the first stream */
     uint64_t weights_digest; /* holds if digest_known and no layer is stale */
     int32_t digest_known;
@@ -104,19 +118,18 @@ void gle_target_error(const gle_chip *chip, const gle_layer *top, const int16_t 
 /* effective.c: what the array sees of the stored weights, and whether sums fit. */
 void gle_layer_effective(gle_chip *chip, gle_layer *layer, int32_t below_max);
 
-/* plasticity.c */
+/* gradient.c */
 void gle_layer_gradient(gle_chip *chip, gle_layer *layer, const int16_t *below,
                         int32_t below_frac);
 void gle_layer_gradient_add(gle_chip *chip, gle_layer *layer, const int16_t *below,
                             int32_t below_frac);
-void gle_layer_sgd(gle_chip *chip, gle_layer *layer, const int16_t *below, int32_t below_frac);
 
 /* time_constants.c */
 void gle_layer_note_u(const gle_chip *chip, gle_layer *layer);
 void gle_layer_tau_gradient(const gle_chip *chip, gle_layer *layer);
 void gle_layer_tau_gradient_add(const gle_chip *chip, gle_layer *layer);
 
-/* plasticity.c: sum += round(x * 2^-shift), clipped; |x| < 2^62. Returns whether it clipped. */
+/* gradient.c: sum += round(x * 2^-shift), clipped; |x| < 2^62. Returns whether it clipped. */
 uint32_t gle_accumulate(int32_t *sum, int64_t x, int32_t shift);
 
 /* ranges.c */

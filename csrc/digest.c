@@ -17,6 +17,22 @@ uint64_t gle_stream_digest(const gle_chip *chip, int32_t stream)
     return stream >= 0 && stream < chip->batch ? chip->digest[stream] : 0;
 }
 
+static uint64_t with_memory(uint64_t d, const gle_layer *layer)
+{
+    for (int32_t i = 0; i < layer->n; i++) {
+        const size_t first = (size_t)i * (size_t)layer->stride;
+        uint64_t row = (uint32_t)layer->memory_bias[i];
+        row |= (uint64_t)(layer->norm_bias == NULL ? 0 : layer->norm_bias[i]) << 32;
+        for (int32_t j = 0; j < layer->m; j++) {
+            const size_t at = first + (size_t)j;
+            const uint64_t c = layer->norm == NULL ? 0 : layer->norm[at];
+            row = row * UINT64_C(0xd6e8feb86659fd93) + (c << 32 | (uint32_t)layer->memory[at]);
+        }
+        d = gle_digest_mix(d, row);
+    }
+    return d;
+}
+
 static uint64_t digest_of_weights(const gle_chip *chip)
 {
     uint64_t d = 0;
@@ -36,10 +52,13 @@ static uint64_t digest_of_weights(const gle_chip *chip)
                 d = gle_digest_mix(d, (uint64_t)t->leak_v << 32 | t->ratio_v);
             }
         }
+        if (layer->memory != NULL) {
+            d = with_memory(d, layer);
+        }
         d = gle_digest_mix(d, (uint64_t)(uint32_t)layer->w_frac << 32 | (uint32_t)layer->u_frac);
         d = gle_digest_mix(d, (uint64_t)(uint32_t)layer->r_frac << 32 | (uint32_t)layer->e_frac);
     }
-    return d;
+    return chip->learner.counts ? gle_digest_mix(d, chip->learned) : d;
 }
 
 /* Whoever changes weights marks their layer stale, until the next step notes it; whoever

@@ -31,6 +31,8 @@ typedef enum {
 } gle_status;
 
 enum gle_phi { GLE_LINEAR = 0, GLE_TANH, GLE_SIGMOID, GLE_SOFTPLUS, GLE_RELU, GLE_PHI_COUNT };
+/* How a chip learns by itself, see learner.h. */
+enum gle_rule { GLE_SGD = 0, GLE_NORMALISED, GLE_SIGN, GLE_RULE_COUNT };
 enum gle_loss { GLE_CROSS_ENTROPY = 0, GLE_MSE = 1 };
 
 /* What a layer learns. GLE_HOLDS_BIAS: its biases stay as they were written. GLE_LEARNS_TAU:
@@ -76,7 +78,11 @@ typedef struct {
     int32_t drift_shift;  /* each takes 2^-drift_shift of them */
     int32_t update_max;   /* largest update on the chip, in LSB of stored weights */
     uint32_t update_noise; /* gle_noise, in 1/8192 of the update */
-    uint32_t reserved[3];
+    uint32_t learner;     /* gle_rule | momentum_shift << 8 | norm_shift << 16 | rises << 24:
+                             2^-shift of a running mean is new; the rate shift rises so often
+                             at most */
+    int32_t apply_every;  /* learning steps whose gradients are summed; 0: each is applied */
+    int32_t rate_every;   /* learning steps between two rises of the rate shift; 0: none */
 } gle_image;
 
 typedef struct {
@@ -90,7 +96,8 @@ typedef struct {
     int32_t r_frac, r_max;
     int32_t e_frac, e_max;
     int32_t v_frac_extra; /* error neurons have e_frac + this many fraction bits */
-    int32_t rate_shift;   /* on-chip SGD: dW = 2^-rate_shift * sum over the batch */
+    int32_t rate_shift;   /* on-chip learning: dW = 2^-rate_shift times the gradient's sum over the
+                             batch (sgd), momentum / mean (normalised) or 1 (sign) */
     int32_t w_left;       /* fraction bits that a gain has beyond those of a weight's code */
     uint32_t noise_e;     /* gle_noise of the error, in v_frac */
     uint32_t noise_r;     /* gle_noise of the read-out, in 1/8192 LSB of its converter */
@@ -128,7 +135,8 @@ typedef struct {
     uint64_t under_w;     /* of these, rounded to nothing */
     uint64_t sat_w;       /* stored weights clipped */
     uint64_t range_moves; /* changes of a scale */
-    uint64_t sat_gradient; /* accumulated gradients clipped (GLE_ADD_GRADIENT) */
+    uint64_t sat_gradient; /* accumulated gradients clipped, the host's (GLE_ADD_GRADIENT) or
+                              those that the chip learns from */
     uint64_t sat_read;    /* read-outs of rates clipped by their converter; last, as it depends
                              on what is read and so belongs to no snapshot */
 } gle_counters;
@@ -161,7 +169,7 @@ enum gle_stored { GLE_STORED_WEIGHT = GLE_SIGNAL_COUNT, GLE_STORED_BIAS, GLE_FLI
 #define GLE_WITH_UHAT 2u     /* keep uhat, so that it can be recorded */
 
 /* Flags of gle_step. */
-#define GLE_LEARN 1u         /* plain on-chip SGD after this step */
+#define GLE_LEARN 1u         /* a learning step: the image's rule after this step */
 #define GLE_READ_GRADIENT 2u /* leave this step's gradient where gle_gradient finds it */
 #define GLE_RANGE 4u         /* this step counts for the auto-ranging */
 #define GLE_ADD_GRADIENT 8u  /* add this step's gradient to the accumulators; not with
@@ -178,7 +186,8 @@ gle_status gle_arena_bytes(const uint32_t *words, size_t count, int32_t batch, u
 gle_status gle_open(void *arena, size_t bytes, const uint32_t *words, size_t count, int32_t batch,
                     uint32_t options, const struct gle_kernels *kernels, gle_chip **chip);
 
-/* States, digests and the step number to zero; weights and formats stay. The streams are
+/* States, digests and the step number to zero; weights, formats, what learning remembers and
+ * its count of steps stay. The streams are
  * numbered from `first` on: noise goes by the number, so that streams one after another
  * get what they get side by side. */
 void gle_reset(gle_chip *chip, uint32_t first);
@@ -240,7 +249,7 @@ gle_status gle_read_part(const gle_chip *chip, int32_t layer, int32_t signal, in
  * GLE_BAD_ARGUMENT: no such thing, nothing changed. */
 gle_status gle_flip(gle_chip *chip, int32_t layer, int32_t signal, int32_t index, int32_t bit);
 
-/* Learning rate of on-chip SGD, 2^-shift, for all layers; -32..64. */
+/* Learning rate on the chip, 2^-shift, for all layers; -32..64. The image's rises add to it. */
 gle_status gle_set_rate(gle_chip *chip, int32_t shift);
 gle_status gle_shape_of(const gle_chip *chip, int32_t layer, gle_shape *shape);
 gle_status gle_formats_of(const gle_chip *chip, int32_t layer, gle_formats *formats);
@@ -251,7 +260,7 @@ int32_t gle_read_out(const gle_chip *chip, int32_t layer, int32_t i, int32_t b);
 int32_t gle_layers(const gle_chip *chip);
 uint64_t gle_steps(const gle_chip *chip);
 
-/* The complete state: weights, formats, neurons, digests, counters, the step number. Not
+/* The complete state: weights, formats, learner, neurons, digests, counters, step numbers. Not
  * in it: gradients that were read out or accumulated. */
 size_t gle_snapshot_bytes(const gle_chip *chip);
 gle_status gle_snapshot_read(const gle_chip *chip, unsigned char *to, size_t size);
@@ -274,7 +283,8 @@ void gle_blank(gle_chip *chip);
 
 /* Running digest of one stream: all states of all its steps since the reset. */
 uint64_t gle_stream_digest(const gle_chip *chip, int32_t stream);
-/* Digest of all stored weights, biases and formats as they stand. Kept until one of them
+/* Digest of all stored weights, biases and formats as they stand, and of what learning
+ * remembers (its accumulators, running means and count of steps). Kept until one of them
  * changes, so that asking again costs nothing. */
 uint64_t gle_weights_digest(const gle_chip *chip);
 /* All of it: streams in order, weights, the step number. */

@@ -2,6 +2,7 @@
 #include "image.h"
 
 #include "analog.h"
+#include "learner.h"
 
 enum { HEADER = (int)(sizeof(gle_image) / 4), LAYER = (int)(sizeof(gle_image_layer) / 4),
        NEURON = (int)(sizeof(gle_neuron) / 4), ANALOG = (int)(sizeof(gle_analog) / 4),
@@ -51,6 +52,16 @@ int gle_neuron_ok(const gle_neuron *y)
            coef_ok(y->ratio_v, 1, 0);
 }
 
+static int learner_ok(const gle_image *image)
+{
+    const gle_learner y = gle_learner_of(image);
+
+    return between(y.rule, 0, GLE_RULE_COUNT - 1) && between(y.momentum, 0, 16) &&
+           (y.rule == GLE_NORMALISED ? between(y.norm, 4, 14) : y.norm == 0) &&
+           between(y.rises, 0, image->rate_every == 0 ? 0 : 96) &&
+           between(image->apply_every, 0, 1 << 24) && image->rate_every >= 0;
+}
+
 static int head_ok(const gle_image *image)
 {
     return between(image->layers, 1, GLE_MAX_LAYERS) && between(image->inputs, 1, GLE_MAX_SIZE) &&
@@ -62,8 +73,7 @@ static int head_ok(const gle_image *image)
            between(image->range_clip, 0, 1 << 16) && between(image->stochastic, 0, 1) &&
            image->sections <= GLE_ALL_SECTIONS && image->drift_every >= 0 &&
            between(image->drift_shift, 1, 30) && between(image->update_max, 1, 65535) &&
-           gle_noise_ok(image->update_noise) && image->reserved[0] == 0 &&
-           image->reserved[1] == 0 && image->reserved[2] == 0;
+           gle_noise_ok(image->update_noise) && learner_ok(image);
 }
 
 static int analog_ok(const gle_analog *y)
@@ -209,7 +219,8 @@ static int32_t padded(int32_t n, int32_t to) { return (n + to - 1) / to * to; }
 /* `as_stored`: the array sees what is stored. `copy_one`: what it sees is kept for a single
  * stream too. */
 static void take_layer(arena *a, gle_layer *y, int32_t n, int32_t m, int as_stored, int copy_one,
-                       int32_t columns, uint32_t options, int32_t top, int learns_tau)
+                       int32_t columns, uint32_t options, int32_t top, int learns_tau,
+                       const gle_learner *learner)
 {
     const size_t cells = (size_t)n * (size_t)columns;
     const int32_t pad = columns == 1 ? GLE_PAD_ONE : GLE_LANES;
@@ -242,6 +253,16 @@ static void take_layer(arena *a, gle_layer *y, int32_t n, int32_t m, int as_stor
             y->gradient_tau = take(a, (size_t)n, sizeof *y->gradient_tau);
             y->u_old = take(a, cells, sizeof *y->u_old);
         }
+    }
+    y->memory = y->memory_bias = NULL;
+    y->norm = y->norm_bias = NULL;
+    if (learner->remembers) {
+        y->memory = take(a, (size_t)n * (size_t)y->stride, sizeof *y->memory);
+        y->memory_bias = take(a, (size_t)n, sizeof *y->memory_bias);
+    }
+    if (learner->remembers && learner->rule == GLE_NORMALISED) {
+        y->norm = take(a, (size_t)n * (size_t)y->stride, sizeof *y->norm);
+        y->norm_bias = take(a, (size_t)n, sizeof *y->norm_bias);
     }
     y->u = take(a, cells, sizeof *y->u);
     y->v = take(a, cells, sizeof *y->v);
@@ -282,6 +303,7 @@ static uint64_t lay_out(const uint32_t *words, int32_t batch, uint32_t options, 
     const gle_image *image = (const gle_image *)(const void *)words;
     const gle_image_layer *layers = gle_image_layers(words);
     const int32_t columns = batch == 1 ? 1 : padded(batch, GLE_LANES);
+    const gle_learner learner = gle_learner_of(image), none = {0};
     arena a = {base, 0};
     gle_chip *chip = take(&a, 1, sizeof *chip + (size_t)image->layers * sizeof chip->layer[0]);
     int32_t most = image->inputs, m = image->inputs, most_stride, first = 0;
@@ -296,7 +318,8 @@ static uint64_t lay_out(const uint32_t *words, int32_t batch, uint32_t options, 
                    GLE_PAD_ONE > 2 && (layers[l].w_left != 0 ||
                                        (image->sections & GLE_HAS_GAINS) != 0),
                    columns, options, l + 1 == image->layers,
-                   (layers[l].learn & GLE_LEARNS_TAU) != 0);
+                   (layers[l].learn & GLE_LEARNS_TAU) != 0,
+                   (layers[l].learn & GLE_LEARNS_WEIGHTS) != 0 ? &learner : &none);
         if (chip != NULL) {
             y->image = &layers[l];
             y->neurons = y->times != NULL ? y->times : gle_image_neurons(words) + first;
@@ -334,6 +357,7 @@ static uint64_t lay_out(const uint32_t *words, int32_t batch, uint32_t options, 
             chip->batch = batch;
             chip->columns = columns;
             chip->options = options;
+            chip->learner = learner;
             chip->seed = (uint64_t)image->seed_high << 32 | image->seed_low;
             point_at_sections(chip, words);
         }

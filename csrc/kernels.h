@@ -49,6 +49,7 @@ typedef struct {
 } gle_learning;
 
 struct gle_layer;
+struct gle_rule_kernels;
 
 typedef struct gle_kernels {
     const char *name;
@@ -98,6 +99,7 @@ typedef struct gle_kernels {
                       int32_t stride_t);
 
     void (*neurons)(const gle_neuron_job *job);
+    const struct gle_rule_kernels *rules; /* learner.h */
 } gle_kernels;
 
 extern const gle_kernels gle_kernels_scalar;

@@ -1,16 +1,44 @@
-/* What learns: the gradient read-out and plain SGD on the chip.
- *
- * dW = e below^T, summed over the batch as an exact integer and rounded once into an
- * int32 (with up to GLE_EXACT streams nothing is dropped at all).
- *
- * SGD on the chip: stored += round(gradient * 2^-k), stochastic or to nearest, where
- * 2^-k holds the learning rate, the mean over the batch and the scales. A power of
- * two is what a plasticity circuit can shift by.
- */
-#include "chip.h"
-#include "single.h"
+/* What learns: what the rules (rule_*.c) have in common. See learner.h for what they do. */
+#include "learner.h"
 
 enum { ROWS = 4 };
+
+static int32_t bits(uint64_t x)
+{
+    int32_t k = 0;
+
+    while (x != 0) {
+        x >>= 1;
+        k++;
+    }
+    return k;
+}
+
+/* V begins as a mean over few gradients and soon reaches further back. */
+gle_lesson gle_lesson_of(const gle_chip *chip)
+{
+    const gle_learner *y = &chip->learner;
+    gle_lesson lesson = {1, 0, 0};
+
+    if (y->remembers) {
+        const uint64_t applied = y->apply_every == 1 ? chip->learned
+                                                     : chip->learned / y->apply_every;
+        lesson.norm = GLE_NORM_FIRST + bits(applied);
+        lesson.norm = lesson.norm < y->norm ? lesson.norm : y->norm;
+        lesson.apply = y->apply_every == 1 || (chip->learned + 1) % y->apply_every == 0;
+    }
+    if (y->rate_every != 0) {
+        const uint64_t rises = chip->learned / y->rate_every;
+        lesson.rises = rises < (uint32_t)y->rises ? (int32_t)rises : y->rises;
+    }
+    return lesson;
+}
+
+int32_t gle_rate_of(const gle_layer *layer, const gle_lesson *lesson)
+{
+    const int32_t rate = layer->rate_shift + lesson->rises;
+    return rate > GLE_RATE_MOST ? GLE_RATE_MOST : rate;
+}
 
 /* x * 2^-k for biases; what update.inc does for weights. */
 static int32_t rounded(int32_t x, int32_t k, int32_t stochastic, gle_key key, uint32_t index)
@@ -28,229 +56,194 @@ static int32_t rounded(int32_t x, int32_t k, int32_t stochastic, gle_key key, ui
     return (int32_t)(((int64_t)x + (int64_t)(gle_rng(key, index) >> (32 - k))) >> k);
 }
 
-static void outer_rows(const gle_chip *chip, const gle_layer *layer, int32_t first, int32_t rows,
-                       const int16_t *below, int32_t *to)
+void gle_update_bias(gle_layer *layer, int32_t i, int32_t x, int32_t shift, int32_t stochastic,
+                     gle_key key)
 {
-    const int32_t columns = chip->columns;
-    const int16_t *e = layer->e + (size_t)first * (size_t)columns;
-
-    if (columns == 1) {
-        for (int32_t i = 0; i < rows; i++) {
-            for (int32_t j = 0; j < layer->m; j++) {
-                to[(size_t)i * (size_t)layer->stride + (size_t)j] = (int32_t)e[i] * below[j];
-            }
-        }
-        return;
-    }
-    chip->kernels->outer(to, e, rows, chip->turned, layer->stride, layer->m, columns,
-                         gle_gradient_shift(chip->batch));
+    const int32_t delta = rounded(x, shift, stochastic, key, (uint32_t)i);
+    layer->bias[i] = gle_clamp64((int64_t)layer->bias[i] + delta, GLE_STATE_MAX);
 }
 
-static int32_t error_sum(const gle_chip *chip, const gle_layer *layer, int32_t i)
+gle_update gle_update_of(const gle_chip *chip, const gle_layer *layer, uint64_t count)
 {
-    const int16_t *e = layer->e + (size_t)i * (size_t)chip->columns;
-    int32_t sum = 0;
-
-    for (int32_t b = 0; b < chip->batch; b++) {
-        sum += e[b];
-    }
-    return sum;
+    const uint32_t where = (uint32_t)layer->first;
+    const gle_update how = {
+        layer->image->w_max,
+        chip->image->update_max,
+        chip->image->stochastic,
+        gle_rng_key(chip->seed, GLE_RNG_WEIGHT_UPDATE, where, count),
+        gle_rng_key(chip->seed, GLE_RNG_UPDATE_NOISE, where, count),
+        gle_noise_of(chip->image->update_noise),
+    };
+    return how;
 }
 
-void gle_layer_gradient(gle_chip *chip, gle_layer *layer, const int16_t *below,
-                        int32_t below_frac)
+void gle_update_row(const gle_chip *chip, const gle_layer *layer, int32_t i, int32_t *row,
+                    const gle_update *how, int32_t shift, gle_update_count *count)
 {
-    /* noted here: auto-ranging may move the scales before anybody reads */
-    layer->gradient_frac = layer->e_frac + below_frac - gle_gradient_shift(chip->batch);
-    layer->gradient_bias_frac = layer->e_frac;
-    outer_rows(chip, layer, 0, layer->n, below, layer->gradient);
+    const uint32_t first = (uint32_t)i * (uint32_t)layer->m;
+
+    if (how->noise.m != 0) {
+        chip->kernels->vary(row, layer->m, how, first);
+    }
+    chip->kernels->update(layer->w + (size_t)i * (size_t)layer->stride, row, layer->m, how,
+                          shift - (layer->rows ? (int32_t)layer->rows[i] : 0), first, count);
+}
+
+void gle_count_updates(gle_layer *layer, const gle_update_count *count)
+{
+    layer->counters.updates += count->asked;
+    layer->counters.under_w += count->under;
+    layer->counters.sat_w += count->clipped;
+    layer->window.sat_w += count->clipped;
+    layer->stale = 1;
+}
+
+/* Bits of a gradient that the accumulators do not hold: a full-scale gradient fits when it is
+ * of one sign for the square root of the steps that are summed, as sums of any sign grow. */
+static int32_t drop_of(const gle_chip *chip, int32_t factor_bits)
+{
+    const gle_learner *y = &chip->learner;
+    const int32_t steps = y->momentum + bits(y->apply_every - 1);
+    const int32_t drop = factor_bits + (steps + 1) / 2 - 30;
+
+    return drop > 0 ? drop : 0;
+}
+
+/* Products of two 14-bit factors, so many streams, less what the read-out drops. */
+static int32_t drop_weights(const gle_chip *chip)
+{
+    return drop_of(chip, 26 + bits((uint32_t)chip->batch - 1) - gle_gradient_shift(chip->batch));
+}
+
+static int32_t drop_biases(const gle_chip *chip)
+{
+    return drop_of(chip, 13 + bits((uint32_t)chip->batch - 1));
+}
+
+/* Fraction bits of y, with the scale of the accumulators. */
+static int32_t frac_of(const gle_learner *y, int32_t frac)
+{
+    return y->rule == GLE_SGD ? frac + y->momentum : (y->rule == GLE_SIGN ? 0 : GLE_RATIO_BITS);
+}
+
+static gle_key recall_key(const gle_chip *chip, const gle_layer *layer, uint32_t purpose)
+{
+    const gle_key none = {0, 0};
+    return chip->learner.rule == GLE_NORMALISED
+               ? gle_rng_key(chip->seed, purpose, (uint32_t)layer->first, chip->learned)
+               : none;
+}
+
+static uint32_t learn_biases(gle_chip *chip, gle_layer *layer, const gle_lesson *lesson)
+{
+    const struct gle_rule_kernels *k = chip->kernels->rules;
+    const gle_learner *y = &chip->learner;
+    const gle_recall how = {drop_biases(chip), y->momentum, y->apply_every == 1, lesson->norm,
+                            recall_key(chip, layer, GLE_RNG_NORM_BIAS)};
+    const int32_t shift =
+        frac_of(y, layer->e_frac - how.drop) + gle_rate_of(layer, lesson) - layer->u_frac;
+    const gle_key key =
+        gle_rng_key(chip->seed, GLE_RNG_BIAS_UPDATE, (uint32_t)layer->first, chip->learned);
+    uint32_t clipped;
+
     for (int32_t i = 0; i < layer->n; i++) {
-        layer->gradient_bias[i] = error_sum(chip, layer, i);
+        chip->rows[i] = gle_error_sum(chip, layer, i);
     }
-}
-
-/* Dropped bits of an accumulated bias: 2^drop sums of 14-bit errors fit int32. */
-static int32_t bias_drop(int32_t batch, int32_t drop)
-{
-    int32_t spare = 18;
-
-    while (spare > 0 && (batch - 1) >> (18 - spare) > 0) {
-        spare--;
+    if (!lesson->apply) {
+        return k->add(layer->memory_bias, chip->rows, layer->n, how.drop);
     }
-    return drop > spare ? drop - spare : 0;
-}
-
-gle_status gle_gradient_clear(gle_chip *chip, int32_t drop)
-{
-    if ((chip->options & GLE_WITH_GRADIENT) == 0 || drop < 0 || drop > 31) {
-        return GLE_BAD_ARGUMENT;
-    }
-    for (int32_t l = 0; l < chip->layers; l++) {
-        gle_layer *layer = &chip->layer[l];
-        const int32_t below_frac = l > 0 ? layer[-1].r_frac : chip->image->input_frac;
-        const size_t count = (size_t)layer->n * (size_t)layer->stride;
-        for (size_t k = 0; k < count; k++) {
-            layer->gradient[k] = 0;
-        }
-        for (int32_t i = 0; i < layer->n; i++) {
-            layer->gradient_bias[i] = 0;
-        }
-        for (int32_t i = 0; i < layer->n && layer->gradient_tau != NULL; i++) {
-            layer->gradient_tau[i] = 0;
-        }
-        layer->gradient_frac =
-            layer->e_frac + below_frac - gle_gradient_shift(chip->batch) - drop;
-        layer->gradient_bias_frac = layer->e_frac - bias_drop(chip->batch, drop);
-    }
-    return GLE_OK;
-}
-
-uint32_t gle_accumulate(int32_t *sum, int64_t x, int32_t shift)
-{
-    const int64_t beyond = INT64_C(1) << 40; /* clips whatever it is added to */
-    int64_t y;
-
-    if (shift >= 0) {
-        y = gle_round64(x, shift);
-    } else if (x > beyond >> (shift < -40 ? 40 : -shift)) {
-        y = beyond;
-    } else if (-x > beyond >> (shift < -40 ? 40 : -shift)) {
-        y = -beyond;
-    } else {
-        y = x == 0 ? 0 : gle_round64(x, shift);
-    }
-    y += *sum;
-    *sum = gle_clamp64(y, INT32_MAX);
-    return y != *sum;
-}
-
-/* Whether a kernel's one rounding can be that of the accumulators. */
-static int kernel_rounds(const gle_chip *chip, int32_t shift)
-{
-    return chip->columns > GLE_EXACT && shift >= gle_gradient_shift(chip->batch) && shift <= 16;
-}
-
-/* Where no kernel can: sums of many streams in a format finer than its own. */
-static uint32_t add_row_exactly(const gle_chip *chip, gle_layer *layer, int32_t i,
-                                const int16_t *below, int32_t shift)
-{
-    const size_t columns = (size_t)chip->columns;
-    const int16_t *e = layer->e + (size_t)i * columns;
-    int32_t *sum = layer->gradient + (size_t)i * (size_t)layer->stride;
-    uint32_t clipped = 0;
-
-    for (int32_t j = 0; j < layer->m; j++) {
-        int64_t exact = 0;
-        for (int32_t b = 0; b < chip->batch; b++) {
-            exact += (int32_t)e[b] * below[(size_t)j * columns + (size_t)b];
-        }
-        clipped += gle_accumulate(&sum[j], exact, shift);
+    clipped = k->apply[y->rule](chip->rows, layer->memory_bias, layer->norm_bias, layer->n, &how,
+                                0);
+    for (int32_t i = 0; i < layer->n; i++) {
+        gle_update_bias(layer, i, chip->rows[i], shift, chip->image->stochastic, key);
     }
     return clipped;
 }
 
-void gle_layer_gradient_add(gle_chip *chip, gle_layer *layer, const int16_t *below,
-                            int32_t below_frac)
+static void learn_from_memory(gle_chip *chip, gle_layer *layer, const int16_t *below,
+                              int32_t below_frac, const gle_lesson *lesson)
 {
-    const int32_t shift = layer->e_frac + below_frac - layer->gradient_frac;
-    const int32_t shift_bias = layer->e_frac - layer->gradient_bias_frac;
-    const int32_t by_kernel = kernel_rounds(chip, shift);
+    const struct gle_rule_kernels *k = chip->kernels->rules;
+    const gle_learner *y = &chip->learner;
+    const gle_recall recall = {drop_weights(chip), y->momentum, y->apply_every == 1, lesson->norm,
+                               recall_key(chip, layer, GLE_RNG_NORM)};
+    const int32_t frac = layer->e_frac + below_frac - gle_gradient_shift(chip->batch) - recall.drop;
+    const int32_t shift = frac_of(y, frac) + gle_rate_of(layer, lesson) - layer->w_frac;
+    const gle_update how = gle_update_of(chip, layer, chip->learned);
+    gle_update_count count = {0, 0, 0};
     uint32_t clipped = 0;
 
     for (int32_t i = 0; i < layer->n; i += ROWS) {
         const int32_t rows = layer->n - i < ROWS ? layer->n - i : ROWS;
-        if (by_kernel) {
-            chip->kernels->outer(chip->rows, layer->e + (size_t)i * (size_t)chip->columns, rows,
-                                 chip->turned, layer->stride, layer->m, chip->columns, shift);
-        } else if (chip->columns <= GLE_EXACT) {
-            outer_rows(chip, layer, i, rows, below, chip->rows); /* drops nothing */
-        }
+        gle_outer_rows(chip, layer, i, rows, below, chip->rows);
         for (int32_t r = 0; r < rows; r++) {
-            const size_t stride = (size_t)layer->stride;
-            const int32_t *const from = chip->rows + (size_t)r * stride;
-            int32_t *const sum = layer->gradient + (size_t)(i + r) * stride;
-            if (!by_kernel && chip->columns > GLE_EXACT) {
-                clipped += add_row_exactly(chip, layer, i + r, below, shift);
+            const size_t at = (size_t)(i + r) * (size_t)layer->stride;
+            int32_t *const row = chip->rows + (size_t)r * (size_t)layer->stride;
+            uint8_t *const norm = layer->norm == NULL ? NULL : layer->norm + at;
+            if (!lesson->apply) {
+                clipped += k->add(layer->memory + at, row, layer->m, recall.drop);
                 continue;
             }
-            for (int32_t j = 0; j < layer->m; j++) {
-                clipped += gle_accumulate(&sum[j], from[j], by_kernel ? 0 : shift);
-            }
+            clipped += k->apply[y->rule](row, layer->memory + at, norm, layer->m, &recall,
+                                         (uint32_t)(i + r) * (uint32_t)layer->m);
+            gle_update_row(chip, layer, i + r, row, &how, shift, &count);
         }
     }
-    for (int32_t i = 0; i < layer->n; i++) {
-        clipped += gle_accumulate(&layer->gradient_bias[i], error_sum(chip, layer, i), shift_bias);
+    if ((layer->image->learn & GLE_HOLDS_BIAS) == 0) {
+        clipped += learn_biases(chip, layer, lesson);
     }
     layer->counters.sat_gradient += clipped;
+    if (lesson->apply) {
+        gle_count_updates(layer, &count);
+    }
 }
 
-static void learn_one_stream(const gle_chip *chip, gle_layer *layer, const int16_t *below,
-                             const gle_update *how, int32_t shift, gle_update_count *count)
+void gle_layer_learn(gle_chip *chip, gle_layer *layer, const int16_t *below, int32_t below_frac,
+                     const gle_lesson *lesson)
 {
-#ifdef GLE_LEARN_LAYER
-    (void)chip;
-    GLE_LEARN_LAYER(layer, below, how, shift, count);
-#else
-    for (int32_t i = 0; i < layer->n; i++) {
-        chip->kernels->learn_one(layer->w + (size_t)i * (size_t)layer->stride, layer->e[i], below,
-                                 layer->m, how,
-                                 shift - (layer->rows ? (int32_t)layer->rows[i] : 0),
-                                 (uint32_t)i * (uint32_t)layer->m, count);
+    if (chip->learner.remembers) {
+        learn_from_memory(chip, layer, below, below_frac, lesson);
+    } else {
+        gle_layer_sgd(chip, layer, below, below_frac, lesson);
     }
-#endif
 }
 
-void gle_layer_sgd(gle_chip *chip, gle_layer *layer, const int16_t *below, int32_t below_frac)
+/* --- memory ------------------------------------------------------------------------------- */
+
+uint32_t gle_add_row(int32_t *memory, const int32_t *row, int32_t m, int32_t drop)
 {
-    const int32_t stochastic = chip->image->stochastic;
-    const int32_t rate = layer->rate_shift;
-    const int32_t shift =
-        layer->e_frac + below_frac - gle_gradient_shift(chip->batch) + rate - layer->w_frac;
-    const int32_t shift_bias = layer->e_frac + rate - layer->u_frac;
-    const uint32_t where = (uint32_t)layer->first;
-    const gle_key key_bias = gle_rng_key(chip->seed, GLE_RNG_BIAS_UPDATE, where, chip->step);
-    const gle_update how = {
-        layer->image->w_max,
-        chip->image->update_max,
-        stochastic,
-        gle_rng_key(chip->seed, GLE_RNG_WEIGHT_UPDATE, where, chip->step),
-        gle_rng_key(chip->seed, GLE_RNG_UPDATE_NOISE, where, chip->step),
-        gle_noise_of(chip->image->update_noise),
-    };
-    const int one = chip->columns == 1 && how.noise.m == 0;
-    const gle_learning all = {&how, below, chip->turned, chip->columns,
-                              gle_gradient_shift(chip->batch), shift, chip->rows};
-    gle_update_count count = {0, 0, 0};
-    const int at_once = chip->kernels->learn != NULL && how.noise.m == 0 &&
-                        chip->kernels->learn(layer, &all, &count);
+    uint32_t clipped = 0;
 
-    if (one && !at_once) {
-        learn_one_stream(chip, layer, below, &how, shift, &count);
+    for (int32_t j = 0; j < m; j++) {
+        memory[j] = gle_remember(&memory[j], row[j], drop, &clipped);
     }
-    for (int32_t i = 0; i < layer->n && !one && !at_once; i += ROWS) {
-        const int32_t rows = layer->n - i < ROWS ? layer->n - i : ROWS;
-        outer_rows(chip, layer, i, rows, below, chip->rows);
-        for (int32_t r = 0; r < rows; r++) {
-            const uint32_t first = (uint32_t)(i + r) * (uint32_t)layer->m;
-            int32_t *const gradient = chip->rows + (size_t)r * (size_t)layer->stride;
-            if (how.noise.m != 0) {
-                chip->kernels->vary(gradient, layer->m, &how, first);
-            }
-            chip->kernels->update(layer->w + (size_t)(i + r) * (size_t)layer->stride, gradient,
-                                  layer->m, &how,
-                                  shift - (layer->rows ? (int32_t)layer->rows[i + r] : 0), first,
-                                  &count);
-        }
-    }
-    for (int32_t i = 0; i < layer->n && !(layer->image->learn & GLE_HOLDS_BIAS); i++) {
-        const int32_t sum = at_once ? all.sums[i] : error_sum(chip, layer, i);
-        const int32_t delta =
-            rounded(sum, shift_bias, stochastic, key_bias, (uint32_t)i);
-        layer->bias[i] = gle_clamp64((int64_t)layer->bias[i] + delta, GLE_STATE_MAX);
-    }
-    layer->counters.updates += count.asked;
-    layer->counters.under_w += count.under;
-    layer->counters.sat_w += count.clipped;
-    layer->window.sat_w += count.clipped;
-    layer->stale = 1;
+    return clipped;
 }
+
+static void moved(int32_t *memory, uint8_t *norm, size_t count, int32_t finer)
+{
+    for (size_t k = 0; k < count; k++) {
+        const int32_t a = finer ? memory[k] * 2 : gle_round(memory[k], 1);
+        memory[k] = gle_clamp(a, GLE_MEMORY_MAX);
+    }
+    for (size_t k = 0; norm != NULL && k < count; k++) {
+        const int32_t c = norm[k] + (finer ? 8 : -8);
+        norm[k] = norm[k] == 0 ? 0 : (uint8_t)(c < 1 ? 1 : (c > 255 ? 255 : c));
+    }
+}
+
+void gle_memory_moved(gle_layer *layer, int32_t weights, int32_t biases, int32_t finer)
+{
+    if (layer->memory == NULL) {
+        return;
+    }
+    if (weights) {
+        moved(layer->memory, layer->norm, (size_t)layer->n * (size_t)layer->stride, finer);
+    }
+    if (biases) {
+        moved(layer->memory_bias, layer->norm_bias, (size_t)layer->n, finer);
+    }
+}
+
+const struct gle_rule_kernels gle_rules_scalar = {gle_add_row,
+                                                  {gle_sgd_row, gle_normalised_row, gle_sign_row}};

@@ -6,7 +6,7 @@
  * accepted share of its values clipped, finer when fewer than half of that share would
  * clip then; rates and weights, where a clip costs more, move at the first clips.
  */
-#include "chip.h"
+#include "learner.h"
 
 enum { SHIFT_LEAST = -14, SHIFT_MOST = 31, E_FRAC_LEAST = -12, E_FRAC_MOST = 24 };
 
@@ -79,6 +79,7 @@ static void move_error(gle_chip *chip, gle_layer *layer, int32_t finer)
         return;
     }
     shift16(layer->e, count, finer, layer->image->e_max);
+    gle_memory_moved(layer, 1, 1, finer);
     for (size_t k = 0; k < count; k++) {
         const int64_t v = finer ? (int64_t)layer->v[k] * 2 : gle_round(layer->v[k], 1);
         layer->v[k] = gle_clamp64(v, GLE_STATE_MAX);
@@ -99,6 +100,9 @@ static void move_rate(gle_chip *chip, gle_layer *layer, int32_t finer)
         return;
     }
     shift16(layer->r, (size_t)layer->n * (size_t)chip->columns, finer, layer->image->r_max);
+    if (l + 1 < chip->layers) {
+        gle_memory_moved(layer + 1, 1, 0, finer);
+    }
     layer->counters.range_moves++;
 }
 

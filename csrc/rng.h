@@ -18,7 +18,9 @@ enum gle_purpose {
     GLE_RNG_NEURON = 3, /* membrane noise; as a second word the error neuron's */
     GLE_RNG_READ_OUT = 5,
     GLE_RNG_UPDATE_NOISE = 6,
-    GLE_RNG_DRIFT = 7
+    GLE_RNG_DRIFT = 7,
+    GLE_RNG_NORM = 8, /* rounding of running means of gradients */
+    GLE_RNG_NORM_BIAS = 9
 };
 
 typedef struct {

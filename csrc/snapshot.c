@@ -8,8 +8,8 @@
  * can do, values within their limits) is checked, either in the bytes or in a chip that
  * they were put into.
  */
-#include "chip.h"
 #include "image.h"
+#include "learner.h"
 
 enum { SNAPSHOT_MAGIC = 0x53454c47 }; /* "GLES" */
 
@@ -172,6 +172,14 @@ static void walk_layer(walk *s, gle_layer *y, int32_t batch, int32_t columns, in
     if (y->times != NULL) {
         times(s, y->times, y->n);
     }
+    if (y->memory != NULL) {
+        piece(s, y->memory, y->n, y->m, y->stride, sizeof *y->memory, GLE_MEMORY_MAX, 0);
+        piece(s, y->memory_bias, 1, y->n, y->n, sizeof *y->memory_bias, GLE_MEMORY_MAX, 0);
+    }
+    if (y->norm != NULL) { /* any byte will do */
+        rows(s, y->norm, y->n, y->m, y->stride, sizeof *y->norm);
+        rows(s, y->norm_bias, 1, y->n, y->n, sizeof *y->norm_bias);
+    }
     piece(s, y->u, y->n, batch, columns, sizeof *y->u, image->u_max, 0);
     piece(s, y->v, y->n, batch, columns, sizeof *y->v, GLE_STATE_MAX, 0);
     piece(s, y->r, y->n, batch, columns, sizeof *y->r, image->r_max, 0);
@@ -188,6 +196,9 @@ static void walk_chip(walk *s, gle_chip *chip)
 
     bytes(s, &chip->step, sizeof chip->step);
     bytes(s, &chip->first, sizeof chip->first);
+    if (chip->learner.counts) {
+        bytes(s, &chip->learned, sizeof chip->learned);
+    }
     bytes(s, chip->digest, (size_t)chip->batch * sizeof *chip->digest);
     for (int32_t l = 0; l < chip->layers; l++) {
         gle_layer *y = &chip->layer[l];

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
@@ -12,6 +14,15 @@ from pydantic import Field, PrivateAttr, ValidationError
 from hwgle.chip import Chip, split_seed
 from hwgle.errors import FileMistakes, Mistake, UsageError
 from hwgle.network import Network
+from hwgle.onchip import (
+    MAX_APPLY_EVERY,
+    MAX_RISES,
+    MOMENTUM_SHIFTS,
+    NORM_SHIFT,
+    NORM_SHIFTS,
+    PLAIN,
+    OnChip,
+)
 from hwgle.yamlfile import (
     Checked,
     Rule,
@@ -29,6 +40,14 @@ from hwgle.yamlfile import (
 Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
 Count = Annotated[int, Field(ge=1, le=10**6)]
 T = TypeVar("T")
+OF_ADAM = ("layer_rate", "beta1", "beta2", "weight_decay", "average", "tau_rate", "tau_floor")
+# What is a mistake beside a rule that does not know it.
+UNKNOWN_TO = {
+    "adam": ("momentum_shift", "norm_shift", "apply_every"),
+    "sgd": (*OF_ADAM, "norm_shift"),
+    "sign": (*OF_ADAM, "norm_shift"),
+    "normalised": OF_ADAM,
+}
 
 
 class Task(Checked):
@@ -74,7 +93,17 @@ class Plateau(Checked):
     final: float = Field(0.0, ge=0)
 
 
-Schedule = Annotated[Constant | Cosine | Exponential | Plateau, Field(discriminator="kind")]
+class Halving(Checked):
+    """Halves every `every` learning steps, down to `final`: the chip does it by itself."""
+
+    kind: Literal["halving"]
+    every: int = Field(ge=1, le=2**31 - 1)
+    final: float = Field(gt=0)
+
+
+Schedule = Annotated[
+    Constant | Cosine | Exponential | Plateau | Halving, Field(discriminator="kind")
+]
 
 
 class Training(Checked):
@@ -92,11 +121,13 @@ class Training(Checked):
     epochs over which a host that keeps weights averages them for validation (0: none).
     tau_rate: factor on the rate of time constants that are learned (learn_tau_m), with rule
     adam; tau_floor: the least that they may become, in steps dt.
-    validate_every: epochs between two looks at the validation split; the
-    weights that did best there are kept.
+    momentum_shift, norm_shift: 2^-shift of the running means of the gradient and of its size is
+    new at each update, with rules on the chip (see hwgle/onchip.py). apply_every: steps whose
+    gradients the chip sums before it applies them. validate_every: epochs between two looks at
+    the validation split; the weights that did best there are kept.
     """
 
-    rule: Literal["adam", "sgd"]
+    rule: Literal["adam", "sgd", "normalised", "sign"]
     epochs: Count
     batch: Annotated[int, Field(ge=1, le=4096)]
     learning_rate: float = Field(gt=0)
@@ -110,12 +141,26 @@ class Training(Checked):
     average: float = Field(0.0, ge=0, le=1000)
     tau_rate: float = Field(1.0, gt=0, le=1000)
     tau_floor: float = Field(1.0, ge=1, le=10000)
+    momentum_shift: int | None = Field(
+        None,
+        ge=MOMENTUM_SHIFTS[0],
+        le=MOMENTUM_SHIFTS[1],
+        description="a whole number from 0 to 16, or null: the rule's own",
+    )
+    norm_shift: int = Field(NORM_SHIFT, ge=NORM_SHIFTS[0], le=NORM_SHIFTS[1])
+    apply_every: int = Field(1, ge=1, le=MAX_APPLY_EVERY)
     validate_every: Count = 1
     seed: Seed = 0
 
-
-# What only rule adam knows.
-ADAMS = ("layer_rate", "beta1", "beta2", "weight_decay", "average", "tau_rate", "tau_floor")
+    def on_chip(self) -> OnChip:
+        """What the chip does by itself; of a rule on the host, nothing."""
+        if self.rule == "adam":
+            return PLAIN
+        rule = OnChip.named(self.rule, self.momentum_shift, self.norm_shift, self.apply_every)
+        if isinstance(self.schedule, Halving):
+            rises = round(math.log2(self.learning_rate / self.schedule.final))
+            rule = replace(rule, rate_every=self.schedule.every, rate_rises=min(rises, MAX_RISES))
+        return rule
 
 
 class Experiment(Checked):
@@ -168,14 +213,18 @@ class Experiment(Checked):
         if train is not None and batch is not None and batch > train >= 1:
             allowed = f"at most train = {train:g}"
             yield Rule(("training", "batch"), f"{batch:g}", allowed)
-        if training.get("rule") == "sgd":
-            for key in ADAMS:
-                only = float(Training.model_fields[key].default)
-                value = number(training.get(key, only))
-                if value is not None and value != only:
-                    allowed = f"{only:g} with rule sgd, which knows none"
-                    yield Rule(("training", key), f"{value:g}", allowed)
-        schedule = training.get("schedule")
+        rule, schedule = training.get("rule"), training.get("schedule")
+        for key in UNKNOWN_TO.get(rule, ()) if isinstance(rule, str) else ():
+            only = Training.model_fields[key].default
+            value = number(training.get(key, only))
+            if value is not None and value != only:
+                known = "nothing" if only is None else f"{only:g}"
+                allowed = f"{known} with rule {rule}, which knows none"
+                yield Rule(("training", key), f"{value:g}", allowed)
+        kind = schedule.get("kind") if isinstance(schedule, Mapping) else None
+        if kind == "halving" and rule == "adam":
+            allowed = "constant, cosine, exponential or plateau with rule adam, which the host has"
+            yield Rule(("training", "schedule", "kind"), "halving", allowed)
         final = number(schedule.get("final")) if isinstance(schedule, Mapping) else None
         rate = number(training.get("learning_rate"))
         if final is not None and rate is not None and final > rate > 0:

@@ -20,6 +20,7 @@ from hwgle.chip import Chip, full_scale
 from hwgle.errors import UsageError
 from hwgle.identity import draw
 from hwgle.network import Network
+from hwgle.onchip import PLAIN, OnChip
 from hwgle.packing import (
     MAX_COEFFICIENT,
     analog_words,
@@ -158,6 +159,7 @@ class Image:
     network: Network
     chip: Chip
     scales: Scales
+    learner: OnChip = PLAIN
 
     def seen_fracs(self) -> list[int]:
         """Fraction bits of what the array sees of the weights, per layer (without rows)."""
@@ -174,12 +176,13 @@ def build_image(
     range_every: int = 0,
     range_clip: float = 0.0003,
     seed: int | None = None,
+    learner: OnChip = PLAIN,
 ) -> Image:
     """Pack a network with its formats and the chip's imperfections into an image.
 
-    `learning_rate` is that of plain on-chip SGD on the mean over `batch` streams; the
-    chip can only shift, so the nearest power of two of rate/batch is used (see
-    `applied_rate`). `range_every` is the number of steps between two looks of the
+    `learner`: the rule on the chip. `learning_rate` is its rate, of sgd on the mean over
+    `batch` streams; the chip can only shift, so the nearest power of two is used (see
+    OnChip.applied_rate). `range_every` is the number of steps between two looks of the
     auto-ranging, 0 for none. `seed` overrides the chip's for what happens while it runs
     (stochastic rounding, noise); mismatch is always that of the chip.
     Raises UsageError when the core refuses the image.
@@ -188,12 +191,13 @@ def build_image(
         network,
         chip,
         scales,
-        rate_shift(learning_rate, batch),
+        learner.rate_shift(learning_rate, batch),
         range_every,
         range_clip,
         chip.seed if seed is None else seed,
+        learner,
     )
-    image = Image(words, network, chip, scales)
+    image = Image(words, network, chip, scales, learner)
     pointer = ffi.from_buffer("uint32_t[]", image.words)
     if lib.gle_image_check(pointer, image.words.size) != lib.GLE_OK:
         raise UsageError(
@@ -210,8 +214,9 @@ def image_words(
     range_every: int,
     range_clip: float,
     seed: int,
+    learner: OnChip = PLAIN,
 ) -> NDArray[np.uint32]:
-    """The words of an image, unchecked: see csrc/gle.h. rate: shift of on-chip SGD."""
+    """The words of an image, unchecked: see csrc/gle.h. rate: shift of learning on the chip."""
     draws = draw(chip, network)
     neurons = built(network, chip, draws)
     flags = sections(chip)
@@ -219,7 +224,7 @@ def image_words(
     most, update_noise = update_words(chip)
     head = np.zeros(HEAD, dtype=np.int64)
     head[0] = lib.GLE_MAGIC
-    head[2:21] = [
+    head[2:24] = [
         len(network.layers),
         network.inputs,
         lib.GLE_CROSS_ENTROPY if network.loss == "cross_entropy" else lib.GLE_MSE,
@@ -239,6 +244,7 @@ def image_words(
         drift,
         most,
         update_noise,
+        *learner.words(),
     ]
     parts = [head]
     parts += [_layer_words(network, chip, scales, k, rate) for k in range(len(network.layers))]
@@ -319,14 +325,12 @@ def membrane_max(chip: Chip, frac: int) -> int:
 
 def rate_shift(learning_rate: float, batch: int) -> int:
     """The shift nearest to learning_rate / batch; 64 (no learning at all) for 0."""
-    if learning_rate <= 0:
-        return 64
-    return min(64, max(-32, round(math.log2(batch / learning_rate))))
+    return PLAIN.rate_shift(learning_rate, batch)
 
 
 def applied_rate(learning_rate: float, batch: int) -> float:
-    """The learning rate that a chip uses which can only shift."""
-    return batch * 2.0 ** -rate_shift(learning_rate, batch) if learning_rate > 0 else 0.0
+    """The learning rate of plain SGD on a chip, which can only shift."""
+    return PLAIN.applied_rate(learning_rate, batch)
 
 
 Quantised = dict[str, tuple[NDArray[np.int16], NDArray[np.int32]]]

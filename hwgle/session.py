@@ -30,11 +30,11 @@ from hwgle.errors import DeviceRefused, UsageError
 from hwgle.health import Health, Watch
 from hwgle.identity import draw
 from hwgle.network import Network
+from hwgle.onchip import PLAIN, OnChip
 from hwgle.quantise import (
     Image,
     Quantised,
     Scales,
-    applied_rate,
     build_image,
     quantise_weights,
     to_float,
@@ -144,13 +144,14 @@ def run(
     scales: Scales | None = None,
     record: Sequence[str] = (),
     learning_rate: float = 0.0,
+    learner: OnChip = PLAIN,
     seed: int | None = None,
     progress: Progress | None = None,
 ) -> Result:
     """Run streams through a network on a chip.
 
     x: (T, B, inputs); target: None, (B,) integers (-1: none) for cross_entropy, (T, B,
-    outputs) for mse. learning_rate > 0: plain on-chip SGD, all streams on one chip at once,
+    outputs) for mse. learning_rate > 0: `learner` learns on the chip, all streams at once,
     with auto-ranging; otherwise streams are independent and run in groups. `seed`: of
     stochastic rounding, instead of the chip's. Raises UsageError for arrays or signals
     that do not fit.
@@ -185,6 +186,7 @@ def run(
             learning_rate=learning_rate,
             range_every=RANGE_EVERY if learning else 0,
             seed=seed,
+            learner=learner if learning else PLAIN,
         )
 
     loaded = Loaded(device, build, weights, uhat="uhat" in record)
@@ -238,7 +240,7 @@ def run(
         counters=total,
         clipped_input=clipped,
         clipped_weights=clipped_weights,
-        rate=applied_rate(learning_rate, batch) if learning else 0.0,
+        rate=learner.applied_rate(learning_rate, batch) if learning else 0.0,
         health=watch.health(),
     )
 

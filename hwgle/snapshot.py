@@ -2,11 +2,14 @@
 
     head            magic, words of the image, check of the image, batch     u32 each
     chip            step u64; number of the first stream u32; running digest of each
-                    stream, u64 (B,)
+                    stream, u64 (B,); before the digests, of a chip that counts its learning
+                    steps (OnChip.counts), their number u64
     layer, each     w_frac r_frac e_frac v_frac rate_shift                   i32 each
                     counters u64, window of the auto-ranging u32
                     weight i16 (n, m), bias i32 (n,)
                     multipliers u32 (n, 4), of layers that learn tau_m
+                    momentum i32 (n, m) and (n,), of biases: layers that learn by a rule that
+                    remembers; norm u8 likewise: by one that normalises
                     u i32, v i32, r i16, e i16, phi' u16                     (n, B) each
                     uhat i32 (n, B), of the last layer only
 
@@ -25,6 +28,7 @@ from numpy.typing import NDArray
 from hwgle._core import ffi
 from hwgle.errors import DeviceError
 from hwgle.network import Network
+from hwgle.onchip import PLAIN, OnChip
 
 HEAD = 16
 # sat_read counts what was looked at: not a state of the chip
@@ -32,8 +36,9 @@ COUNTERS = tuple(name for name, _ in ffi.typeof("gle_counters").fields if name !
 FORMATS = ("w_frac", "r_frac", "e_frac", "v_frac", "rate_shift")
 WINDOW = ("samples", "sat_e", "half_e", "sat_r", "peak_r", "sat_w")
 # A step computes them in this order; what stands first is what the rest follows from.
-CAUSES = ("v", "e", "u", "uhat", "r", "phi'", "weight", "bias", "multiplier", "format")
-FOLLOWS = ("counter", "window", "step", "first stream", "digest")
+LEARNT = ("momentum", "momentum of bias", "norm", "norm of bias")
+CAUSES = ("v", "e", "u", "uhat", "r", "phi'", *LEARNT, "weight", "bias", "multiplier", "format")
+FOLLOWS = ("counter", "window", "step", "first stream", "learned", "digest")
 RANK = {kind: k for k, kind in enumerate((*CAUSES, *FOLLOWS))}
 
 
@@ -78,8 +83,8 @@ class Difference(NamedTuple):
         return follows, -1 if self.layer is None else self.layer, RANK[self.kind], self.at
 
 
-def pieces(network: Network, batch: int) -> Iterator[Piece]:
-    """All pieces behind the head, in their order."""
+def pieces(network: Network, batch: int, learner: OnChip = PLAIN) -> Iterator[Piece]:
+    """All pieces behind the head, in their order. learner: the image's."""
     at = HEAD
 
     def piece(
@@ -92,6 +97,8 @@ def pieces(network: Network, batch: int) -> Iterator[Piece]:
 
     yield piece("step", None, "<u8", 1, names=("step",))
     yield piece("first stream", None, "<u4", 1, names=("first stream",))
+    if learner.counts:
+        yield piece("learned", None, "<u8", 1, names=("learned",))
     yield piece("digest", None, "<u8", batch)
     for k, layer in enumerate(network.layers):
         n = layer.size
@@ -102,19 +109,27 @@ def pieces(network: Network, batch: int) -> Iterator[Piece]:
         yield piece("bias", k, "<i4", n)
         if layer.learn_tau_m:
             yield piece("multiplier", k, "<u4", n, 4)
+        if learner.remembers and layer.learn:
+            yield piece("momentum", k, "<i4", n, network.fan_in(k))
+            yield piece("momentum of bias", k, "<i4", n)
+        if learner.normalises and layer.learn:
+            yield piece("norm", k, "<u1", n, network.fan_in(k))
+            yield piece("norm of bias", k, "<u1", n)
         for kind, code in (("u", "<i4"), ("v", "<i4"), ("r", "<i2"), ("e", "<i2"), ("phi'", "<u2")):
             yield piece(kind, k, code, n, batch)
         if k + 1 == len(network.layers):
             yield piece("uhat", k, "<i4", n, batch)
 
 
-def differences(network: Network, batch: int, first: bytes, second: bytes) -> list[Difference]:
+def differences(
+    network: Network, batch: int, first: bytes, second: bytes, learner: OnChip = PLAIN
+) -> list[Difference]:
     """Where two snapshots of one network differ, causes first.
 
     Raises DeviceError for bytes that are no snapshot of such a network.
     """
     found = []
-    parts = list(pieces(network, batch))
+    parts = list(pieces(network, batch, learner))
     for raw in (first, second):
         if len(raw) != parts[-1].end:
             raise DeviceError(f"a snapshot of {len(raw)} bytes where {parts[-1].end} were due")
@@ -142,12 +157,14 @@ def place(network: Network, d: Difference) -> str:
     if d.layer is None:
         if d.kind == "first stream":
             return "number of the first stream"
+        if d.kind == "learned":
+            return "number of learning steps"
         return f"digest of stream {d.at[0]}" if d.kind == "digest" else "number of steps"
     layer = network.layers[d.layer].name
     if d.kind in ("format", "counter", "window"):
         return f"layer {layer}, {d.kind} {d.name}"
     text = f"layer {layer}, neuron {d.at[0]}, {d.kind}"
-    if d.kind == "weight":
+    if d.kind in ("weight", "momentum", "norm"):
         return f"{text} from input {d.at[1]}"
     if d.kind == "multiplier":
         return f"{text} {('leak_u', 'ratio_u', 'leak_v', 'ratio_v')[d.at[1]]}"

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from hwgle.chip import MAX_SEED
+from hwgle.onchip import RULES
 
 FILE = click.Path(path_type=Path)
 
@@ -39,4 +40,9 @@ calibration = click.option(
     type=FILE,
     metavar="FILE",
     help="Of this chip, from `hwgle chip calibrate`: correct what it says.",
+)
+rule = click.option(
+    "--rule",
+    type=click.Choice(list(RULES)),
+    help="Rule that learns on the chip.  [default: the experiment's, else sgd]",
 )

@@ -12,11 +12,12 @@ from hwgle.chip import Chip
 from hwgle.cli import options
 from hwgle.cli.files import Files
 from hwgle.cli.table import pairs
-from hwgle.cli.verify import network_and_chip
+from hwgle.cli.verify import learner_of, what_is_named
 from hwgle.device import SIGNALS, Limits
 from hwgle.errors import NotEqual, UsageError
 from hwgle.identity import draw
 from hwgle.network import Network
+from hwgle.onchip import PLAIN, OnChip
 from hwgle.preflight import check_network, machine_of, replaced_in_place
 from hwgle.preflight.memory import Machine, Shape, arena_bytes, board_bytes, image_bytes
 from hwgle.preflight.pace import Speed
@@ -31,6 +32,7 @@ class Asked:
 
     batch: int
     learn: bool
+    learner: OnChip
     record: tuple[str, ...]
     rate: float | None
     baud: int
@@ -55,7 +57,8 @@ class Facts:
 @click.option(
     "--batch", type=click.IntRange(1, 4096), default=1, show_default=True, help="Streams."
 )
-@click.option("--learn", is_flag=True, help="With targets and on-chip SGD.")
+@click.option("--learn", is_flag=True, help="With targets, learning on the chip.")
+@options.rule
 @click.option("--record", default="", metavar="r,u,uhat,v,e", help="Signals of all layers.")
 @click.option("--rate", type=float, metavar="HZ", help="Steps a second that must be kept up with.")
 @options.baud
@@ -66,6 +69,7 @@ def command(
     chip_spec: str | None,
     batch: int,
     learn: bool,
+    rule: str | None,
     record: str,
     rate: float | None,
     baud: int | None,
@@ -82,17 +86,20 @@ def command(
     if rate is not None and not 0 < rate < 1e9:
         raise UsageError(f"--rate: found {rate}; allowed: more than 0")
     files = Files()
-    loaded = files.read(lambda: network_and_chip(network))
+    loaded = files.read(lambda: what_is_named(network))
     chip = None if chip_spec is None else files.chip(chip_spec)
     files.check()
     assert loaded is not None
-    net, own = loaded
+    net, own, training = loaded
     chip = chip or own or Chip.load("ideal")
     draw(chip, net)  # a twin for another network is refused before any board is asked
     facts = _ask(board, device, baud)
-    asked = Asked(batch, learn, signals, rate, baud or DEFAULT_BAUD)
+    learner = learner_of(training, rule) if learn else PLAIN
+    asked = Asked(batch, learn, learner, signals, rate, baud or DEFAULT_BAUD)
     options_ = int(lib.GLE_WITH_UHAT) if "uhat" in signals else 0
-    problems = check_network(net, chip, batch, options_, facts.limits, facts.machine)
+    problems = check_network(
+        net, chip, batch, options_, facts.limits, facts.machine, asked.learner
+    )
     rows = _memory_rows(net, chip, options_, asked, facts)
     more, late = _time_rows(net, chip, asked, facts)
     click.echo(pairs([*rows, *more]))
@@ -137,8 +144,9 @@ def _memory_rows(
     network: Network, chip: Chip, options_: int, asked: Asked, facts: Facts
 ) -> list[tuple[str, str]]:
     batch, machine, have = asked.batch, facts.machine, facts.limits.memory or 0
-    need = board_bytes(network, chip, batch, options_, machine)
-    arena = arena_bytes(Shape.of(network, chip), batch, options_, machine)
+    learner = asked.learner
+    need = board_bytes(network, chip, batch, options_, machine, learner)
+    arena = arena_bytes(Shape.of(network, chip, learner), batch, options_, machine)
     image = image_bytes(network, chip)
     rows = [
         ("network", f"{network.name}: {network.parameters:,} parameters, "
@@ -147,7 +155,9 @@ def _memory_rows(
         ("memory", f"{need:,} bytes of {have:,}: chip {arena:,}, image {image:,}, "
                    f"buffers {need - arena - image:,}"),
     ]  # fmt: skip
-    if need <= have and replaced_in_place(network, chip, batch, options_, facts.limits, machine):
+    if need <= have and replaced_in_place(
+        network, chip, batch, options_, facts.limits, machine, learner
+    ):
         text = "fit once: out of service while a new set is written"
         rows.append(("weights", text))
     return rows

@@ -23,11 +23,11 @@ from hwgle.devices import open_device
 from hwgle.errors import UsageError
 from hwgle.measuring import prepare
 from hwgle.network import Network
+from hwgle.onchip import RATE, RULES, OnChip
 from hwgle.session import Result, calibrate_on
 from hwgle.session import run as run_session
 from hwgle.weights import CALIBRATION, with_times
 
-RULES = ("sgd",)
 MAX_RATE = 16.0
 
 
@@ -64,7 +64,7 @@ MAX_RATE = 16.0
     is_flag=False,
     flag_value="sgd",
     metavar="[RULE]",
-    help="Learn on the chip while running; the only rule here is sgd.",
+    help="Learn on the chip while running: sgd, normalised or sign.  [default: sgd]",
 )
 @click.option(
     "--rate", type=float, metavar="R", help="Learning rate per step; the chip's own unless given."
@@ -124,7 +124,8 @@ def command(
             lambda n, v: s or calibrate_on(n, chip, v, x, y, learn is not None),
         )  # fmt: skip
         net, w, s = prepared.network, prepared.weights, prepared.scales
-    applied = 0.0 if learn is None else (rate or chip.plasticity.learning_rate)
+    rule = OnChip.named(learn or "sgd")
+    applied = rate or RATE.get(rule.rule, chip.plasticity.learning_rate)
     begun = time.monotonic()
     with open_device(device, shadow=shadow, baud=baud) as body, Bar("running") as bar:
         result = run_session(
@@ -136,7 +137,8 @@ def command(
             y,
             scales=s,
             record=signals,
-            learning_rate=applied,
+            learning_rate=0.0 if learn is None else applied,
+            learner=rule,
             seed=seed,
             progress=bar.update,
         )
@@ -151,7 +153,7 @@ def command(
         click.echo(f"warning: {line}", err=True)
     click.echo(counter_table(net, result, y is not None, learn is not None))
     click.echo()
-    click.echo(pairs(_facts(net, chip, device, x, y, result, seconds, out)))
+    click.echo(pairs(_facts(net, chip, device, x, y, result, seconds, out, rule)))
 
 
 def _check_usage(
@@ -234,6 +236,7 @@ def _facts(
     result: Result,
     seconds: float,
     out: Path,
+    rule: OnChip,
 ) -> list[tuple[str, str]]:
     rows = [
         ("network", f"{network.name} on chip {chip_text(chip)}, {device}"),
@@ -245,7 +248,8 @@ def _facts(
         share = float(np.mean(votes.argmax(axis=1)[has] == y[has]))
         rows.append(("accuracy", f"{percent(share)} (largest output summed over the steps)"))
     if result.rate:
-        rows.append(("learning", f"sgd, rate {result.rate:g} (the nearest that the chip has)"))
+        text = f"{rule.rule}, rate {result.rate:g} (the nearest that the chip has)"
+        rows.append(("learning", text))
     rows += [
         ("digest", f"{result.digest:016x}"),
         ("time", duration(seconds) if seconds >= 10 else f"{seconds:.2f} s"),

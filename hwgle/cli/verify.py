@@ -16,14 +16,15 @@ from hwgle.cli.progress import Bar
 from hwgle.cli.table import pairs
 from hwgle.device import Device
 from hwgle.errors import NotEqual, UsageError
-from hwgle.experiment import Experiment
+from hwgle.experiment import Experiment, Training
 from hwgle.network import Network
+from hwgle.onchip import PLAIN, OnChip
 from hwgle.snapshot import Difference, place
 from hwgle.verify import Case, Located, Outcome, Tampering, draw_case, verify
 from hwgle.verify.bodies import kernels_here, names, open_body, opposite
 from hwgle.verify.drawing import BLOCK
 from hwgle.weights import Weights, with_times
-from hwgle.yamlfile import find, read
+from hwgle.yamlfile import find, read, zoo_names
 
 STEPS = 5000
 SHOWN = 8  # differences listed
@@ -47,7 +48,8 @@ SHOWN = 8  # differences listed
               help="Of all that is drawn, and of stochastic rounding.")  # fmt: skip
 @click.option("--steps", type=click.IntRange(1, 10**9), help=f"[default: {STEPS}, or the input's]")
 @click.option("--batch", type=click.IntRange(1, 4096), help="Streams at once.  [default: 1]")
-@click.option("--learn/--no-learn", default=True, help="Plain SGD on the chip.  [default: learn]")
+@click.option("--learn/--no-learn", default=True, help="Learn on the chip.  [default: learn]")
+@options.rule
 @click.option("--tamper", is_flag=True, help="Flip one bit on the device: it must be found.")
 def command(
     network: str | None,
@@ -62,6 +64,7 @@ def command(
     steps: int | None,
     batch: int | None,
     learn: bool,
+    rule: str | None,
     tamper: bool,
 ) -> None:
     """Run the same stream on a body and on the emulator and compare every state.
@@ -88,7 +91,7 @@ def command(
     unequal = missed = 0
     with open_body(device, baud) as body, Bar("verifying") as bar:
         for turn in range(networks or 1):
-            case = _case(body, given, seed + turn, steps, batch, learn)
+            case = _case(body, given, seed + turn, steps, batch, learn, rule)
             found = _one(body, device, case, turn, tamper, bar)
             unequal += found
             missed += tamper and not found
@@ -104,10 +107,10 @@ class Given:
 
     def __init__(
         self, network: Network | None, chip: Chip, weights: Weights | None,
-        x: NDArray[np.float64] | None, target: NDArray[Any] | None,
+        x: NDArray[np.float64] | None, target: NDArray[Any] | None, training: Training | None,
     ) -> None:  # fmt: skip
         self.network, self.chip, self.weights = network, chip, weights
-        self.x, self.target = x, target
+        self.x, self.target, self.training = x, target, training
 
 
 def _read(
@@ -120,10 +123,10 @@ def _read(
     if target is not None and input_ is None:
         raise UsageError("--target: only together with --input")
     files = Files()
-    net, own = None, None
+    net, own, training = None, None, None
     if network is not None:
-        loaded = files.read(lambda: network_and_chip(network))
-        net, own = loaded if loaded is not None else (None, None)
+        loaded = files.read(lambda: what_is_named(network))
+        net, own, training = loaded if loaded is not None else (None, None, None)
     profile = files.chip(chip) if chip is not None else own or Chip.load("ideal")
     w = None if weights is None else files.weights(weights, net)
     x = None if input_ is None else files.input(input_, net)
@@ -132,33 +135,45 @@ def _read(
     assert profile is not None
     if net is not None and w is not None:
         net = with_times(net, w)
-    return Given(net, profile, w, x, y)
+    return Given(net, profile, w, x, y, training)
 
 
-def network_and_chip(name: str) -> tuple[Network, Chip | None]:
-    """A network, or an experiment's network with its chip.
+def what_is_named(name: str) -> tuple[Network, Chip | None, Training | None]:
+    """A network, or an experiment's network with its chip and its training.
 
     Raises:
         FileMistakes: no such thing, or mistakes in it.
     """
-    path = find("networks", name)
-    data = read(path).data
+    unknown = name not in zoo_names("networks") and not Path(name).is_file()
+    is_experiment = unknown and name in zoo_names("experiments")
+    data = read(find("experiments" if is_experiment else "networks", name)).data
     kind = data.get("format") if isinstance(data, dict) else None
     if isinstance(kind, str) and kind.startswith("hwgle/experiment/"):
         experiment = Experiment.load(name)
-        return experiment.load_network(), experiment.load_chip()
-    return Network.load(name), None
+        return experiment.load_network(), experiment.load_chip(), experiment.training
+    return Network.load(name), None, None
 
 
-def _case(body: Device, given: Given, seed: int, steps: int, batch: int, learn: bool) -> Case:
+def learner_of(training: Training | None, rule: str | None) -> OnChip:
+    """What learns on the chip: the rule that is asked for, else the experiment's."""
+    if training is not None and rule in (None, training.rule):
+        return training.on_chip()
+    return OnChip.named(rule or "sgd")
+
+
+def _case(
+    body: Device, given: Given, seed: int, steps: int, batch: int, learn: bool, rule: str | None
+) -> Case:
+    learner = learner_of(given.training, rule) if learn else PLAIN
     if given.network is None:
-        case = draw_case(body, given.chip, seed, steps, batch, learn)
+        case = draw_case(body, given.chip, seed, steps, batch, learn, learner)
         if case is None:
             raise UsageError(f"{batch} streams of not even the smallest network fit this body")
         return case
     return Case(
-        given.network, given.chip, seed, steps, batch, learn, given.weights, given.x, given.target
-    )
+        given.network, given.chip, seed, steps, batch, learn, given.weights, given.x,
+        given.target, learner,
+    )  # fmt: skip
 
 
 def _one(body: Device, url: str, case: Case, turn: int, tamper: bool, bar: Bar) -> bool:
@@ -193,7 +208,8 @@ def _facts(case: Case, one: str, other: str, kernels: str, o: Outcome) -> list[t
     if o.located is None:
         rounding = case.chip.plasticity.rounding
         if case.learn:
-            text = f"{o.updates:,} updates, {rounding} rounding; {o.weights_changed:,} of "
+            text = f"{case.learner.rule}: {o.updates:,} updates, {rounding} rounding; "
+            text += f"{o.weights_changed:,} of "
             text += f"{n.parameters - sum(n.sizes):,} weights changed, {o.moves} moves of scales"
             rows.append(("learning", text))
         rows.append(("digest", f"{o.digest:016x}; snapshots of {o.snapshot_bytes:,} bytes"))

@@ -132,7 +132,7 @@ def note_clipped(device: Device, image: Image, batch: int, clipped: Sequence[int
     """Count weights that the host clipped, as the chip counts its own: auto-ranging makes
     the scale of a layer coarser whose weights clip."""
     state = bytearray(device.snapshot())
-    for piece in pieces(image.network, batch):
+    for piece in pieces(image.network, batch, image.learner):
         if piece.kind in ("counter", "window") and piece.layer is not None:
             numbers = np.frombuffer(state, piece.dtype, len(piece.names), piece.offset)
             numbers[piece.names.index("sat_w")] += clipped[piece.layer]

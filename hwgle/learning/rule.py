@@ -70,7 +70,9 @@ def check_batch(device: Device, batch: int) -> None:
 
 
 # name in an experiment -> module with a class Learner
-RULES: dict[str, str] = {"adam": "hwgle.learning.adam", "sgd": "hwgle.learning.sgd"}
+RULES: dict[str, str] = {
+    name: f"hwgle.learning.{name}" for name in ("adam", "normalised", "sgd", "sign")
+}
 
 
 def make_rule(training: Training, batches: int) -> Rule:

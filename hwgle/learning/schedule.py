@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from hwgle.experiment import Constant, Cosine, Exponential, Plateau, Training
+from hwgle.experiment import Constant, Cosine, Exponential, Halving, Plateau, Training
 
 
 @dataclass
@@ -27,10 +27,10 @@ class PlateauState:
 
 
 def rate_at(training: Training, done: float, plateau: PlateauState) -> float:
-    """The learning rate when a share `done` in 0..1 of all batches is behind."""
+    """What the host sets when a share `done` in 0..1 of all batches is behind."""
     start = training.learning_rate
     match training.schedule:
-        case Constant():
+        case Constant() | Halving():  # the chip halves it by itself
             return start
         case Cosine(final=final):
             return final + (start - final) * 0.5 * (1.0 + math.cos(math.pi * done))
@@ -38,3 +38,11 @@ def rate_at(training: Training, done: float, plateau: PlateauState) -> float:
             return start * float((final / start) ** done)
         case Plateau(factor=factor, final=final):
             return max(final, start * float(factor**plateau.reductions))
+
+
+def rate_on_chip(training: Training, rate: float, steps: int) -> float:
+    """What the chip has made of the rate that was set, after so many learning steps."""
+    if not isinstance(training.schedule, Halving):
+        return rate
+    rule = training.on_chip()
+    return math.ldexp(rate, -min(rule.rate_rises, steps // rule.rate_every))

@@ -1,59 +1,13 @@
-"""Plain SGD on the chip: no host, no second memory. dW = 2**-shift * sum over the batch."""
+"""SGD on the chip: dW = 2**-shift * sum over the batch, csrc/rule_sgd.c.
+
+Plain, it needs no memory beside the weights; with momentum or gradients that are summed over
+steps, four bytes a weight.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
-
-import numpy as np
-from numpy.typing import NDArray
-
-from hwgle.device import Block, Device, Pending, Records
-from hwgle.experiment import Training
-from hwgle.learning.rule import Arrays, check_batch
-from hwgle.quantise import Image, quantise_weights, rate_shift
-from hwgle.weights import Weights
+from hwgle.learning.onchip import OnChipLearner
 
 
-class Learner:
-    """The first local rule; the rounding is the chip's plasticity."""
-
-    def __init__(self, training: Training, batches: int) -> None:
-        del training, batches  # nothing to set but the rate
-
-    def check(self, device: Device, batch: int) -> None:
-        """See Rule."""
-        check_batch(device, batch)
-
-    def begin(self, device: Device, image: Image, batch: int, weights: Weights) -> None:
-        """See Rule."""
-        self._device = device
-        self._batch = batch
-        device.load(image, batch, uhat=False)
-        device.write_weights(quantise_weights(image, weights))
-
-    def set_rate(self, rate: float) -> None:
-        """See Rule; the chip takes the nearest power of two of rate / batch."""
-        self._device.set_rate(rate_shift(rate, self._batch))
-
-    def submit(self, block: Block) -> Pending:
-        """See Rule."""
-        return self._device.submit(replace(block, learn=True))
-
-    def run(self, block: Block) -> Records:
-        """See Rule."""
-        return self.submit(block).result()
-
-    def sample_done(self) -> None:
-        """See Rule."""
-
-    def weights(self) -> Weights | None:
-        """See Rule."""
-        return None
-
-    def state(self) -> Arrays:
-        """See Rule."""
-        return {}
-
-    def restore(self, state: Mapping[str, NDArray[np.generic]]) -> None:
-        """See Rule."""
+class Learner(OnChipLearner):
+    """The first local rule; the rate is on the mean over the batch."""

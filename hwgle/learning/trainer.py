@@ -37,7 +37,7 @@ from hwgle.learning import checkpoint as checkpoints
 from hwgle.learning.checkpoint import Checkpoint, Position
 from hwgle.learning.order import balanced_order
 from hwgle.learning.rule import make_rule
-from hwgle.learning.schedule import PlateauState, rate_at
+from hwgle.learning.schedule import PlateauState, rate_at, rate_on_chip
 from hwgle.network import Network
 from hwgle.quantise import build_image, to_int16
 from hwgle.session import calibrate_on, too_many, weights_from
@@ -149,6 +149,7 @@ class Trainer:
             range_every=self._steps,
             range_clip=self._training.error_clip,
             seed=self._training.seed,
+            learner=self._training.on_chip(),
         )
         self._x, _ = to_int16(x, scales.input, self._chip.input_max)
         self._y = y.astype(np.int16)
@@ -222,12 +223,17 @@ class Trainer:
         done = (self._position.epoch * self._batches + batch) / self._batches
         return rate_at(self._training, done / self._training.epochs, self._plateau)
 
+    def _rate_there(self) -> float:
+        """What it is in the last step of this epoch, on the chip too."""
+        steps = (self._position.epoch + 1) * self._batches * self._steps
+        return rate_on_chip(self._training, self._rate(self._batches - 1), steps - 1)
+
     def _epoch_done(self) -> None:
         p = self._position
         formats = self._device.formats()
         line: dict[str, Any] = {
             "epoch": p.epoch + 1,
-            "learning_rate": self._rate(self._batches - 1),
+            "learning_rate": self._rate_there(),
             "accuracy_learning": p.hits / max(1, p.seen),
             "error_frac": [f.error for f in formats],
             "weight_frac": [f.stored for f in formats],

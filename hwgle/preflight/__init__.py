@@ -14,6 +14,7 @@ from hwgle.chip import Chip
 from hwgle.device import Device, Limits
 from hwgle.errors import DeviceRefused
 from hwgle.network import Network
+from hwgle.onchip import PLAIN, OnChip
 from hwgle.preflight.memory import BOARD, HERE, HOST, Machine, board_bytes, weights_bytes
 from hwgle.quantise import Image
 
@@ -38,18 +39,26 @@ def check(
     image: Image, batch: int, options: int, limits: Limits, machine: Machine = BOARD
 ) -> list[Problem]:
     """What of an image does not fit a body. options: of gle_open (GLE_WITH_GRADIENT ...)."""
-    return check_network(image.network, image.chip, batch, options, limits, machine)
+    return check_network(
+        image.network, image.chip, batch, options, limits, machine, image.learner
+    )
 
 
 def check_network(
-    network: Network, chip: Chip, batch: int, options: int, limits: Limits, machine: Machine = BOARD
+    network: Network,
+    chip: Chip,
+    batch: int,
+    options: int,
+    limits: Limits,
+    machine: Machine = BOARD,
+    learner: OnChip = PLAIN,
 ) -> list[Problem]:
     """The same for a network of which there is no image yet."""
     problems = []
     if batch > limits.max_batch:
         problems.append(Problem("batch", batch, limits.max_batch, "streams at once", "bad_value"))
     elif limits.memory is not None:
-        need = board_bytes(network, chip, batch, options, machine)
+        need = board_bytes(network, chip, batch, options, machine, learner)
         if need > limits.memory:
             problems.append(Problem("memory", need, limits.memory, "bytes", "no_memory"))
     formats = 5 + 2 * len(network.layers)  # FORMATS_ARE of all layers is one message
@@ -78,9 +87,9 @@ def machine_of(device: Device) -> Machine:
 
 
 def replaced_in_place(network: Network, chip: Chip, batch: int, options: int, limits: Limits,
-                      machine: Machine = BOARD) -> bool:  # fmt: skip
+                      machine: Machine = BOARD, learner: OnChip = PLAIN) -> bool:  # fmt: skip
     """Whether a new set of weights fits only once: it is out of service while written."""
     if limits.memory is None:
         return False
-    free = limits.memory - board_bytes(network, chip, batch, options, machine)
+    free = limits.memory - board_bytes(network, chip, batch, options, machine, learner)
     return free < weights_bytes(network)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from hwgle._core import lib
 from hwgle.chip import Chip
 from hwgle.network import Network
+from hwgle.onchip import PLAIN, OnChip
 from hwgle.packing import section_words
 from hwgle.quantise import HEAD, weight_shift
 from hwgle.quantise import LAYER as LAYER_WORDS
@@ -23,7 +24,8 @@ LANES = 16
 # Padding follows from the rules of C for the machine.
 CHIP = {
     "image": "p", "kernels": "p", "layers": "i", "batch": "i", "columns": "i", "options": "i",
-    "inputs": "p", "seed": "q", "step": "q", "first": "i", "weights_digest": "q",
+    "inputs": "p", "seed": "q", "step": "q", "learned": "q", "learner": "i" * 8,
+    "first": "i", "weights_digest": "q",
     "digest_known": "i", "input": "p", "pairs": "p", "turned": "p",
     "sums": "p", "above": "pp", "rows": "p", "hash": "p", "digest": "p",
 }  # fmt: skip
@@ -35,7 +37,8 @@ LAYER = {
     "rate_shift": "i", "stale": "i", "fits": "i", "fits_t": "i", "w": "p", "seen": "p",
     "seen_t": "p", "bias": "p", "gradient": "p", "gradient_bias": "p", "gradient_tau": "p",
     "u_old": "p", "gradient_frac": "i",
-    "gradient_bias_frac": "i", "u": "p", "v": "p", "uhat": "p", "r": "p", "e": "p", "dphi": "p",
+    "gradient_bias_frac": "i", "memory": "p", "memory_bias": "p", "norm": "p", "norm_bias": "p",
+    "u": "p", "v": "p", "uhat": "p", "r": "p", "e": "p", "dphi": "p",
     "counters": "q" * 13, "window": "i" * 6,
 }  # fmt: skip
 
@@ -69,21 +72,26 @@ class Shape:
     """What of a network decides on bytes. copied: layers whose array does not see what is
     stored, so that with several streams the core keeps a copy of what it does see. timed:
     layers that learn tau_m. gained: synapses differ, so that it does for one stream too
-    where there are vectors."""
+    where there are vectors. remembered: layers with accumulators of learning. normalised:
+    and with running means."""
 
     inputs: int
     sizes: tuple[int, ...]
     copied: tuple[bool, ...]
     timed: tuple[bool, ...]
     gained: bool = False
+    remembered: tuple[bool, ...] = ()
+    normalised: bool = False
 
     @classmethod
-    def of(cls, network: Network, chip: Chip) -> Shape:
-        """Of a network on a chip."""
+    def of(cls, network: Network, chip: Chip, learner: OnChip = PLAIN) -> Shape:
+        """Of a network on a chip that learns by such a rule."""
         copied = weight_shift(chip) > 0 or chip.synapses_differ
         copies = (copied,) * len(network.layers)
         timed = tuple(layer.learn_tau_m for layer in network.layers)
-        return cls(network.inputs, network.sizes, copies, timed, chip.synapses_differ)
+        remembered = tuple(learner.remembers and layer.learn for layer in network.layers)
+        return cls(network.inputs, network.sizes, copies, timed, chip.synapses_differ, remembered,
+                   learner.normalises)  # fmt: skip
 
     @classmethod
     def of_words(cls, words: Sequence[int]) -> Shape:
@@ -92,7 +100,11 @@ class Shape:
         gains = words[15] & lib.GLE_HAS_GAINS != 0
         copied = tuple(gains or h[4] != 0 or h[14] != 0 for h in heads)
         timed = tuple(h[2] & lib.GLE_LEARNS_TAU != 0 for h in heads)
-        return cls(words[3], tuple(h[0] for h in heads), copied, timed, gains)
+        learner = OnChip.of_words(words)
+        learning = lib.GLE_LEARNS_WEIGHTS
+        remembered = tuple(learner.remembers and h[2] & learning != 0 for h in heads)
+        sizes = tuple(h[0] for h in heads)
+        return cls(words[3], sizes, copied, timed, gains, remembered, learner.normalises)
 
 
 def up(n: int, to: int) -> int:
@@ -130,6 +142,12 @@ def arena_bytes(shape: Shape, batch: int, options: int, machine: Machine) -> int
             if options & lib.GLE_WITH_GRADIENT:
                 take(n, 4)
                 take(cells, 4)
+        if shape.remembered and shape.remembered[k]:
+            take(n * stride, 4)
+            take(n, 4)
+            if shape.normalised:
+                take(n * stride, 1)
+                take(n, 1)
         take(cells, 4)
         take(cells, 4)
         if k + 1 == layers or options & lib.GLE_WITH_UHAT:
@@ -155,12 +173,17 @@ def image_bytes(network: Network, chip: Chip) -> int:
 
 
 def board_bytes(
-    network: Network, chip: Chip, batch: int, options: int, machine: Machine = BOARD
+    network: Network,
+    chip: Chip,
+    batch: int,
+    options: int,
+    machine: Machine = BOARD,
+    learner: OnChip = PLAIN,
 ) -> int:
     """What a device needs for a network to be live: csrc/device/device_image.c."""
     target = batch * 2 * (network.outputs if network.loss == "mse" else 1)
     buffers = up(batch * network.inputs * 2, 8) + up(target, 8) + batch * network.outputs * 8
-    arena = arena_bytes(Shape.of(network, chip), batch, options, machine)
+    arena = arena_bytes(Shape.of(network, chip, learner), batch, options, machine)
     return arena + buffers + image_bytes(network, chip)
 
 

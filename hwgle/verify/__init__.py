@@ -16,6 +16,7 @@ from hwgle.chip import Chip
 from hwgle.device import Device
 from hwgle.devices.emulator import Emulator
 from hwgle.network import Network
+from hwgle.onchip import PLAIN, RATE, OnChip
 from hwgle.preflight import check_network, machine_of, refuse
 from hwgle.quantise import Image, build_image, quantise_weights
 from hwgle.session import RANGE_EVERY, calibrate_on
@@ -43,20 +44,40 @@ class Case:
     weights: Weights | None = None
     x: NDArray[np.float64] | None = None
     target: NDArray[np.generic] | None = None
+    learner: OnChip = PLAIN
+    rate: float | None = None
+
+    @property
+    def learning_rate(self) -> float:
+        """Per step: what was asked for, else the rule's own."""
+        if not self.learn:
+            return 0.0
+        own = RATE.get(self.learner.rule, self.chip.plasticity.learning_rate)
+        return own if self.rate is None else self.rate
 
 
 def draw_case(
-    body: Device, chip: Chip, seed: int, steps: int, batch: int, learn: bool
+    body: Device,
+    chip: Chip,
+    seed: int,
+    steps: int,
+    batch: int,
+    learn: bool,
+    learner: OnChip = PLAIN,
 ) -> Case | None:
     """A random network that fits the body; None: not even the smallest does."""
 
     def fits(network: Network) -> bool:
-        options = _options(body, network, chip, batch)
-        return not check_network(network, chip, batch, options, body.limits, machine_of(body))
+        options = _options(body, network, chip, batch, learner)
+        return not check_network(
+            network, chip, batch, options, body.limits, machine_of(body), learner
+        )
 
     rng = np.random.default_rng([seed, 0])
     network = draw_network(rng, fits, name=f"drawn-{seed}")
-    return None if network is None else Case(network, chip, seed, steps, batch, learn)
+    if network is None:
+        return None
+    return Case(network, chip, seed, steps, batch, learn, learner=learner)
 
 
 def verify(
@@ -73,8 +94,10 @@ def verify(
     Raises DeviceRefused, before anything is sent, when the network does not fit the body.
     """
     network, chip, limits = case.network, case.chip, body.limits
-    options = _options(body, network, chip, case.batch)
-    refuse(name, check_network(network, chip, case.batch, options, limits, machine_of(body)))
+    learner = case.learner
+    options = _options(body, network, chip, case.batch, learner)
+    machine = machine_of(body)
+    refuse(name, check_network(network, chip, case.batch, options, limits, machine, learner))
     weights = case.weights
     if weights is None:
         weights = draw_weights(network, np.random.default_rng([case.seed, 1]))
@@ -92,12 +115,13 @@ def verify(
     return Comparison(body, emulator, blocks, stored, uhat).run(progress), flipped
 
 
-def _options(body: Device, network: Network, chip: Chip, batch: int) -> int:
+def _options(body: Device, network: Network, chip: Chip, batch: int, learner: OnChip) -> int:
     """With uhat, which helps to name what differs, where there is room for it."""
     limits, with_uhat = body.limits, int(lib.GLE_WITH_UHAT)
     if not limits.uhat:
         return 0
-    problems = check_network(network, chip, batch, with_uhat, limits, machine_of(body))
+    machine = machine_of(body)
+    problems = check_network(network, chip, batch, with_uhat, limits, machine, learner)
     return 0 if problems else with_uhat
 
 
@@ -112,7 +136,8 @@ def _image(case: Case, run: Run, weights: Weights) -> Image:
         case.chip,
         scales,
         batch=case.batch,
-        learning_rate=case.chip.plasticity.learning_rate if case.learn else 0.0,
+        learning_rate=case.learning_rate,
+        learner=case.learner,
         range_every=RANGE_EVERY if case.learn else 0,
         seed=case.seed,
     )

@@ -76,6 +76,7 @@ class Comparison:
         self._body, self._emulator, self._blocks = body, emulator, blocks
         self._uhat = uhat
         self._network, self._batch = blocks.image.network, blocks.run.batch
+        self._learner = blocks.image.learner
         self._stored = stored
         self._kept: deque[tuple[int, bytes]] = deque(maxlen=KEPT)
         self._runs = 0
@@ -124,7 +125,7 @@ class Comparison:
         """The complete state at the end: also what no digest covers, such as counters."""
         ours, theirs = self._emulator.snapshot(), self._body.snapshot()
         outcome.snapshot_bytes = len(ours)
-        if found := differences(self._network, self._batch, theirs, ours):
+        if found := differences(self._network, self._batch, theirs, ours, self._learner):
             last = (outcome.steps - 1) // BLOCK * BLOCK
             block = (last, outcome.steps - last)
             digests = (outcome.digest, outcome.digest)
@@ -214,7 +215,8 @@ class Comparison:
 
     def _differences(self) -> list[Difference]:
         ours = self._emulator.snapshot()
-        return differences(self._network, self._batch, self._body.snapshot(), ours)
+        theirs = self._body.snapshot()
+        return differences(self._network, self._batch, theirs, ours, self._learner)
 
 
 def _rates(outcome: Outcome) -> str:

@@ -60,7 +60,7 @@ OPTIONS: list[tuple[dict[str, str | None], str]] = [
     ({"--input": None}, "Missing option '--input'"),
     ({"--out": None}, "Missing option '--out'"),
     ({"--record": "r,q,z"}, "cannot record q, z; allowed: r, u, uhat, v, e"),
-    ({"--learn": "hebb"}, "no rule 'hebb'; allowed: sgd"),
+    ({"--learn": "hebb"}, "no rule 'hebb'; allowed: sgd, normalised, sign"),
     ({"--learn": "", "--target": None}, "without --target there is no error"),
     ({"--rate": "1e-3"}, "--rate: only together with --learn"),
     ({"--learn": "", "--rate": "nan"}, "--rate: found nan"),

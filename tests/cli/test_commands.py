@@ -130,6 +130,19 @@ def test_learning_changes_weights_and_a_target_alone_does_not(files: Path) -> No
     assert learned["digest"] != arrays("other.npz")["digest"]
 
 
+@pytest.mark.parametrize("rule", ["normalised", "sign"])
+def test_learning_by_a_rule_that_remembers(files: Path, rule: str) -> None:
+    text = invoke(*RUN, "--learn", rule, "--rate", "0.01", "--seed", "7", "--out", "a.npz")
+    assert f"{rule}, rate 0.0078125" in text
+    invoke(*RUN, "--learn", "--rate", "0.01", "--seed", "7", "--out", "b.npz")
+    a, b = arrays("a.npz"), arrays("b.npz")
+    assert a["counters.updates"].sum() > 0
+    assert not np.array_equal(a["out.weight"], b["out.weight"])
+    text = invoke("verify", "net.yaml", "--rule", rule, "--steps", "60", "--device", "emu:")
+    assert f"{rule}: " in text
+    assert "equal: every state" in text
+
+
 def test_run_takes_the_weights_of_an_earlier_run(files: Path) -> None:
     invoke(*RUN, "--out", "a.npz")
     invoke("run", "net.yaml", "--weights", "a.npz", "--input", "x.npy", "--out", "b.npz")

@@ -45,6 +45,8 @@ TASK = Task("waves", split(10, 1), split(8, 2), split(8, 3))
 
 def experiment(rule: str, batch: int) -> Experiment:
     training = {"rule": rule, "epochs": 2, "batch": batch, "learning_rate": 0.01, "seed": 4}
+    if rule in ("normalised", "sign"):
+        training |= {"apply_every": 3, "schedule": {"kind": "halving", "every": 30, "final": 1e-3}}
     task = {"name": "mnist1d", "seed": 1, "validation_seed": 2, "train": 10, "test": 8}
     return Experiment.model_validate(
         {
@@ -78,6 +80,8 @@ def left(out: Path) -> dict[str, Any]:
         pytest.param("host:", "sgd", 1, marks=pytest.mark.board("cc")),
         pytest.param("host:", "sgd", 5, marks=pytest.mark.board("cc")),
         pytest.param("host:", "adam", 5, marks=pytest.mark.board("cc")),
+        pytest.param("host:", "normalised", 5, marks=pytest.mark.board("cc")),
+        pytest.param("host:", "sign", 1, marks=pytest.mark.board("cc")),
         pytest.param(*F405.values, "sgd", 1, marks=F405.marks),
     ],
 )

@@ -18,6 +18,8 @@ LINEAR, TANH, SIGMOID, SOFTPLUS, RELU = range(5)
 CROSS_ENTROPY, MSE = range(2)
 U32, U64 = (1 << 32) - 1, (1 << 64) - 1
 WEIGHT_UPDATE, BIAS_UPDATE, NEURON_NOISE, READ_OUT_NOISE, UPDATE_NOISE, DRIFT = 1, 2, 3, 5, 6, 7
+NORM, NORM_BIAS = 8, 9
+SGD, NORMALISED, SIGN = range(3)
 
 
 def nearest(x: int, k: int) -> int:
@@ -226,6 +228,10 @@ class Layer:
     gains: Rows | None = None
     w: Rows = field(default_factory=list)
     bias: list[int] = field(default_factory=list)
+    memory: Rows = field(default_factory=list)
+    memory_bias: list[int] = field(default_factory=list)
+    means: Rows = field(default_factory=list)
+    means_bias: list[int] = field(default_factory=list)
     u: Rows = field(default_factory=list)
     uhat: Rows = field(default_factory=list)
     v: Rows = field(default_factory=list)
@@ -233,7 +239,7 @@ class Layer:
     e: Rows = field(default_factory=list)
     slope: Rows = field(default_factory=list)
     window: Window = field(default_factory=Window)
-    # the oracle accumulates no gradients: that counter stays 0 (tests/link/test_device_core.py)
+    # sat_gradient: of what rules remember; the oracle accumulates no gradients for a host
     counters: dict[str, int] = field(
         default_factory=lambda: dict.fromkeys((*COUNTED, "sat_gradient", "sat_read"), 0)
     )
@@ -279,6 +285,11 @@ class IntegerChip:
         self.range_clip, sections = head[14:16]
         self.input_left, self.drift_every, self.drift_shift, self.update_max = head[16:20]
         self.update_noise = Noise.of(word[20])
+        packed = (word[21] >> k & 255 for k in (0, 8, 16, 24))
+        self.rule, self.momentum, self.norm, self.rises = packed
+        self.apply_every, self.rate_every = max(1, word[22]), word[23]
+        self.remembers = self.rule != SGD or self.momentum > 0 or self.apply_every > 1
+        self.learned = 0
         self.has_rows, self.has_analog, has_inputs, has_gains = (
             bool(sections >> k & 1) for k in range(4)
         )
@@ -296,6 +307,8 @@ class IntegerChip:
                       r_frac, r_max, e_frac, e_max, e_frac + extra, rate, w_left,
                       noise_e, noise_r, adc_drop, adc_max, cells)  # fmt: skip
             y.w, y.bias = [[0] * m for _ in range(n)], [0] * n
+            y.memory, y.memory_bias = [[0] * m for _ in range(n)], [0] * n
+            y.means, y.means_bias = [[0] * m for _ in range(n)], [0] * n
             self.layers.append(y)
             m, first_neuron = n, first_neuron + n
         cells = [cell for y in self.layers for cell in y.cells]
@@ -363,7 +376,8 @@ class IntegerChip:
         if learn:
             for y, rates, frac in zip(self.layers, below, below_frac, strict=True):
                 if y.learn:
-                    self.update(y, rates, frac)
+                    self.learn(y, rates, frac)
+            self.learned += 1
         self.step_number += 1
         if ranging and self.range_every and self.step_number % self.range_every == 0:
             for k, y in enumerate(self.layers):
@@ -534,15 +548,97 @@ class IntegerChip:
             result.append(codes)
         return result
 
-    def update(self, y: Layer, below: Sequence[Sequence[int]], frac: int) -> None:
-        """Plain SGD: stored += round(gradient * 2^-k), gradients summed over the batch."""
+    # --- learning ---
+
+    def learn(self, y: Layer, below: Sequence[Sequence[int]], frac: int) -> None:
+        """The gradient, summed over the batch; what is remembered of it; what is applied."""
         dropped = max(0, (self.batch - 1).bit_length() - 5)
-        key, noise_key = self.key(WEIGHT_UPDATE, y), self.key(UPDATE_NOISE, y)
+        gradient = [
+            [
+                nearest(sum(y.e[b][i] * below[b][j] for b in range(self.batch)), dropped)
+                for j in range(y.m)
+            ]
+            for i in range(y.n)
+        ]
+        of_bias = [sum(y.e[b][i] for b in range(self.batch)) for i in range(y.n)]
+        rises = min(self.rises, self.learned // self.rate_every) if self.rate_every else 0
+        rate = min(64, y.rate_shift + rises)
+        if not self.remembers:
+            self.update(y, gradient, y.e_frac + frac - dropped + rate, self.step_number)
+            self.update_bias(y, of_bias, y.e_frac + rate, self.step_number)
+            return
+        now = (self.learned + 1) % self.apply_every == 0
+        bits = (self.batch - 1).bit_length()
+        drop = self.drop(26 + bits - dropped)
+        key = key_of(self.seed, NORM, y.first, self.learned)
+        asked = [
+            [
+                self.recall(y, y.memory[i], y.means[i], j, g, drop, key, i * y.m + j, now)
+                for j, g in enumerate(row)
+            ]
+            for i, row in enumerate(gradient)
+        ]
+        drop_bias = self.drop(13 + bits)
+        key = key_of(self.seed, NORM_BIAS, y.first, self.learned)
+        asked_bias = [
+            self.recall(y, y.memory_bias, y.means_bias, i, g, drop_bias, key, i, now)
+            for i, g in enumerate(of_bias)
+        ]
+        if now:
+            scale, scale_bias = (
+                (f + self.momentum, 16, 0)[self.rule]
+                for f in (y.e_frac + frac - dropped - drop, y.e_frac - drop_bias)
+            )
+            self.update(y, asked, scale + rate, self.learned)
+            self.update_bias(y, asked_bias, scale_bias + rate, self.learned)
+
+    def drop(self, bits: int) -> int:
+        """Bits of a gradient of so many that an accumulator does not hold."""
+        steps = self.momentum + (self.apply_every - 1).bit_length()
+        return max(0, bits + (steps + 1) // 2 - 30)
+
+    def recall(self, y: Layer, memory: list[int], means: list[int], j: int, gradient: int,
+               drop: int, key: tuple[int, int], index: int, now: bool) -> int:  # fmt: skip
+        """An accumulator takes up a gradient; what it asks for if it is applied now."""
+        most = (1 << 30) - 1
+        g = clip(nearest(gradient, drop), most)
+        a = clip(memory[j] + g, most)
+        y.counters["sat_gradient"] += a != memory[j] + g
+        memory[j] = a
+        if not now:
+            return 0
+        lost = -(-abs(a) >> self.momentum) if self.momentum else abs(a)
+        memory[j] = a - lost if a > 0 else a + lost
+        if self.rule == SGD:
+            return a
+        if self.rule == SIGN:
+            return (a > 0) - (a < 0)
+        x = abs(g) if self.apply_every == 1 else abs(a) >> self.momentum
+        means[j] = c = self.mean(means[j], x, key, index)
+        k = self.momentum + ((c + 4) >> 3)
+        return nearest(clip(a, 1 << (k + 4)), k - 16)
+
+    def mean(self, c: int, x: int, key: tuple[int, int], index: int) -> int:
+        """A running mean 2^(c/8) hears x."""
+        if c == 0:
+            return 8 * (x.bit_length() - 1) + 4 if x else 0
+        n = min(self.norm, 4 + (self.learned // self.apply_every).bit_length())
+        o = c >> 3
+        t = (min(x, 1 << (o + 10)) << 6) >> o
+        one = 1024 * 8 / math.log(2)
+        d = t * math.floor(one * 2 ** (-(c & 7) / 8) + 0.5) - 64 * math.floor(one + 0.5)
+        d = min(d, 8 << (16 + n))
+        return max(1, min(255, c + ((d + (random32(key, index) >> (16 - n))) >> (16 + n))))
+
+    def update(self, y: Layer, asked: Rows, scale: int, count: int) -> None:
+        """stored += round(asked * 2^-k), in steps of the stored weight. count: of steps."""
+        key, noise_key = (
+            key_of(self.seed, purpose, y.first, count) for purpose in (WEIGHT_UPDATE, UPDATE_NOISE)
+        )
         for i in range(y.n):
-            k = y.e_frac + frac - dropped + y.rate_shift - (y.w_frac + y.cells[i].row)
+            k = scale - (y.w_frac + y.cells[i].row)
             for j in range(y.m):
-                exact = sum(y.e[b][i] * below[b][j] for b in range(self.batch))
-                g = nearest(exact, dropped)
+                g = asked[i][j]
                 if self.update_noise is not None:
                     g = clip(g, 1 << 30)
                     d = clip(self.update_noise.draw(noise_key, i * y.m + j), 8191)
@@ -555,10 +651,12 @@ class IntegerChip:
                 y.counters["sat_w"] += cut
                 y.window.sat_w += cut
                 y.w[i][j] = clip(y.w[i][j] + delta, y.w_max)
-        k = y.e_frac + y.rate_shift - y.u_frac
-        key = self.key(BIAS_UPDATE, y)
+
+    def update_bias(self, y: Layer, asked: list[int], scale: int, count: int) -> None:
+        """The same for biases, which are states: no noise, no largest update."""
+        key = key_of(self.seed, BIAS_UPDATE, y.first, count)
         for i in range(y.n):
-            delta = self.rounded(sum(y.e[b][i] for b in range(self.batch)), k, key, i)
+            delta = self.rounded(asked[i], scale - y.u_frac, key, i)
             y.bias[i] = clip(y.bias[i] + delta, STATE_MAX)
 
     def rounded(self, x: int, k: int, key: tuple[int, int], index: int) -> int:
@@ -618,6 +716,9 @@ class IntegerChip:
             return
         y.e = [[clip(nearest(x, -by), y.e_max) for x in row] for row in y.e]
         y.v = [[clip(nearest(x, -by), STATE_MAX) for x in row] for row in y.v]
+        self.rescale(y, by)
+        y.memory_bias = [clip(nearest(a, -by), (1 << 30) - 1) for a in y.memory_bias]
+        y.means_bias = [shifted_mean(c, by) for c in y.means_bias]
         y.counters["range_moves"] += 1
 
     def move_rate(self, k: int, y: Layer, by: int) -> None:
@@ -628,7 +729,14 @@ class IntegerChip:
             y.r_frac -= by
             return
         y.r = [[clip(nearest(x, -by), y.r_max) for x in row] for row in y.r]
+        if k + 1 < len(self.layers):
+            self.rescale(self.layers[k + 1], by)
         y.counters["range_moves"] += 1
+
+    def rescale(self, y: Layer, by: int) -> None:
+        """What is remembered of gradients whose scale moved by one bit."""
+        y.memory = [[clip(nearest(a, -by), (1 << 30) - 1) for a in row] for row in y.memory]
+        y.means = [[shifted_mean(c, by) for c in row] for row in y.means]
 
     # --- digests ---
 
@@ -653,9 +761,14 @@ class IntegerChip:
                 for w in line:
                     row = (row * 0xD6E8FEB86659FD93 + (w & 0xFFFF)) & U64
                 d = mixed(d, row)
+            for i in range(y.n if self.remembers and y.learn else 0):
+                row = y.means_bias[i] << 32 | y.memory_bias[i] & U32
+                for a, c in zip(y.memory[i], y.means[i], strict=True):
+                    row = (row * 0xD6E8FEB86659FD93 + (c << 32 | a & U32)) & U64
+                d = mixed(d, row)
             d = mixed(d, (y.w_frac & U32) << 32 | y.u_frac & U32)
             d = mixed(d, (y.r_frac & U32) << 32 | y.e_frac & U32)
-        return d
+        return mixed(d, self.learned) if self.remembers or self.rate_every else d
 
     def digest(self) -> int:
         """Of everything."""
@@ -668,6 +781,11 @@ class IntegerChip:
 def mixed(digest: int, word: int) -> int:
     """A digest takes up a word."""
     return mix64(((digest ^ word) + 0x9E3779B97F4A7C15) & U64)
+
+
+def shifted_mean(c: int, by: int) -> int:
+    """The logarithm of a mean whose numbers were doubled (by 1) or halved (-1)."""
+    return max(1, min(255, c + 8 * by)) if c else 0
 
 
 def chained(digest: int, word: int) -> int:

@@ -166,6 +166,9 @@ class Plan:
     drift_shift: int = 1
     update_max: int = 65535
     update_noise: int = 0
+    learner: int = 0  # rule | momentum_shift << 8 | norm_shift << 16 | rises << 24
+    apply_every: int = 0
+    rate_every: int = 0
     rows: list[int] | None = None
     analog: list[tuple[int, int, int, int]] | None = None
     dac: list[int] | None = None  # a word per input
@@ -188,7 +191,8 @@ class Plan:
         out += [self.input_frac, self.input_max, self.target_frac, self.range_every]
         out += [self.stochastic, self.seed & U32, self.seed >> 32, self.range_clip]
         out += [self.sections, self.input_left, self.drift_every, self.drift_shift]
-        out += [self.update_max, self.update_noise, 0, 0, 0]
+        out += [self.update_max, self.update_noise]
+        out += [self.learner, self.apply_every, self.rate_every]
         for y in self.layers:
             out += [getattr(y, f.name) for f in fields(y)]
         for four in self.neurons:

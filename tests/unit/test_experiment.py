@@ -8,6 +8,8 @@ import pytest
 
 from hwgle.errors import FileMistakes, UsageError
 from hwgle.experiment import Constant, Cosine, Experiment, Exponential, Plateau
+from hwgle.learning.schedule import rate_on_chip
+from hwgle.onchip import OnChip
 from hwgle.yamlfile import zoo_names
 
 GOOD = """\
@@ -58,6 +60,27 @@ def test_an_experiment(tmp_path: Path) -> None:
     assert experiment.training.schedule == Cosine(kind="cosine", final=1e-6)
 
 
+def test_rules_on_the_chip(tmp_path: Path) -> None:
+    text = GOOD.replace("{kind: cosine, final: 1e-6}", "{kind: halving, every: 360, final: 1e-4}")
+    for rule, more, learner in (
+        ("normalised", "", OnChip("normalised", 3, 10, 1, 360, 3)),
+        (
+            "normalised",
+            "\n  norm_shift: 8\n  momentum_shift: 0",
+            OnChip("normalised", 0, 8, 1, 360, 3),
+        ),
+        ("sign", "\n  apply_every: 9", OnChip("sign", 3, 0, 9, 360, 3)),
+        ("sgd", "", OnChip("sgd", 0, 0, 1, 360, 3)),
+    ):
+        training = load(tmp_path, text.replace("rule: adam", f"rule: {rule}{more}")).training
+        assert training.on_chip() == learner
+        assert rate_on_chip(training, 1e-3, 719) == 0.5e-3
+        assert rate_on_chip(training, 1e-3, 10**6) == 1e-3 / 8
+    assert load(tmp_path, GOOD).training.on_chip() == OnChip()
+    words = [0] * 21 + list(OnChip("sign", 3, 0, 9, 360, 3).words())
+    assert OnChip.of_words(words) == OnChip("sign", 3, 0, 9, 360, 3)
+
+
 def test_paths_start_at_the_file_not_at_the_working_directory(tmp_path: Path) -> None:
     (tmp_path / "net.yaml").write_text(NET)
     (tmp_path / "sub").mkdir()
@@ -97,6 +120,19 @@ def test_schedules(tmp_path: Path) -> None:
         ("seed: 42", "train: 0, seed: 42", 5, "task.train", "from 1 to"),
         ("seed: 42", "train: 99, seed: 42", 9, "training.batch", "at most train = 99"),
         ("rule: adam", "rule: adamw", 7, "training.rule", "one of adam, sgd"),
+        ("seed: 0", "momentum_shift: 3", 12, "training.momentum_shift", "nothing with rule adam"),
+        ("seed: 0", "apply_every: 2", 12, "training.apply_every", "1 with rule adam"),
+        ("rule: adam", "rule: sign\n  norm_shift: 9", 8, "training.norm_shift",
+         "10 with rule sign"),
+        ("rule: adam", "rule: normalised\n  beta2: 0.99", 8, "training.beta2",
+         "0.999 with rule normalised"),
+        ("rule: adam", "rule: normalised\n  norm_shift: 3", 8, "training.norm_shift",
+         "from 4 to 14"),
+        ("rule: adam", "rule: sign\n  momentum_shift: 17", 8, "training.momentum_shift",
+         "from 0 to 16"),
+        ("rule: adam", "rule: sgd\n  apply_every: 0", 8, "training.apply_every", "from 1 to"),
+        ("{kind: cosine, final: 1e-6}", "{kind: halving, every: 9, final: 1e-6}", 11,
+         "training.schedule.kind", "with rule adam, which the host has"),
         ("epochs: 150", "epochs: 0", 8, "training.epochs", "from 1 to"),
         ("batch: 100", "batch: 4001", 9, "training.batch", "at most train = 4000"),
         ("1e-3", "0", 10, "training.learning_rate", "a number > 0"),

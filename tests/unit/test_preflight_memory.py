@@ -11,13 +11,16 @@ from hwgle._core import lib
 
 from hwgle.chip import Chip
 from hwgle.devices.emulator import Emulator
+from hwgle.onchip import PLAIN, OnChip
 from hwgle.preflight.memory import BOARD, CHIP, HERE, LAYER, Shape, arena_bytes, image_bytes
 from hwgle.quantise import LayerScales, Scales
 from tests.networks import chip_with, quantised, random_case
 
 CSRC = Path(__file__).parents[2] / "csrc"
 KINDS = {"int32_t": "i", "uint32_t": "i", "uint64_t": "q", "gle_counters": "q" * 13,
-         "gle_window": "i" * 6}  # fmt: skip
+         "gle_window": "i" * 6, "gle_learner": "i" * 8}  # fmt: skip
+LEARNERS = (PLAIN, OnChip("sgd", 3), OnChip("sgd", 0, 0, 9, 5, 2), OnChip.named("normalised"),
+            OnChip.named("sign"))  # fmt: skip
 
 
 @pytest.mark.parametrize("case_seed", range(40))
@@ -26,13 +29,14 @@ def test_the_walk_gives_what_the_core_gives(case_seed: int) -> None:
     case = random_case(case_seed, layers=6, neurons=40, batch=batch, steps=2)
     chip = Chip.load("ideal") if case_seed % 3 else chip_with(stored=14)
     scales = Scales(8, 8, (LayerScales(8, 16, 8, 8, 4),) * len(case.network.layers))
-    q = quantised(case, chip, scales)
+    learner = LEARNERS[case_seed % 5]
+    q = quantised(case, chip, scales, learner=learner)
     assert image_bytes(case.network, chip) == q.image.words.nbytes
     gradient, uhat = bool(case_seed & 4), bool(case_seed & 8)
     with Emulator() as emu:
         emu.load(q.image, case.batch, gradient=gradient, uhat=uhat)
         options = lib.GLE_WITH_GRADIENT * gradient | lib.GLE_WITH_UHAT * uhat
-        shape = Shape.of(case.network, chip)
+        shape = Shape.of(case.network, chip, learner)
         assert shape == Shape.of_words(q.image.words.tolist())
         assert arena_bytes(shape, case.batch, options, HERE) == emu.arena_bytes
 

@@ -9,6 +9,7 @@ from hwgle.chip import Chip
 from hwgle.device import Block
 from hwgle.devices.emulator import Emulator
 from hwgle.errors import DeviceError
+from hwgle.onchip import OnChip
 from hwgle.quantise import quantise_weights
 from hwgle.snapshot import COUNTERS, differences, pieces, place, step_of
 from tests.networks import quantised, random_case
@@ -46,23 +47,26 @@ def test_every_piece_is_what_other_calls_read(case_seed: int) -> None:
         assert (len(layers) - 1, "uhat") in got
 
 
-def test_differences_name_what_was_changed() -> None:
+@pytest.mark.parametrize("rule", ["sgd", "normalised", "sign"])
+def test_differences_name_what_was_changed(rule: str) -> None:
     case = random_case(3, layers=3, neurons=9, inputs=4, batch=3, steps=20)
-    q = quantised(case, Chip.load("ideal"))
+    learner = OnChip.named(rule)
+    q = quantised(case, Chip.load("ideal"), learner=learner)
     with Emulator() as emu:
         emu.load(q.image, case.batch)
         raw = emu.snapshot()
-    parts = list(pieces(case.network, case.batch))
+    parts = list(pieces(case.network, case.batch, learner))
+    assert parts[-1].end == len(raw)
     for p in parts:
         changed = bytearray(raw)
         last = tuple(n - 1 for n in p.shape)
         changed[p.end - p.dtype.itemsize] ^= 1
-        (d,) = differences(case.network, case.batch, raw, bytes(changed))
+        (d,) = differences(case.network, case.batch, raw, bytes(changed), learner)
         assert (d.layer, d.kind) == (p.layer, p.kind)
         assert d.at == (() if p.names else last)
         assert d.first ^ d.second == 1
         assert place(case.network, d)
     with pytest.raises(DeviceError):
-        differences(case.network, case.batch, raw, raw[:-1])
+        differences(case.network, case.batch, raw, raw[:-1], learner)
     with pytest.raises(DeviceError):
-        differences(case.network, case.batch, raw, bytes([raw[0] ^ 1]) + raw[1:])
+        differences(case.network, case.batch, raw, bytes([raw[0] ^ 1]) + raw[1:], learner)

@@ -68,11 +68,12 @@ def experiment(rule: str = "adam", schedule: str = "cosine", **training: Any) ->
                 "rule": rule,
                 "epochs": 3,
                 "batch": 10,
-                "learning_rate": 1e-2 if rule == "adam" else 0.5,
+                "learning_rate": {"adam": 1e-2, "sgd": 0.5}.get(rule, 2.0**-8),
                 "schedule": SCHEDULES[schedule],
                 "validate_every": 2,
                 "seed": 4,
                 **(ADAM if rule == "adam" else {}),
+                **({"apply_every": 7} if rule in ("normalised", "sign") else {}),
                 **training,
             },
         }
@@ -120,7 +121,7 @@ class Looks:
         monkeypatch.setattr(Trainer, "_look", look)
 
 
-@pytest.mark.parametrize("rule", ["adam", "sgd"])
+@pytest.mark.parametrize("rule", ["adam", "sgd", "normalised", "sign"])
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_interrupted_and_continued_is_uninterrupted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int, rule: str, schedule: str
@@ -149,7 +150,7 @@ def test_interrupted_and_continued_is_uninterrupted(
         assert outcome(out) == whole, f"interrupted after {at} of {total} pieces"
 
 
-@pytest.mark.parametrize("rule", ["adam", "sgd"])
+@pytest.mark.parametrize("rule", ["adam", "sgd", "normalised"])
 def test_noise_goes_on_where_a_training_was_interrupted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rule: str
 ) -> None:

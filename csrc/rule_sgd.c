@@ -1,0 +1,75 @@
+/* Plain SGD: stored += round(gradient * 2^-k), stochastic or to nearest, where 2^-k holds the
+ * learning rate, the mean over the batch and the scales. A power of two is what a plasticity
+ * circuit can shift by.
+ *
+ * Without momentum or accumulation nothing is kept beside the weights. */
+#include "learner.h"
+#include "single.h"
+
+enum { ROWS = 4 };
+
+static void learn_one_stream(const gle_chip *chip, gle_layer *layer, const int16_t *below,
+                             const gle_update *how, int32_t shift, gle_update_count *count)
+{
+#ifdef GLE_LEARN_LAYER
+    (void)chip;
+    GLE_LEARN_LAYER(layer, below, how, shift, count);
+#else
+    for (int32_t i = 0; i < layer->n; i++) {
+        chip->kernels->learn_one(layer->w + (size_t)i * (size_t)layer->stride, layer->e[i], below,
+                                 layer->m, how,
+                                 shift - (layer->rows ? (int32_t)layer->rows[i] : 0),
+                                 (uint32_t)i * (uint32_t)layer->m, count);
+    }
+#endif
+}
+
+void gle_layer_sgd(gle_chip *chip, gle_layer *layer, const int16_t *below, int32_t below_frac,
+                   const gle_lesson *lesson)
+{
+    const int32_t stochastic = chip->image->stochastic;
+    const int32_t rate = gle_rate_of(layer, lesson);
+    const int32_t shift =
+        layer->e_frac + below_frac - gle_gradient_shift(chip->batch) + rate - layer->w_frac;
+    const gle_key key_bias =
+        gle_rng_key(chip->seed, GLE_RNG_BIAS_UPDATE, (uint32_t)layer->first, chip->step);
+    const gle_update how = gle_update_of(chip, layer, chip->step);
+    const int one = chip->columns == 1 && how.noise.m == 0;
+    const gle_learning all = {&how, below, chip->turned, chip->columns,
+                              gle_gradient_shift(chip->batch), shift, chip->rows};
+    gle_update_count count = {0, 0, 0};
+    const int at_once = chip->kernels->learn != NULL && how.noise.m == 0 &&
+                        chip->kernels->learn(layer, &all, &count);
+
+    if (one && !at_once) {
+        learn_one_stream(chip, layer, below, &how, shift, &count);
+    }
+    for (int32_t i = 0; i < layer->n && !one && !at_once; i += ROWS) {
+        const int32_t rows = layer->n - i < ROWS ? layer->n - i : ROWS;
+        gle_outer_rows(chip, layer, i, rows, below, chip->rows);
+        for (int32_t r = 0; r < rows; r++) {
+            gle_update_row(chip, layer, i + r, chip->rows + (size_t)r * (size_t)layer->stride,
+                           &how, shift, &count);
+        }
+    }
+    for (int32_t i = 0; i < layer->n && !(layer->image->learn & GLE_HOLDS_BIAS); i++) {
+        gle_update_bias(layer, i, at_once ? all.sums[i] : gle_error_sum(chip, layer, i),
+                        layer->e_frac + rate - layer->u_frac, stochastic, key_bias);
+    }
+    gle_count_updates(layer, &count);
+}
+
+uint32_t gle_sgd_row(int32_t *row, int32_t *memory, uint8_t *norm, int32_t m,
+                     const gle_recall *how, uint32_t first)
+{
+    uint32_t clipped = 0;
+
+    (void)norm;
+    (void)first;
+    for (int32_t j = 0; j < m; j++) {
+        const int32_t a = gle_remember(&memory[j], row[j], how->drop, &clipped);
+        row[j] = a;
+        memory[j] = gle_decayed(a, how->momentum);
+    }
+    return clipped;
+}
