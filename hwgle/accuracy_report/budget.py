@@ -20,8 +20,6 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
-import numpy as np
-
 from hwgle.accuracy_report.deviation import (
     MOST_DB,
     Deviation,
@@ -279,7 +277,3 @@ def _binned(found: Deviation, when: slice) -> float:
         return MOST_DB
     return decibel(float(found.signal[when].sum()), float(found.error[when].sum()))
 
-
-def finite(values: Iterable[float]) -> bool:
-    """Whether all are numbers that JSON knows."""
-    return bool(np.isfinite(list(values)).all())

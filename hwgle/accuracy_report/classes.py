@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hwgle.accuracy import Votes, accuracy, chip_scales, chip_votes, score
+from hwgle.accuracy import Votes, chip_scales, chip_votes, score
 from hwgle.calibrate import output_offsets
 from hwgle.chip import Chip
 from hwgle.devices.emulator import Emulator
@@ -28,7 +28,7 @@ def differs_by_seed(chip: Chip) -> bool:
     """Whether another seed is another chip, or another run of noise."""
     noisy = chip.membrane.noise > 0 or chip.error.noise > 0 or chip.readout.noise > 0
     drawn = chip.leak.mismatch > 0 or chip.synapses_differ or chip.inputs_differ
-    return noisy or drawn or chip.neurons_differ and not only_adc(chip)
+    return noisy or drawn or (chip.neurons_differ and not only_adc(chip))
 
 
 def only_adc(chip: Chip) -> bool:
@@ -128,11 +128,6 @@ def accuracies(votes: tuple[Votes, Votes], test: Split, fitted: Split) -> dict[s
     """Of one chip."""
     found = score(votes[0], test, votes[1], fitted)
     return {RAW: found.raw, CALIBRATED: found.calibrated}
-
-
-def plain_accuracy(votes: Floats, labels: Classes) -> float:
-    """Share of samples whose largest vote is their label."""
-    return accuracy(votes, labels)
 
 
 def health_of(votes: Votes) -> Health:

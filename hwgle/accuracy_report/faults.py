@@ -37,6 +37,7 @@ def find(chip: Mapping[str, Any]) -> list[Found]:
         *_accuracy(chip),
         *_largest(chip),
         *_learning(chip),
+        *_plasticity(chip),
         *_narrower(chip),
         *_formats(chip),
         *_adds_up(chip),
@@ -142,11 +143,25 @@ def _learning(chip: Mapping[str, Any]) -> Iterator[Found]:
         yield _found("astray", NOTE, text, None, layers=[name for name, _ in astray])
 
 
+def _plasticity(chip: Mapping[str, Any]) -> Iterator[Found]:
+    layers = chip["learning"]["plasticity"]["layers"]
+    for key, kind, most, text in (
+        ("saturated", "range", 0.01, "updates that meet the end of the weights' range"),
+        ("to_nothing", "lost", 0.5, "updates that round to nothing"),
+    ):
+        if key == "to_nothing" and "stochastic" in dict_of(chip)["plasticity"]:
+            text += " (drawn: on average nothing is lost)"
+        named = [f"{name} {share(own[key])}" for name, own in layers.items() if own[key] > most]
+        if named:
+            text = f"{text}, with plain SGD at the chip's own rate: {', '.join(named)}"
+            yield _found(kind, NOTE, text)
+
+
 def _narrower(chip: Mapping[str, Any]) -> Iterator[Found]:
     found = chip["widths"]["narrower"]
     if found["changes"]:
         each = ", ".join(
-            f"{c['title']} {c['now']} -> {c['then']}" for c in found["changes"].values()
+            f"{c['title']} {c['now']} → {c['then']}" for c in found["changes"].values()
         )
         text = (
             f"fewer bits would do: {each}; all together measured "
@@ -175,6 +190,11 @@ def _adds_up(chip: Mapping[str, Any]) -> Iterator[Found]:
             f"{worst['layer']} only within {worst['worst']:.1f} dB: three of them interact"
         )
         yield _found("adds_up", NOTE, text)
+
+
+def dict_of(chip: Mapping[str, Any]) -> dict[str, str]:
+    """The parts of the chip in words."""
+    return {p["part"]: p["text"] for p in chip["parts"]}
 
 
 def share(value: float) -> str:

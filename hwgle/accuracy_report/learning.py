@@ -23,7 +23,7 @@ from hwgle.reference import Reference, Sgd
 from hwgle.session import RANGE_EVERY, weights_from
 from hwgle.weights import Weights
 
-Floats = NDArray[np.float64]
+Floats = NDArray[np.floating[Any]]
 
 
 def unasked(network: Network, material: Material) -> NDArray[Any]:
@@ -66,6 +66,7 @@ class Directions:
                 continue
             _, y = m.segment(k)
             if self.network.loss == "mse":
+                assert y is not None
                 y = to_int16(y, scales.target, 32767)[0]
             emulator.clear_gradient(drop)
             assert y is not None
@@ -81,7 +82,9 @@ class Directions:
         names = [layer.name for layer in self.network.layers]
         layers = {name: self._one(own, [f"{name}.weight"]) for name in names}
         everything = self._one(own, [f"{name}.weight" for name in names])
-        return {"layers": layers, "all": everything}
+        known = [y["cosine_gle"] for y in layers.values() if y["cosine_gle"] is not None]
+        mean = sum(known) / len(known) if known else None
+        return {"layers": layers, "all": everything, "mean": {"cosine_gle": mean}}
 
     def _one(self, own: Mapping[str, Floats], keys: Sequence[str]) -> dict[str, Any]:
         chip, gle = {k: own[k] for k in keys}, {k: self.gle[k] for k in keys}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -71,11 +72,11 @@ def of_split(split: Split, streams: int, segments: int, settle: int = 1) -> Mate
     segments = min(segments, count)
     x = split.x[: streams * segments].reshape(streams, segments * steps, inputs)
     y = split.y[: streams * segments].reshape(streams, segments)
-    x = np.swapaxes(x, 0, 1).astype(np.float64)
-    return Material(x, np.ascontiguousarray(y.T), steps, min(settle, segments - 1))
+    turned = np.swapaxes(x, 0, 1).astype(np.float64)
+    return Material(turned, np.ascontiguousarray(y.T), steps, min(settle, segments - 1))
 
 
 def time_bins(steps: int, most: int = 24) -> Iterator[slice]:
     """Steps of a segment in at most so many parts of nearly equal length."""
     edges = np.linspace(0, steps, min(most, steps) + 1).astype(int)
-    return (slice(int(a), int(b)) for a, b in zip(edges, edges[1:], strict=False))
+    return (slice(int(a), int(b)) for a, b in pairwise(edges))

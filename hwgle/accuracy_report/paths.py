@@ -52,9 +52,9 @@ def _walk(
         for key in keys:
             yield from _walk(data[key], rest, (*before, key))
     elif isinstance(data, list):
-        indices = range(len(data)) if head is None else []
+        indices = range(len(data) if head is None else 0)
         if isinstance(head, int) and head < len(data):
-            indices = [head]  # type: ignore[assignment]
+            indices = range(head, head + 1)
         for index in indices:
             yield from _walk(data[index], rest, (*before, index))
 

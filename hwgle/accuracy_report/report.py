@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -111,6 +112,7 @@ def segments_for(network: Network, steps: int, sizes: Sizes) -> tuple[int, int]:
 
 def build(inputs: Inputs, progress: Progress | None = None) -> tuple[dict[str, Any], list[Advised]]:
     """Run everything. Returns the report, and per chip what it recommends."""
+    begun = time.monotonic()
     say = progress or (lambda what, share: None)
     count = len(inputs.chips)
     with FloatPool() as pool:
@@ -149,7 +151,7 @@ def build(inputs: Inputs, progress: Progress | None = None) -> tuple[dict[str, A
         "setting": _setting(inputs, shared),
         "limits": None,
         "chips": chips,
-        "made": made.told(inputs),
+        "made": {**made.told(inputs), "seconds": time.monotonic() - begun},
     }
     if inputs.limits is not None:
         results = limits_.check(inputs.limits, report)

@@ -32,7 +32,7 @@ from hwgle.devices.emulator import Emulator
 from hwgle.identity import draw
 from hwgle.measured import Measured
 from hwgle.network import Network
-from hwgle.quantise import Image, Scales, build_image, quantise_weights, to_float, to_int16
+from hwgle.quantise import Image, Scales, build_image, quantise_weights, to_int16
 from hwgle.reference import Reference
 from hwgle.session import CALIBRATION_STEPS, CALIBRATION_STREAMS
 from hwgle.weights import Weights
@@ -264,7 +264,3 @@ def lsb(network: Network, chip: Chip, scales: Scales, k: int, signal: str) -> fl
     }[signal]
     return float(2.0**-frac)
 
-
-def to_network_units(x: NDArray[np.integer[Any]], frac: int) -> NDArray[np.float64]:
-    """Integers of one format in network units."""
-    return to_float(x, frac)

@@ -144,7 +144,10 @@ def narrower(chip: Chip, trials: Trials) -> Narrower:
         outcomes = [tried(one, trials) for one in found]
         now = [trials(one) for one in both]
         allowed = -TOLERANCE * len(few)
-        if all(o is not None and _loss(o, n) >= allowed for o, n in zip(outcomes, now, strict=True)):
+        good = (
+            o is not None and _loss(o, n) >= allowed for o, n in zip(outcomes, now, strict=True)
+        )
+        if all(good):
             before = {w.name: w.get(chip) for w in widths}
             assert outcomes[0] is not None
             gain = {name: value - MARGIN for name, value in outcomes[0].gain(now[0]).items()}

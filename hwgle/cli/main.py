@@ -23,6 +23,7 @@ COMMANDS = {
     "run": "Run streams through a network on a chip.",
     "train": "Train an experiment; the same command continues after Ctrl-C.",
     "eval": "Accuracy and SQNR of trained weights on a chip, next to float64.",
+    "report": "What each stage of a chip costs, as a page, as JSON, against limits.",
     "stream": "Real time: samples in, outputs out as they come, latencies.",
     "verify": "Prove that a body equals the emulator in every bit, or find where not.",
     "record": "Run another command with every byte to and from a board recorded.",
