@@ -24,7 +24,7 @@ from hwgle.weights import Weights
 KINDS = ("input", "weight", "membrane", "rate", "error")
 VALUES = 60_000  # of a signal that are looked at
 SHIFTS = range(-4, 7)
-MARGIN = 0.5  # dB by which other samples may come out otherwise: taken off what is promised
+MARGIN = 0.7  # dB by which other samples may come out otherwise: taken off what is promised
 WORTH = 0.5  # dB: what a change of a format must gain to be recommended
 ENOUGH = 0.05  # dB that a narrower format may be worse and yet count as equal
 LEAST_BITS = 2

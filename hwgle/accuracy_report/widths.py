@@ -16,7 +16,7 @@ from hwgle.chip import MAX_BITS, MAX_STORED_BITS, MIN_BITS, MIN_STATE_BITS, STAT
 from hwgle.errors import UsageError
 
 TOLERANCE = 0.3  # dB that a narrower width may cost, of outputs and of errors
-MARGIN = 0.5  # dB by which other samples may come out otherwise: taken off what is promised
+MARGIN = 0.7  # dB by which other samples may come out otherwise: taken off what is promised
 JUDGED = 6.0  # dB: errors below are as good as noise, and of that any width is good enough
 
 
@@ -174,7 +174,8 @@ def _judged(chip: Chip, trials: Trials) -> bool:
 
 def _loss(outcome: Outcome, now: Outcome) -> float:
     gain = outcome.gain(now)
-    return min(gain["output"], gain["errors"] if now.errors >= JUDGED else 0.0)
+    errors = gain["errors"] if now.errors >= JUDGED else 0.0
+    return min(gain["output"], gain["rates"], errors)
 
 
 def _enough(width: Width, chips: tuple[Chip, ...], bits: int, trials: Trials) -> bool:

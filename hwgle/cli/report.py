@@ -48,7 +48,7 @@ SAMPLES = 1000
 @click.option("--samples", type=click.IntRange(20, 10**6), default=SAMPLES, show_default=True,
               help="Of the test split, to classify.")  # fmt: skip
 @click.option("--limits", "limits_file", type=options.FILE, metavar="FILE",
-              help="Limits on its numbers (hwgle/limits/1): exit 1 when one is broken.")  # fmt: skip
+              help="Limits on its numbers (hwgle/limits/1); exit 1 when one breaks.")  # fmt: skip
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True,
               help="Which samples are taken for budget, formats and learning.")  # fmt: skip
 @click.option("--compare", nargs=2, type=options.FILE, metavar="A B",
