@@ -183,7 +183,7 @@ def bits_used(chip: Report) -> Figure | None:
     step = 2 if widest > 9 else 1
     ticks = [*range(0, widest - 1, step), widest]
     axes.set_xticks(ticks, [*map(str, ticks[:-1]), "over"])
-    axes.set_xlabel("bits of the code that values use, sign apart (0: rounds to nothing)")
+    axes.set_xlabel("bits that values use, sign apart (0: none)")
     axes.grid(visible=False)
     return figure
 

@@ -37,7 +37,10 @@ def points(value: float) -> str:
 
 def small(value: float) -> str:
     """A share that never hides its last one."""
-    return "0" if value == 0 else f"{100 * value:.2g} %"
+    share = 100 * value
+    if share >= 10:
+        return f"{share:.1f} %"
+    return "0" if value == 0 else f"{share:.2g} %" if share >= 0.01 else f"{share:.0e} %"
 
 
 def short(value: float) -> str:

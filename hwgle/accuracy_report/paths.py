@@ -16,7 +16,7 @@ def parse(path: str) -> list[Part]:
     at = 0
     while at < len(path):
         found = STEP.match(path, at)
-        if found is None:
+        if found is None or (at == 0 and path.startswith(".")):
             raise ValueError(path[at:])
         index, key = found.groups()
         text = index if index is not None else key

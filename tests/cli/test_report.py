@@ -231,7 +231,7 @@ def test_planted_faults_are_named(tmp_path: Path) -> None:
         (["tiny.yaml", "--compare", "a", "b"], 2, "no EXPERIMENT"),
         (["nothing.yaml", "--weights", "w.npz", "--out", "o"], 4, "nothing.yaml"),
         (["tiny.yaml", "--weights", "no.npz", "--chip", "none", "--out", "o"], 4, "no.npz"),
-        (["tiny.yaml", "--weights", "w.npz", "--limits", "bad.yaml", "--out", "o"], 4, "bad.yaml:3"),
+        (["tiny.yaml", "--weights", "w.npz", "--limits", "bad.yaml", "--out", "o"], 4, "bad.yaml"),
         (["tiny.yaml", "--weights", "w.npz", "--device", "fax:", "--out", "o"], 2, "fax:"),
         (["--compare", "o", "w.npz"], 4, "o"),
         (["--compare", "bad.yaml", "bad.yaml"], 4, "no JSON"),

@@ -87,7 +87,7 @@ def test_all_mistakes_of_a_file_at_once(tmp_path: Path) -> None:
         limits.load(file, ["h1"])
     text = str(error.value)
     for part in (
-        f"{file}:3: limits[0].min: found 'high'",
+        f"{file}:3: limits[0].min: found the text 'high'",
         f"{file}:4: limits[1].min: found 2; allowed: at most max = 1",
         f"{file}:5: limits[2]: found neither min nor max",
         f"{file}:6: limits[3].path: found '[.x' in 'chips[.x'",
