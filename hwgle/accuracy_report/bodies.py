@@ -107,15 +107,14 @@ def _run(
     return side
 
 
-def _compared(one: _Side, other: _Side, blocks: list[Block], frac: int) -> dict[str, Any]:
-    """adds: power of the difference of outputs, exactly 0 where every digest is equal."""
+def _compared(one: _Side, other: _Side, blocks: list[Block]) -> dict[str, Any]:
+    """adds: power of the difference of outputs over that of the emulator's, exactly 0 where
+    every digest is equal."""
     pairs = list(zip(one.digests, other.digests, strict=True))
     first = next((k for k, (a, b) in enumerate(pairs) if a != b), None)
     same = first is None and one.weights == other.weights
-    power = sum(
-        float(np.square(np.ldexp(a.astype(np.float64) - b, -frac)).sum())
-        for a, b in zip(one.outputs, other.outputs, strict=True)
-    )
+    got, want = (np.concatenate(side.outputs).astype(np.float64) for side in (one, other))
+    power = float(np.square(got - want).sum() / max(1.0, np.square(want).sum()))
     return {
         "equal": same,
         "digest": f"{one.digests[-1]:016x}",
@@ -144,7 +143,7 @@ def _board(
     return {
         "device": url,
         "name": name,
-        **_compared(got, want, blocks, image.scales.layers[top].rate),
+        **_compared(got, want, blocks),
         "memory": board_bytes(network, chip, 1, 0, machine_of(body)),
         "memory_have": limits.memory,
         "link_bytes_out": line.out,
@@ -176,7 +175,7 @@ def _emulator(image: Image, weights: Weights, blocks: list[Block]) -> dict[str, 
     return {
         "device": "emu:",
         "name": f"emulator, kernels {fast.kernels} next to {plain.kernels}",
-        **_compared(got, want, blocks, image.scales.layers[-1].rate),
+        **_compared(got, want, blocks),
         "memory": fast.arena_bytes,
         **dict.fromkeys(("memory_have", "link_bytes_out", "link_bytes_back", "baud")),
         **dict.fromkeys(("line_steps_per_second", "instructions", "instructions_learning")),

@@ -13,6 +13,7 @@ other. The rest is what three stages do together and no two of them do.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -185,13 +186,15 @@ def measure(
 # --- for JSON ----------------------------------------------------------------------------------
 
 
-def to_dict(budget: Budget, board: float | None = None) -> dict[str, Any]:
-    """The budget for JSON. board: power that a body adds, 0 where digests are equal; None
-    where none was asked."""
+def to_dict(budget: Budget, board: float = 0.0) -> dict[str, Any]:
+    """The budget for JSON. board: power that bodies add to the output over the signal's, 0
+    where all digests are equal."""
     layers: dict[str, Any] = {}
     for k, layer in enumerate(budget.network.layers):
-        layers[layer.name] = {s: _signal(budget, (k, s), board) for s in SIGNALS}
+        layers[layer.name] = {s: _signal(budget, (k, s)) for s in SIGNALS}
     top = len(budget.network.layers) - 1
+    output = copy.deepcopy(layers[budget.network.layers[top].name]["r"])
+    output["powers"]["board"] = board
     worst = max((abs(budget.explained((k, s))), k, s) for k in range(top + 1) for s in SIGNALS)
     return {
         "stages": [
@@ -199,13 +202,11 @@ def to_dict(budget: Budget, board: float | None = None) -> dict[str, Any]:
                 "name": stage,
                 "title": TITLES[stage],
                 "present": stage in budget.alone,
-                "imperfections": [
-                    i.text for i, _ in budget.own if i.stage == stage
-                ],
+                "imperfections": [i.text for i, _ in budget.own if i.stage == stage],
             }
             for stage in STAGES
         ],
-        "output": layers[budget.network.layers[top].name]["r"],
+        "output": output,
         "layers": layers,
         "adds_up": {
             "worst": worst[0],
@@ -217,7 +218,7 @@ def to_dict(budget: Budget, board: float | None = None) -> dict[str, Any]:
     }
 
 
-def _signal(budget: Budget, key: Key, board: float | None) -> dict[str, Any]:
+def _signal(budget: Budget, key: Key) -> dict[str, Any]:
     unit = lsb(budget.network, budget.chip, budget.scales, *key)
     total = budget.total(key)
     power, reference = total.power, total.reference
@@ -235,7 +236,6 @@ def _signal(budget: Budget, key: Key, board: float | None) -> dict[str, Any]:
             "pairs": {f"{a}+{b}": p / scale for (a, b), p in pairs.items()},
             "rest": (power - sum(parts.values()) - sum(pairs.values())) / scale,
             "explained_db": budget.explained(key),
-            **({} if board is None else {"board": board}),
         },
     }
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
+
+from hwgle.accuracy_report.numbers import small
 
 CLIPPED = {"rate": 1e-3, "membrane": 1e-3, "error": 1e-2, "input": 1e-2, "weight": 2e-2}
 SHORT = 2.0  # dB that one bit more gains, of at most 6: this width is what limits
 ASTRAY = 0.5  # cosine of an update with float64's, below which it points elsewhere
 LOST = 0.02  # of accuracy
 ADDS_UP = 1.0  # dB
+SURE = 2.0  # standard deviations that a loss of accuracy must be off chance
 NAMED = 5
 WORDS = {
     "rate": "rates",
@@ -76,7 +80,7 @@ def _saturation(chip: Mapping[str, Any]) -> Iterator[Found]:
         if use["clipped"] > most:
             where = "the input" if use["layer"] is None else f"layer {use['layer']}"
             text = (
-                f"{where} saturates: {share(use['clipped'])} of its {WORDS[use['kind']]} clip at "
+                f"{where} saturates: {small(use['clipped'])} of its {WORDS[use['kind']]} clip at "
                 f"±{use['full']:.4g}"
             )
             yield _found("saturation", FAULT, text, use["layer"], signal=use["kind"])
@@ -105,7 +109,9 @@ def _short(chip: Mapping[str, Any]) -> Iterator[Found]:
 def _accuracy(chip: Mapping[str, Any]) -> Iterator[Found]:
     lost = -chip["task"]["difference"]["calibrated"]
     raw = -chip["task"]["difference"]["raw"]
-    if lost > LOST:
+    task = chip["task"]
+    net = lost * task["samples"]  # of the samples that change their class
+    if lost > LOST and net > SURE * math.sqrt(task["changed"]["calibrated_count"]):
         text = f"the chip loses {100 * lost:.1f} points of offset-calibrated accuracy"
         yield _found("accuracy", NOTE, text)
     if raw - lost > LOST:
@@ -151,7 +157,7 @@ def _plasticity(chip: Mapping[str, Any]) -> Iterator[Found]:
     ):
         if key == "to_nothing" and "stochastic" in dict_of(chip)["plasticity"]:
             text += " (drawn: on average nothing is lost)"
-        named = [f"{name} {share(own[key])}" for name, own in layers.items() if own[key] > most]
+        named = [f"{name} {small(own[key])}" for name, own in layers.items() if own[key] > most]
         if named:
             text = f"{text}, with plain SGD at the chip's own rate: {', '.join(named)}"
             yield _found(kind, NOTE, text)
@@ -195,11 +201,6 @@ def _adds_up(chip: Mapping[str, Any]) -> Iterator[Found]:
 def dict_of(chip: Mapping[str, Any]) -> dict[str, str]:
     """The parts of the chip in words."""
     return {p["part"]: p["text"] for p in chip["parts"]}
-
-
-def share(value: float) -> str:
-    """A share in per cent with two digits."""
-    return f"{100 * value:.2g} %"
 
 
 def verdict(report: Mapping[str, Any]) -> dict[str, Any]:
