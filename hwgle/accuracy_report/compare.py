@@ -13,6 +13,7 @@ from hwgle.accuracy_report.page import environment
 KEYS: tuple[tuple[str, str, float], ...] = (
     ("task.chip.raw", "percent", 0.005),
     ("task.chip.calibrated", "percent", 0.005),
+    ("task.stages.*.calibrated", "percent", 0.005),
     ("task.float.calibrated", "percent", 0.005),
     ("task.seeds.calibrated.mean", "percent", 0.005),
     ("task.seeds.calibrated.min", "percent", 0.005),

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from hwgle.accuracy_report.numbers import gain as decibels
 from hwgle.accuracy_report.numbers import small
 
 CLIPPED = {"rate": 1e-3, "membrane": 1e-3, "error": 1e-2, "input": 1e-2, "weight": 2e-2}
@@ -97,8 +98,10 @@ def _short(chip: Mapping[str, Any]) -> Iterator[Found]:
         gain, where = max((more[key], text) for key, text in what.items())
         if gain < SHORT:
             continue
-        here = width["chip"]["more"]
-        here = "" if here is None else f" ({here['output']:+.1f} dB at the output as the chip is)"
+        own = width["chip"]["more"]
+        here = ""
+        if own is not None:
+            here = f" ({decibels(own['output'])} dB at the output as the chip is)"
         text = (
             f"{width['title']}: {width['bits']} bits are short; one more would gain "
             f"{gain:.1f} dB of {where} with converters alone{here}"
@@ -171,7 +174,7 @@ def _narrower(chip: Mapping[str, Any]) -> Iterator[Found]:
         )
         text = (
             f"fewer bits would do: {each}; all together measured "
-            f"{found['measured']['output']:+.1f} dB at the output"
+            f"{decibels(found['measured']['output'])} dB at the output"
         )
         yield _found("narrower", NOTE, text)
 
@@ -182,8 +185,8 @@ def _formats(chip: Mapping[str, Any]) -> Iterator[Found]:
         words = " and ".join(WORDS[k] for k in found["kinds"])
         gain = found["measured"]
         text = (
-            f"other scales for {words} would gain {gain['output']:+.1f} dB at the output, "
-            f"{gain['errors']:+.1f} dB of the errors, with the same bits"
+            f"other scales for {words} would gain {decibels(gain['output'])} dB at the output, "
+            f"{decibels(gain['errors'])} dB of the errors, with the same bits"
         )
         yield _found("formats", NOTE, text)
 

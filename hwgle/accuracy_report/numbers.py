@@ -17,7 +17,7 @@ def db(value: float) -> str:
 
 def gain(value: float) -> str:
     """Decibels with a sign."""
-    return f"{value + 0.0:+.1f}"
+    return f"{round(value, 1) + 0.0:+.1f}"
 
 
 def bits(value: float) -> str:
@@ -32,7 +32,7 @@ def percent(value: float) -> str:
 
 def points(value: float) -> str:
     """A difference of accuracies."""
-    return f"{100 * value + 0.0:+.1f}"
+    return f"{round(100 * value, 1) + 0.0:+.1f}"
 
 
 def small(value: float) -> str:
@@ -58,7 +58,7 @@ def compact(value: float) -> str:
 
 def cosine(value: float) -> str:
     """Two digits behind the point."""
-    return f"{value + 0.0:.2f}"
+    return f"{round(value, 2) + 0.0:.2f}"
 
 
 def whole(value: float) -> str:

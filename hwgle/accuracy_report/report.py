@@ -24,6 +24,7 @@ from hwgle.accuracy_report import (
 from hwgle.accuracy_report import limits as limits_
 from hwgle.accuracy_report.material import Material, of_split
 from hwgle.accuracy_report.signals import Basis, Segment
+from hwgle.accuracy_report.stages import FIXED, SWITCHED, base, of_stage, with_stages
 from hwgle.accuracy_report.trial import Trials
 from hwgle.chip import Chip
 from hwgle.experiment import Experiment
@@ -235,6 +236,7 @@ def _chip(
     say("classes", 0.7)
     own, others = _votes(inputs, chip, shared, say)
     accuracy = classes.figures(network, shared.test, shared.fitted, own, floating(), others)
+    accuracy["stages"] = _by_stage(inputs, chip, shared, own, say)
     health = classes.health_of(own[0])
     say("bodies", 0.95)
     met = [
@@ -309,6 +311,24 @@ def _widths(chip: Chip, trials: Trials, held: Trials) -> tuple[dict[str, Any], C
     return table, found.chip if changes else None
 
 
+def _by_stage(
+    inputs: Inputs, chip: Chip, shared: _Shared, own: tuple[Votes, Votes], say: Progress
+) -> dict[str, dict[str, float]]:
+    """Accuracies with the stages of the budget accumulated; the last is the chip itself."""
+    present = [s for s in SWITCHED if of_stage(chip, s)]
+    found = {}
+    for k, name in enumerate([FIXED, *present]):
+        one = with_stages(chip, present[:k]) if k else base(chip)
+        say(f"classes, {name}", 0.9 + 0.05 * k / (1 + len(present)))
+        votes = own
+        if one != chip:
+            votes = classes.votes_of(
+                inputs.network, one, inputs.weights, inputs.task.train, shared.test, shared.fitted
+            )
+        found[name] = classes.accuracies(votes, shared.test, shared.fitted)
+    return found
+
+
 def _votes(
     inputs: Inputs, chip: Chip, shared: _Shared, say: Progress
 ) -> tuple[tuple[Votes, Votes], list[tuple[int, dict[str, float]]]]:
@@ -317,7 +337,7 @@ def _votes(
     more = inputs.sizes.seeds if classes.differs_by_seed(chip) and not chip.measured.layers else 0
 
     def votes(one: Chip, k: int) -> tuple[Votes, Votes]:
-        say(f"classes, seed {one.seed}", 0.7 + 0.25 * k / (more + 1))
+        say(f"classes, seed {one.seed}", 0.7 + 0.2 * k / (more + 1))
         return classes.votes_of(network, one, weights, train, shared.test, shared.fitted)
 
     own = votes(chip, 0)

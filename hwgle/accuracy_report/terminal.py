@@ -28,9 +28,11 @@ def text(report: Mapping[str, Any]) -> str:
 def _accuracy(chip: Mapping[str, Any]) -> str:
     task = chip["task"]
     rows = [["accuracy", "raw", "offset-calibrated"]]
-    for name in ("float", "chip"):
-        own = task[name]
-        label = "float64" if name == "float" else "chip"
+    own = task["float"]
+    rows.append(["float64", numbers.percent(own["raw"]), numbers.percent(own["calibrated"])])
+    titles = {s["name"]: s["title"] for s in chip["budget"]["stages"]}
+    for k, (name, own) in enumerate(task["stages"].items()):
+        label = titles[name] if k == 0 else f"+ {titles[name]}"
         rows.append([label, numbers.percent(own["raw"]), numbers.percent(own["calibrated"])])
     seeds = task["seeds"]
     if seeds["count"] > 1:
