@@ -146,7 +146,7 @@ def alone(chip: Report) -> Figure | None:
     for k, i in enumerate(own):
         axes.barh(k, i["sqnr"] - left, left=left, height=0.62, color=SERIES[STAGE[i["stage"]]])
     axes.set_yticks(range(len(own)), [_cut(i["text"]) for i in own], fontsize=8.5)
-    axes.set_xlabel("SQNR of the output / dB with this alone: shorter is worse")
+    axes.set_xlabel("SQNR of the output / dB, this alone")
     axes.grid(axis="y", visible=False)
     return figure
 
