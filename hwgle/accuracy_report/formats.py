@@ -193,7 +193,7 @@ def figures(use: Used, advice: Advice) -> dict[str, Any]:
 @dataclass(frozen=True)
 class Recommended:
     """Scales to use instead, the kinds that change, and what was promised (on the samples that
-    scales are chosen on), dB."""
+    scales are chosen on: what the least favourable of them gave, less MARGIN), dB."""
 
     scales: Scales
     kinds: tuple[str, ...]
@@ -229,9 +229,9 @@ def recommend(
         gain = worth(outcome, now)
         if gain > promised:
             kinds = (*kinds, kind)
-            sure = {name: value - MARGIN for name, value in outcome.gain(now).items()}
+            sure = {n: value - MARGIN for n, value in outcome.least_gain(now).items()}
             best, promised = Recommended(tried, kinds, sure), gain
-    return best
+    return best if max(best.promised.values()) > 0 else none
 
 
 def worth(outcome: Outcome, now: Outcome) -> float:

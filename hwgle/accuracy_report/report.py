@@ -275,13 +275,14 @@ def _formats(
 ) -> tuple[dict[str, Any], Scales | None]:
     network, scales = inputs.network, measured.scales
     names = [layer.name for layer in network.layers]
-    uses = formats.used(
-        network, chip, inputs.weights, scales, shared.judged, shared.reference, measured.counters
+    chosen_on, judged_by = (
+        formats.used(network, chip, inputs.weights, scales, m, r, measured.counters)
+        for m, r in ((shared.trials, shared.tried), (shared.judged, shared.reference))
     )
     each, advice = [], {}
-    for use in uses:
+    for seen, use in zip(chosen_on, judged_by, strict=True):
         k = 0 if use.layer is None else names.index(use.layer)
-        own = formats.advise(use, formats.finest(use, scales, k))
+        own = formats.advise(seen, formats.finest(seen, scales, k))
         advice[use.kind, use.layer] = own
         each.append(formats.figures(use, own))
     best = formats.recommend(network, chip, scales, advice, trials)
@@ -290,7 +291,7 @@ def _formats(
         "kinds": list(best.kinds),
         "promised": best.promised,
         "measured": gain,
-        "now": vars(held(chip, scales)),
+        "now": held(chip, scales).figures(),
     }
     return {"each": each, "recommended": recommended}, best.scales if best.kinds else None
 

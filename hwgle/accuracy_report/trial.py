@@ -19,11 +19,21 @@ TRIED = ("r", "e")
 @dataclass(frozen=True)
 class Outcome:
     """SQNR in dB against float64. output: of the output's rates; rates: mean over layers, as
-    read out; errors: mean over layers."""
+    read out; errors: mean over layers. parts: the same of each segment by itself."""
 
     output: float
     rates: float
     errors: float
+    parts: tuple[Outcome, ...] = ()
+
+    def figures(self) -> dict[str, float]:
+        """All but the parts."""
+        return {"output": self.output, "rates": self.rates, "errors": self.errors}
+
+    def least_gain(self, other: Outcome) -> dict[str, float]:
+        """What it has more than another on the segment where that is least, dB."""
+        gains = [a.gain(b) for a, b in zip(self.parts, other.parts, strict=True)]
+        return {name: min(g[name] for g in [*gains, self.gain(other)]) for name in self.figures()}
 
     def gain(self, other: Outcome) -> dict[str, float]:
         """What this one has more than another, dB."""
@@ -65,16 +75,24 @@ class Trials:
         run = ChipRun(self.network, chip, self.weights, scales, m.streams, signals=TRIED)
         layers = range(len(self.network.layers))
         keys = [(k, s) for k in layers for s in TRIED]
-        found = Deviations(keys)
+        whole, parts = Deviations(keys), []
         for k in range(m.segments):
             segment = run.segment(*m.segment(k))
             if k >= m.settle:
-                true = self._reference[k]
-                found.add(true, segment, signal_powers(true, keys))
+                true, one = self._reference[k], Deviations(keys)
+                powers = signal_powers(true, keys)
+                whole.add(true, segment, powers)
+                one.add(true, segment, powers)
+                parts.append(self._outcome(one))
+        return self._outcome(whole, tuple(parts))
+
+    def _outcome(self, found: Deviations, parts: tuple[Outcome, ...] = ()) -> Outcome:
+        layers = range(len(self.network.layers))
         ratio = {key: decibel(d.reference, d.power) for key, d in found.of.items()}
         count = len(self.network.layers)
         return Outcome(
             output=ratio[count - 1, "r"],
             rates=sum(ratio[k, "r"] for k in layers) / count,
             errors=sum(ratio[k, "e"] for k in layers) / count,
+            parts=parts,
         )

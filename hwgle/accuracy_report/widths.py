@@ -118,7 +118,7 @@ def sensitivity(chip: Chip, trials: Trials) -> dict[str, Any]:
 @dataclass(frozen=True)
 class Narrower:
     """The narrowest widths that cost no more than TOLERANCE each: the chip, what changes as
-    name -> (bits now, bits then), and what all together were seen to gain (dB)."""
+    name -> (bits now, bits then), and what all together gain at least (dB, as in formats.py)."""
 
     chip: Chip
     changes: dict[str, tuple[int, int]]
@@ -150,7 +150,8 @@ def narrower(chip: Chip, trials: Trials) -> Narrower:
         if all(good):
             before = {w.name: w.get(chip) for w in widths}
             assert outcomes[0] is not None
-            gain = {name: value - MARGIN for name, value in outcomes[0].gain(now[0]).items()}
+            worst = outcomes[0].least_gain(now[0])
+            gain = {name: value - MARGIN for name, value in worst.items()}
             return Narrower(found[0], {n: (before[n], b) for n, b in few.items()}, gain)
         saved = {w.name: w.get(chip) - few[w.name] for w in widths if w.name in few}
         last = min(few, key=lambda n: (saved[n], n))

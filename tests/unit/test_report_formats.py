@@ -63,13 +63,14 @@ def keeps_promises(d: Drawn, chip: Chip) -> tuple[bool, bool]:
     trials = Trials(d.network, d.weights, d.chosen, d.basis)
     held = Trials(d.network, d.weights, d.judged, d.basis, d.reference)
     scales = d.basis.scales(chip)
-    run = ChipRun(d.network, chip, d.weights, scales, d.judged.streams, signals=("r", "e"))
-    for k in range(d.judged.segments):
-        run.segment(*d.judged.segment(k))
+    run = ChipRun(d.network, chip, d.weights, scales, d.chosen.streams, signals=("r", "e"))
+    for k in range(d.chosen.segments):
+        run.segment(*d.chosen.segment(k))
+    seen = float_segments(d.network, d.weights, d.chosen)
     names = [layer.name for layer in d.network.layers]
     advice = {}
     for use in formats.used(
-        d.network, chip, d.weights, scales, d.judged, d.reference, run.counters()
+        d.network, chip, d.weights, scales, d.chosen, seen, run.counters()
     ):
         k = 0 if use.layer is None else names.index(use.layer)
         advice[use.kind, use.layer] = formats.advise(use, formats.finest(use, scales, k))
