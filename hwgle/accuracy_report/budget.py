@@ -165,7 +165,8 @@ def measure(
         for (_, deviations), segment in zip(own, few, strict=True):
             deviations.add(bare, segment, signal)
 
-    with ThreadPoolExecutor(THREADS) as pool:
+    pool = ThreadPoolExecutor(THREADS)
+    try:
         for k in range(material.segments):
             x, y = material.segment(k)
             full = pool.map(lambda run: run.segment(x, y), runs.values())  # noqa: B023
@@ -176,6 +177,8 @@ def measure(
                 compare(k, segments, rest)
             if progress is not None:
                 progress(k + 1, material.segments)
+    finally:  # after Ctrl-C nothing is begun any more
+        pool.shutdown(cancel_futures=True)
     whole = runs[order[-1]]
     counters = [dict(c) for c in whole.counters()]
     return Budget(

@@ -231,7 +231,7 @@ def recommend(
             kinds = (*kinds, kind)
             sure = {n: value - MARGIN for n, value in outcome.least_gain(now).items()}
             best, promised = Recommended(tried, kinds, sure), gain
-    return best if max(best.promised.values()) > 0 else none
+    return best if max(best.promised["output"], best.promised["errors"]) > 0 else none
 
 
 def worth(outcome: Outcome, now: Outcome) -> float:

@@ -26,6 +26,7 @@ from hwgle.devices import open_device
 from hwgle.errors import FileMistakes, Mistake, NotEqual, UsageError
 from hwgle.experiment import Experiment
 from hwgle.identity import draw
+from hwgle.tasks import Task
 
 SAMPLES = 1000
 
@@ -130,8 +131,11 @@ def _read(
     hashes = {str(weights): file_hash(weights)}
     if limits_file is not None:
         hashes[str(limits_file)] = file_hash(limits_file)
+    task = load_task(ex)
+    if not isinstance(task, Task):
+        raise UsageError(f"{ex.name}: a report needs a task of labelled samples")
     return Inputs(
-        ex, network, w, built, load_task(ex),
+        ex, network, w, built, task,
         limits=None if found is None else found[1], files=hashes,
     )  # fmt: skip
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -303,3 +304,31 @@ def test_a_second_report_takes_the_place_of_the_first(tmp_path: Path) -> None:
 def test_the_profile_that_is_written_is_yaml(made: Made) -> None:
     data = yaml.safe_load((made.folder / "narrower-0.yaml").read_text())
     assert data["name"] == "mixed-signal-narrower"
+
+
+MEASURE = """<!DOCTYPE html><title>?</title><iframe style="border:0;width:%dpx;height:3000px"
+ srcdoc="%s"></iframe><script>
+onload = () => {
+  const d = document.querySelector("iframe").contentDocument, all = d.querySelectorAll("body *");
+  const over = [...all].filter(e => e.scrollWidth > e.clientWidth + 1 && e.clientWidth > 0
+    && ["DIV", "P", "LI", "DD", "FIGURE", "TD"].includes(e.tagName));
+  document.title = [d.documentElement.scrollWidth, over.length,
+    ...over.map(e => e.tagName + e.className)].join(" ");
+};
+</script>"""
+
+
+@pytest.mark.long
+@pytest.mark.board("chromium")
+@pytest.mark.parametrize("width", [1280, 390])
+def test_nothing_is_cut_off_in_a_browser(made: Made, tmp_path: Path, width: int) -> None:
+    """In a frame of that width, as a window has one of its own that is least."""
+    page = tmp_path / "page.html"
+    page.write_text(MEASURE % (width, escape(made.page, quote=True)))
+    done = subprocess.run(
+        ["chromium", "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
+         "--virtual-time-budget=5000", "--window-size=1400,3000", "--dump-dom", page.as_uri()],
+        capture_output=True, text=True, timeout=PATIENCE, check=True,
+    )  # fmt: skip
+    title = done.stdout[done.stdout.index("<title>") + 7 : done.stdout.index("</title>")]
+    assert title == f"{width} 0"
