@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -157,7 +158,7 @@ def _calibrated(golden: Golden) -> NDArray[np.int64]:
         emulator.load(image, golden.batch)
         weights = weights_from(image, golden.stored, emulator.formats())
     x = to_float(block.input, image.scales.input)
-    target = block.target
-    if golden.network.loss == "mse" and target is not None:
-        target = to_float(target, image.scales.target)
+    target: NDArray[Any] | None = block.target
+    if golden.network.loss == "mse" and block.target is not None:
+        target = to_float(block.target, image.scales.target)
     return calibrate_on(golden.network, image.chip, weights, x, target).to_array()

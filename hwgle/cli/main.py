@@ -28,6 +28,7 @@ COMMANDS = {
     "record": "Run another command with every byte to and from a board recorded.",
     "replay": "Play a recording against the emulated device: every answer must be equal.",
     "preflight": "Whether a network fits a board: memory, line, real time.",
+    "sweep": "One experiment over bits, mismatch, rules, seeds: tables, heat maps, Pareto front.",
     "chip": "One chip: new identities from a profile, and what is individual in them.",
     "board": "Boards: list, build, start, flash, info, selftest.",
 }
