@@ -6,7 +6,7 @@ import difflib
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import product
@@ -17,7 +17,7 @@ from pydantic import BaseModel, ValidationError
 
 from hwgle import weights as weights_file
 from hwgle.chip import Chip, Profile, split_seed
-from hwgle.errors import FileMistakes, Mistake, UsageError
+from hwgle.errors import FileMistakes, Mistake
 from hwgle.experiment import Experiment, Training
 from hwgle.golden import arithmetic
 from hwgle.measured import Measured
@@ -27,6 +27,7 @@ from hwgle.sweep.seeds import seedless
 from hwgle.weights import Weights
 from hwgle.yamlfile import (
     KeyPath,
+    Rule,
     Where,
     YamlFile,
     dotted,
@@ -284,13 +285,13 @@ def _axis_mistakes(study: Study, file: YamlFile) -> Iterator[Mistake]:
             continue
         told: set[KeyPath] = set()
         for path, values in _values(axis, at):
-            # alone, so that each is told once; what does not go together is told later
-            for key, value in zip(axis.all_keys, values, strict=True):
-                place = next((p for p in (path, at) if p in file.lines), at)
-                for found, allowed in _refused(study, {key: value}, key):
-                    if (*place, key) not in told:
-                        told.add((*place, key))
-                        yield file.mistake(place, f"{key} = {found}", allowed)
+            place = path if path in file.lines else at
+            setting = dict(zip(axis.all_keys, values, strict=True))
+            # what does not go together with other axes is told later, by combinations
+            for key, found, allowed in _broken(study, setting, alone=True):
+                if key in setting and (*place, key) not in told:
+                    told.add((*place, key))
+                    yield file.mistake(place, f"{key} = {found}", allowed)
 
 
 def _values(axis: Axis, at: KeyPath) -> Iterator[tuple[KeyPath, tuple[Any, ...]]]:
@@ -303,26 +304,27 @@ def _values(axis: Axis, at: KeyPath) -> Iterator[tuple[KeyPath, tuple[Any, ...]]
     yield (*at, "high"), (axis.high,)
 
 
-def _refused(study: Study, setting: Setting, key: str) -> Iterator[tuple[str, str]]:
-    """What is wrong with one value by itself: found, allowed."""
-    for rule in _broken(study, setting):
-        if rule[0] == key:
-            yield rule[1], rule[2]
+def _broken(
+    study: Study, setting: Setting, alone: bool = False
+) -> list[tuple[str, str, str]]:
+    """Keys, found and allowed of all that a setting breaks. alone: values that are wrong by
+    themselves, not those that do not fit others."""
 
+    def rules(model: type[BaseModel], error: ValidationError) -> list[Rule]:
+        across = all(e["type"] == "rule" for e in error.errors())
+        return [] if alone and across else validation_rules(model, error)
 
-def _broken(study: Study, setting: Setting) -> list[tuple[str, str, str]]:
-    """Keys, found and allowed of all that a setting breaks."""
     result = []
     try:
         study.chip_of(setting)
     except ValidationError as error:
-        rules = validation_rules(Chip, error)
-        result += [(f"chip.{dotted(r.path)}", r.found, r.allowed) for r in rules]
+        found = rules(Chip, error)
+        result += [(f"chip.{dotted(r.path)}", r.found, r.allowed) for r in found]
     try:
         study.experiment_of(setting)
     except ValidationError as error:
-        rules = validation_rules(Experiment, error)
-        result += [(dotted(r.path), r.found, r.allowed) for r in rules]
+        found = rules(Experiment, error)
+        result += [(dotted(r.path), r.found, r.allowed) for r in found]
     return result
 
 
@@ -342,9 +344,3 @@ def _combined_mistakes(study: Study, file: YamlFile) -> Iterator[Mistake]:
             told.setdefault((key, found, allowed), words)
     for (key, found, allowed), words in list(told.items())[:MAX_TOLD]:
         yield file.mistake(("axes",), f"{key} = {found} together with {words}", allowed)
-
-
-def check_setting(study: Study, setting: Mapping[str, Any]) -> None:
-    """Raises UsageError with what a drawn setting breaks."""
-    if broken := _broken(study, dict(setting)):
-        raise UsageError("; ".join(f"{k}: found {f}; allowed: {a}" for k, f, a in broken))
