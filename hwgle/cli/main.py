@@ -24,6 +24,7 @@ COMMANDS = {
     "train": "Train an experiment; the same command continues after Ctrl-C.",
     "eval": "Accuracy and SQNR of trained weights on a chip, next to float64.",
     "stream": "Real time: samples in, outputs out as they come, latencies.",
+    "scope": "A live view of a running network in the terminal, from any device.",
     "verify": "Prove that a body equals the emulator in every bit, or find where not.",
     "record": "Run another command with every byte to and from a board recorded.",
     "replay": "Play a recording against the emulated device: every answer must be equal.",
