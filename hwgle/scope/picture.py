@@ -11,7 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from hwgle.cache import replacing
-from hwgle.report.plots import COLOURS, DPI, GREY, SIGNAL_NAMES, STYLE
+from hwgle.report.plots import COLOURS, DPI, GREY, SIGNAL_NAMES, STYLE, short
 from hwgle.scope.probe import View
 from hwgle.scope.screen import link_text
 
@@ -24,7 +24,7 @@ def draw(view: View) -> Figure:
     with mpl.rc_context(STYLE):
         layers = view.image.network.layers
         signals = list(dict.fromkeys(s for _, s in view.traces))
-        width, row, top, bottom = 1.0 + 3.6 * len(signals), 1.45, 1.75, 0.65
+        width, row, top, bottom = 1.0 + 3.6 * len(signals), 1.45, 1.75, 0.2
         height = top + row * len(layers) + bottom
         figure = Figure(figsize=(width, height))
         FigureCanvasAgg(figure)
@@ -44,7 +44,7 @@ def draw(view: View) -> Figure:
             for j, signal in enumerate(signals):
                 left = 0.7 + j * (width - 0.85) / len(signals)
                 below = height - top - row * k - 1.0
-                each = (width - 0.85) / len(signals) - 0.55
+                each = (width - 0.85) / len(signals) - 0.7
                 axes = figure.add_axes((left / width, below / height, each / width, 0.95 / height))
                 values = view.trace(k, signal)
                 for n in range(min(NEURONS, values.shape[1])):
@@ -52,6 +52,7 @@ def draw(view: View) -> Figure:
                 axes.set_xlim(steps[0], steps[-1])
                 axes.locator_params(axis="y", nbins=4)
                 axes.locator_params(axis="x", nbins=5)
+                axes.yaxis.set_major_formatter(lambda value, _: short(value))
                 axes.tick_params(labelsize=7.5, labelbottom=k == len(layers) - 1)
                 said = f"{layer.name}: {SIGNAL_NAMES[signal]}"
                 axes.set_title(said, loc="left", fontsize=8.5, pad=3)

@@ -6,6 +6,7 @@ neurons side by side as they are now, each by its size next to the largest of th
 
 from __future__ import annotations
 
+import textwrap
 from dataclasses import dataclass
 
 import numpy as np
@@ -138,12 +139,16 @@ def _foot(view: View, look: Look) -> list[str]:
     notes = [view.shown] if view.shown else []
     if view.clipped_input:
         notes.append(f"{view.clipped_input} values of the input clipped")
-    result = ["", link_text(view)]
+    result = ["", *_wrapped(link_text(view), look.width)]
     if notes:
         result.append("; ".join(notes))
     if look.keys:
         result.append(f"q quit   space hold   n next neuron (now {look.neuron})")
     return result
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    return textwrap.wrap(text, max(LEAST_WIDTH, width), subsequent_indent="     ")
 
 
 def link_text(view: View) -> str:
@@ -154,7 +159,7 @@ def link_text(view: View) -> str:
     out, in_ = (f"{rate / 1000:.1f}" for rate in view.link_rates)
     bad = sum(link[name] for name in ("bad_cobs", "bad_crc", "too_long", "too_short", "bad_type"))
     return (
-        f"line  {out} kB/s out, {in_} kB/s in, round trip {link['srtt']} ms, "
+        f"line {out} kB/s out, {in_} kB/s in, round trip {link['srtt']} ms, "
         f"sent again {link['retransmitted']}, damaged {bad}, time-outs {link['timeouts']}"
     )
 
@@ -173,5 +178,5 @@ def plain(view: View) -> str:
         ) if view.counters else 0  # fmt: skip
         parts.append(f"{layer.name}: rms {' '.join(words)}, clipped {clipped}")
     if view.link:
-        parts.append(link_text(view).replace("  ", " "))
+        parts.append(link_text(view))
     return " | ".join(parts)
