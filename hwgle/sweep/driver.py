@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,8 @@ from hwgle.sweep.work import Common, work
 
 TASK_SECONDS = 1.5  # of one task on a worker, where points are smaller than that
 MAX_BATCH = 1000
+# as hwgle.cache.replacing and hwgle.arrays.save_npz_atomic name what is not yet whole
+TEMPORARY = re.compile(r"\..+-[0-9a-f]{16}\.(jsonl|svg|png)|\..+\.npz\.[0-9a-f]{16}\.tmp")
 
 
 @dataclass
@@ -93,6 +97,8 @@ def run_sweep(
     jobs: list[Job] = []
     batches = Batches()
     with Journal(out, shard).open() as journal, interruptible(stop):
+        if shard is None:  # nobody else is writing here
+            _clear_away(out)
         common = Common.of(study, None if workers.remote else out)
         number = 0
         while settings := plan.ask():
@@ -111,9 +117,24 @@ def run_sweep(
                 )
             plan.tell(_means(settings, new, own, journal))
         journal.read()  # what other shards have finished meanwhile
-        if common.folder is not None and shard is None:
-            shutil.rmtree(common.folder, ignore_errors=True)
+        if common.folder is not None:
+            _end_trainings(common.folder, shard is None)
     return Outcome(points, jobs, [journal.results.get(job.key) for job in jobs])
+
+
+def _clear_away(out: Path) -> None:
+    """Remove what a killed run was writing: tables and pictures under temporary names."""
+    for path in out.iterdir():
+        if TEMPORARY.fullmatch(path.name):
+            path.unlink(missing_ok=True)
+
+
+def _end_trainings(folder: Path, alone: bool) -> None:
+    """Remove checkpoints that nobody needs; those of other shards stay."""
+    if alone:
+        shutil.rmtree(folder, ignore_errors=True)
+    with suppress(OSError):
+        folder.rmdir()
 
 
 def _mine(keys: Sequence[str], shard: tuple[int, int] | None) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from operator import attrgetter
@@ -31,7 +32,7 @@ from hwgle.sweep.study import Study, known_keys, load_sweep
 from hwgle.sweep.summary import front, settle
 from hwgle.sweep.table import columns, read_table, rows, write_table
 from hwgle.tasks import TASKS
-from hwgle.weights import initial
+from hwgle.weights import initial, save
 
 
 def table(what: Study, out: Path, outcome: Outcome) -> bytes:
@@ -113,6 +114,23 @@ def test_sweeps_of_the_zoo_are_sound(name: str) -> None:
         points = [p for k, s in enumerate(found.grid()) for p in found.points(k, s)]
         assert len(points) == 13 * 11 * 3
         assert len({found.job(p).key for p in points[:30]}) == 10
+
+
+def test_the_sweep_of_the_readme_is_sound(tmp_path: Path) -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    text = next(
+        part.split("```")[0] for part in readme.split("```yaml\n")
+        if part.startswith("format: hwgle/sweep/1")
+    )  # fmt: skip
+    folder = tmp_path / "my-training"
+    folder.mkdir()
+    save(folder / "weights.npz", initial(Network.load("mnist1d-15k"), 0))
+    (tmp_path / "sweep.yaml").write_text(text)
+    found = load_sweep(str(tmp_path / "sweep.yaml"))
+    points = [p for k, s in enumerate(found.grid()) for p in found.points(k, s)]
+    assert len(points) == 3 * 2 * 2 * 3
+    # without mismatch weights8 draws nothing
+    assert len({found.job(p).key for p in points}) == 2 * 2 * (1 + 3 + 3)
 
 
 # --- which seeds decide ------------------------------------------------------------------------
@@ -404,6 +422,34 @@ def test_a_torn_line_is_run_again_and_a_damaged_one_is_told(tmp_path: Path) -> N
     path.write_bytes(whole.replace(b'"b"', b'"b'))
     with pytest.raises(FileMistakes, match=r"finished\.jsonl:2: found a damaged line"):
         Journal(tmp_path).read()
+
+
+def test_what_a_killed_run_was_writing_is_cleared_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    what = study(tmp_path, axes=BITS[1:])
+    out = tmp_path / "out"
+    lines = rows(what, run(what, out))
+
+    replace = os.replace
+    for at in (1, 2):  # the rename of table.jsonl, and of table.npz
+        calls = iter(range(1, 9))
+
+        def killed(old: Any, new: Any, calls: Any = calls, at: int = at) -> None:
+            if next(calls) == at:
+                raise KeyboardInterrupt
+            replace(old, new)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "replace", killed)
+            patched.setattr(Path, "unlink", lambda self, missing_ok=False: None)
+            with pytest.raises(KeyboardInterrupt):
+                write_table(out, lines)
+        assert [p for p in out.iterdir() if p.name.startswith(".")]
+        (out / ".mine").write_text("not of a sweep")
+        run(what, out)
+        assert [p.name for p in out.iterdir() if p.name.startswith(".")] == [".mine"]
+        (out / ".mine").unlink()
 
 
 def test_two_sweeps_do_not_write_one_journal(tmp_path: Path) -> None:
