@@ -16,7 +16,7 @@ from hwgle.sweep.executors import Workers
 from hwgle.sweep.study import Study, load_sweep
 from hwgle.weights import initial, save
 
-NETWORK = {
+NETWORK: dict[str, Any] = {
     "format": "hwgle/network/1", "name": "tiny", "dt": 0.2, "inputs": 1,
     "loss": "cross_entropy",
     "layers": [

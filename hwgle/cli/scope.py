@@ -31,7 +31,7 @@ from hwgle.scope.screen import Look, lines, plain
 from hwgle.scope.terminal import Terminal, blocks
 from hwgle.session import RANGE_EVERY, calibrate_on
 from hwgle.verify.drawing import Run, draw_weights
-from hwgle.weights import Weights
+from hwgle.weights import Weights, with_times
 
 CALIBRATE = 500
 GOLDEN = "plain"  # what is shown where nobody names a network: it fits every board
@@ -164,7 +164,9 @@ def _read(
     files.check()
     assert net is not None
     assert chip is not None
-    if w is None:
+    if w is not None:
+        net = with_times(net, w)
+    else:
         w = draw_weights(net, np.random.default_rng([seed, 1]))
     if opened is not None and file == "-":
         assert s is not None

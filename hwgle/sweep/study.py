@@ -208,6 +208,8 @@ def load_sweep(name_or_path: str) -> Study:
     except FileMistakes as error:
         kept(error)
     if sweep is not None and experiment is not None and network is not None and chip is not None:
+        if weights is not None:
+            network = weights_file.with_times(network, weights)
         study = Study(sweep, experiment, network, chip, weights)
         mistakes += _axis_mistakes(study, file)
         if not mistakes:

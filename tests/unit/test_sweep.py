@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sweeps import BITS, ROUGH, study, threads, write
+from sweeps import BITS, NETWORK, ROUGH, study, threads, write
 
 from hwgle.chip import Chip
 from hwgle.errors import DeviceError, FileMistakes, Interrupted, UsageError
@@ -264,6 +264,21 @@ def test_another_arithmetic_is_another_point_and_is_refused_in_a_worker(
     monkeypatch.setattr(work_module, "arithmetic", lambda: "dd" * 32)
     with pytest.raises(DeviceError, match="install the same hwgle on all workers"):
         work_module.work(common, [what.job(point)])
+
+
+def test_weights_bring_the_time_constants_that_they_learned(tmp_path: Path) -> None:
+    layers = [{**layer, "learn_tau_m": True} for layer in NETWORK["layers"]]
+    keys = []
+    for tau_m in (0.8, 1.6):
+        folder = tmp_path / str(tau_m)
+        path = write(folder)
+        (folder / "net.yaml").write_text(json.dumps({**NETWORK, "layers": layers}))
+        weights = initial(Network.load(str(folder / "net.yaml")), 3)
+        save(folder / "w.npz", {**weights, "hidden.tau_m": np.full(6, tau_m)})
+        found = load_sweep(str(path))
+        assert set(found.network.layers[0].tau_m) == {tau_m}
+        keys.append(found.job(next(found.points(0, next(found.grid())))).key)
+    assert keys[0] != keys[1]
 
 
 def test_training_sweeps_continue_and_leave_no_checkpoints(tmp_path: Path) -> None:
