@@ -382,7 +382,9 @@ def test_no_scheduler_is_a_device_error(monkeypatch: pytest.MonkeyPatch) -> None
         pass
 
 
-@pytest.mark.parametrize("kind", ["random", "tpe", "pareto"])
+@pytest.mark.parametrize(
+    "kind", ["random", pytest.param("tpe", marks=pytest.mark.long), "pareto"]
+)
 def test_searches_ask_the_same_whoever_answers_first(tmp_path: Path, kind: str) -> None:
     if kind != "random":
         pytest.importorskip("optuna")
