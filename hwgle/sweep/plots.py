@@ -173,8 +173,8 @@ def pareto(settled: Sequence[Settled], title: str) -> Figure:
 def yields(settled: Sequence[Settled], title: str) -> Figure:
     """Share of chips at or above an accuracy, for settings from the worst to the best."""
     with mpl.rc_context(STYLE):
-        figure = _figure(7.5, 4.6)
-        figure.subplots_adjust(left=0.09, right=0.98, bottom=0.11, top=0.92)
+        figure = _figure(7.5, 5.4)
+        figure.subplots_adjust(left=0.09, right=0.98, bottom=0.32, top=0.93)
         axes = figure.add_subplot()
         ranked = sorted((s for s in settled if s.distinct > 1), key=lambda s: (s.mean(), s.number))
         count = min(CURVES, len(ranked))
@@ -193,5 +193,6 @@ def yields(settled: Sequence[Settled], title: str) -> Figure:
         axes.set_xlabel("offset-calibrated accuracy on the test split (%)")
         axes.set_ylabel(f"chips at or above it (% of {chips})")
         axes.set_title(title, loc="left")
-        axes.legend(loc="lower left", fontsize=7.5)
+        # Below the panel: curves of all kinds run through any of its corners.
+        figure.legend(loc="upper left", bbox_to_anchor=(0.08, 0.24), fontsize=8)
     return figure
