@@ -9,21 +9,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, wait
-from contextlib import contextmanager
+from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hwgle import weights as weights_file
-from hwgle.accuracy import OFFSET_SAMPLES, chip_scales, chip_votes, part, score
+from hwgle.accuracy import OFFSET_SAMPLES, Votes, chip_scales, chip_votes, part, score
 from hwgle.cache import replacing
 from hwgle.chip import Chip
 from hwgle.devices.emulator import Emulator
@@ -33,12 +30,13 @@ from hwgle.identity import identity_hash
 from hwgle.learning.trainer import Event, Trainer, key_of
 from hwgle.measuring import Calibration, Corrected, Readout, measure_chip
 from hwgle.network import Network
+from hwgle.parallel import Call, drive, interruptible
+from hwgle.quantise import Scales
 from hwgle.tasks import Task
 from hwgle.weights import Weights
 
 STAGES = ("before", "calibrated", "learned")
 SCORES = ("raw", "offset_calibrated")
-LOOK_SECONDS = 0.1
 Line = dict[str, Any]
 Tell = Callable[[int, float], None]
 
@@ -76,6 +74,25 @@ class Study:
         return self.experiment.with_(seed=seed)
 
 
+def votes_of(
+    chip: Chip,
+    network: Network,
+    weights: Weights,
+    task: Task,
+    stop: Callable[[], bool] = lambda: False,
+) -> tuple[Scales, Votes, Votes]:
+    """Scales from training data, and with them the votes on the test split and on the
+    training samples that output offsets are fitted on. Raises Interrupted as soon as `stop`
+    says so."""
+    look = _looking(stop)
+    scales = chip_scales(network, chip, weights, task.train)
+    with Emulator() as body:
+        votes = chip_votes(body, network, chip, weights, scales, task.test, look)
+        some = part(task.train, OFFSET_SAMPLES)
+        on_train = chip_votes(body, network, chip, weights, scales, some, look)
+    return scales, votes, on_train
+
+
 def judge(
     chip: Chip,
     network: Network,
@@ -89,12 +106,8 @@ def judge(
     readout: takes what was measured of the ADCs off before anything else. Raises Interrupted
     as soon as `stop` says so.
     """
-    look = _looking(stop)
-    scales = chip_scales(network, chip, weights, task.train)
+    scales, votes, on_train = votes_of(chip, network, weights, task, stop)
     some = part(task.train, OFFSET_SAMPLES)
-    with Emulator() as body:
-        votes = chip_votes(body, network, chip, weights, scales, task.test, look)
-        on_train = chip_votes(body, network, chip, weights, scales, some, look)
     if readout is not None:
         steps, lsb = task.test.x.shape[1], 2.0 ** (chip.adc_drop - scales.layers[-1].rate)
         votes, on_train = (
@@ -210,51 +223,26 @@ def simulate(
     missing = [seed for seed in seeds if seed not in lines]
     shares: dict[int, float] = {}
     stop = threading.Event()
-    failed: Exception | None = None
 
-    def finished(future: Future[Line], seed: int) -> Line | None:
-        nonlocal failed
-        try:
-            line = future.result()
-        except (Interrupted, CancelledError):
-            return None
-        except Exception as error:
-            failed = failed or error
-            return None
+    def finished(seed: int, line: Line) -> None:
         lines[seed] = line
         write_lines(path, lines)
         # What the checkpoint was for is done; it is by far the largest file of a chip.
         (chip_folder(out, seed) / "checkpoint.npz").unlink(missing_ok=True)
-        return line
+        done(line)
 
-    def done(line: Line | None) -> None:
+    def done(line: Line | None = None) -> None:
         parts = sum(share for seed, share in shares.copy().items() if seed not in lines)
         progress(sum(seed in lines for seed in seeds), parts, line)
 
-    done(None)
-    futures: dict[Future[Line], int] = {}
-    with _told(stop):
-        try:
-            for seed in missing:
-                folder, tell = chip_folder(out, seed), shares.__setitem__
-                future = executor.submit(measure, study, task, seed, folder, stop.is_set, tell)
-                futures[future] = seed
-            pending = set(futures)
-            while pending:
-                ended, pending = wait(pending, LOOK_SECONDS, FIRST_COMPLETED)
-                for future in ended:
-                    done(finished(future, futures[future]))
-                if stop.is_set() or failed is not None:
-                    stop.set()
-                    for future in pending:
-                        future.cancel()
-                done(None)
-        finally:  # whatever went wrong, no chip goes on behind the caller's back
-            stop.set()
-            for future in futures:
-                future.cancel()
-    if failed is not None:
-        raise failed
+    def calls() -> Iterator[Call[Line]]:
+        for seed in missing:
+            folder, tell = chip_folder(out, seed), shares.__setitem__
+            yield Call(seed, measure, (study, task, seed, folder, stop.is_set, tell))
+
+    done()
+    with interruptible(stop):
+        drive(executor, calls(), max(1, len(missing)), stop, finished, done)
     count = sum(seed in lines for seed in seeds)
     if count < len(seeds):
         raise Interrupted(
@@ -300,26 +288,6 @@ def write_lines(path: Path, lines: Mapping[int, Line]) -> None:
     text = "".join(json.dumps(lines[seed]) + "\n" for seed in sorted(lines))
     with replacing(path) as temporary:
         temporary.write_text(text)
-
-
-@contextmanager
-def _told(stop: threading.Event) -> Iterator[None]:
-    """Ctrl-C or SIGTERM sets `stop`; a second one ends at once."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def handler(number: int, frame: FrameType | None) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
-
-    before = {s: signal.signal(s, handler) for s in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, old in before.items():
-            signal.signal(number, old)
 
 
 # --- what came out -----------------------------------------------------------------------------

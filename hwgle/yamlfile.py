@@ -34,7 +34,7 @@ MAX_BYTES = 1 << 20
 MAX_DEPTH = 32
 
 KeyPath = tuple[str | int, ...]
-Kind = Literal["networks", "chips", "experiments"]
+Kind = Literal["networks", "chips", "experiments", "sweeps"]
 
 
 class Rule(NamedTuple):
@@ -344,7 +344,7 @@ def _rule(model: type[BaseModel], error: Any) -> Rule | None:
     if kind == "extra_forbidden":
         parent = _locate(model, loc[:-1])[1]
         known = list(_unwrap(parent)[0].model_fields)
-        return Rule(path, "unknown key", _with_hint(str(loc[-1]), known))
+        return Rule(path, "unknown key", with_hint(str(loc[-1]), known))
     if kind in ("union_tag_invalid", "union_tag_not_found"):
         tag = context["discriminator"].strip("'")
         found = show(value[tag]) if tag in value else "nothing, the key is missing"
@@ -352,7 +352,7 @@ def _rule(model: type[BaseModel], error: Any) -> Rule | None:
     return Rule(path, show(value), describe(field))
 
 
-def _with_hint(word: str, known: list[str]) -> str:
+def with_hint(word: str, known: list[str]) -> str:
     """The known words, and the one that was probably meant."""
     near = difflib.get_close_matches(word, known, n=1)
     return ", ".join(known) + (f" (did you mean {near[0]}?)" if near else "")
@@ -495,5 +495,5 @@ def find(
         return Path(str(resources.files("hwgle") / "zoo" / kind / f"{name_or_path}.yaml"))
     at = where or Where(name_or_path, None, "")
     found = f"no {kind[:-1]} named {name_or_path!r}"
-    allowed = f"a path, or one of {_with_hint(name_or_path, names)}"
+    allowed = f"a path, or one of {with_hint(name_or_path, names)}"
     raise FileMistakes([Mistake(*at, found, allowed)])

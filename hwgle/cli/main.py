@@ -25,10 +25,12 @@ COMMANDS = {
     "eval": "Accuracy and SQNR of trained weights on a chip, next to float64.",
     "report": "What each stage of a chip costs, as a page, as JSON, against limits.",
     "stream": "Real time: samples in, outputs out as they come, latencies.",
+    "scope": "A live view of a running network in the terminal, from any device.",
     "verify": "Prove that a body equals the emulator in every bit, or find where not.",
     "record": "Run another command with every byte to and from a board recorded.",
     "replay": "Play a recording against the emulated device: every answer must be equal.",
     "preflight": "Whether a network fits a board: memory, line, real time.",
+    "sweep": "One experiment over bits, mismatch, rules, seeds: tables, heat maps, Pareto front.",
     "chip": "One chip: new identities from a profile, and what is individual in them.",
     "board": "Boards: list, build, start, flash, info, selftest.",
 }

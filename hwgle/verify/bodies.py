@@ -57,10 +57,11 @@ class TamperableEmulator(Emulator):
         cut = self._armed[0] - first + 1
         before = self.run(_part(block, self.image.network.loss, slice(0, cut)))
         self.flip(*self._armed[1:])
+        patched = self._patched(block, before)  # before any later step
         if cut == steps:
-            return Done(self._patched(block, before))
+            return Done(patched)
         after = self.run(_part(block, self.image.network.loss, slice(cut, steps)))
-        return Done(joined([self._patched(block, before), after]))
+        return Done(joined([patched, after]))
 
     def _patched(self, block: Block, records: Records) -> Records:
         """The last step's records read again, as a board records after it has flipped."""
