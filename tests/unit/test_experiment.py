@@ -29,7 +29,7 @@ format: hwgle/network/1
 name: other
 dt: 0.2
 inputs: 1
-loss: mse
+loss: cross_entropy
 layers:
   - {name: out, phi: linear, populations: [{size: 10, tau_m: 1, tau_r: 1}]}
 """
@@ -95,7 +95,7 @@ def test_schedules(tmp_path: Path) -> None:
         ("validation_seed: 43", "validation_seed: 42", 5, "task.validation_seed", "another seed"),
         ("seed: 42", "seed: -1", 5, "task.seed", "from 0 to"),
         ("seed: 42", "train: 0, seed: 42", 5, "task.train", "from 1 to"),
-        ("seed: 42", "train: 99, seed: 42", 9, "training.batch", "at most train = 99"),
+        ("seed: 42", "train: 90, seed: 42", 9, "training.batch", "at most train = 90"),
         ("rule: adam", "rule: adamw", 7, "training.rule", "one of adam, sgd"),
         ("epochs: 150", "epochs: 0", 8, "training.epochs", "from 1 to"),
         ("batch: 100", "batch: 4001", 9, "training.batch", "at most train = 4000"),
