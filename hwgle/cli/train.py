@@ -170,6 +170,7 @@ class Show:
 
 
 def _facts(summary: dict[str, Any], out: Path) -> list[tuple[str, str]]:
+    more: list[tuple[str, str]] = []
     if summary["measure"] == "accuracy":
         both = percent(summary["test"]), percent(summary["test_calibrated"])
         validation = f"{percent(summary['validation'])} raw"
@@ -177,13 +178,16 @@ def _facts(summary: dict[str, Any], out: Path) -> list[tuple[str, str]]:
     else:
         each = ", ".join(f"{value:.4g}" for value in summary["test_nrmse"])
         validation = f"{summary['validation']:.4g} normalised error"
-        test = f"{summary['test']:.4g} normalised error ({each}), loss {summary['test_loss']:.3g}"
+        test = f"{summary['test']:.4g} normalised error ({each})"
+        loss = f"{summary['test_loss']:.3g} (before learning {summary['before_loss']:.3g})"
+        more = [("loss", loss)]
     return [
         ("experiment", f"{summary['experiment']} on chip {summary['chip']}, {summary['rule']}"),
         ("seed", str(summary["seed"])),
         ("best epoch", f"{summary['best_epoch']} of {summary['epochs']}"),
         ("validation", validation),
         ("test", test),
+        *more,
         ("digest", f"{summary['weights_digest']} (weights)"),
         ("time", duration(summary["seconds"])),
         *(("neurons", line) for line in summary["health"]["findings"]),

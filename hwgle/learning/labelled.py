@@ -27,6 +27,7 @@ class Labelled:
     """See Lesson. A batch is a sample for each stream, whose state goes on from the last."""
 
     measure = "accuracy"
+    tells_before = False  # at chance
 
     def __init__(self, network: Network, chip: Chip, task: Task, training: Training) -> None:
         _check(task, network, training.batch)

@@ -39,6 +39,7 @@ class SeriesLesson:
     """See Lesson."""
 
     measure = "nrmse"
+    tells_before = True
 
     def __init__(
         self, network: Network, chip: Chip, task: SeriesTask, training: Training

@@ -138,12 +138,13 @@ class Trainer:
         """
         _make_folder(self._out)
         weights = self._begin()
+        first = weights
         if self._position.epoch == 0 and self._position.batch == 0:
             self._best = weights
         with self._interruptible():
             while self._position.epoch < self._training.epochs:
                 self._epoch()
-        return self._finish()
+        return self._finish(first)
 
     def _begin(self) -> Weights:
         t = self._training
@@ -306,11 +307,15 @@ class Trainer:
         checkpoints.save(self._out / "checkpoint.npz", saved)
         self._checked = time.monotonic()
 
-    def _finish(self) -> dict[str, Any]:
+    def _finish(self, first: Weights) -> dict[str, Any]:
         p = self._position
         weights_file.save(self._out / "weights.npz", self._best, self._calibration)
         judged = self._judged(self._best, "test")
         assert p.best is not None
+        before: dict[str, Any] = {}
+        if self._lesson.tells_before:
+            facts = self._judged(first, "test").facts
+            before = {f"before{name}": value for name, value in facts.items()}
         summary = {
             "experiment": self._experiment.name,
             "chip": self._chip.name,
@@ -321,6 +326,7 @@ class Trainer:
             "measure": self._lesson.measure,
             "validation": self._lesson.value(p.best),
             **{f"test{name}": value for name, value in judged.facts.items()},
+            **before,
             "seconds": round(p.seconds, 1),
             "weights_digest": f"{self._device.weights_digest():016x}",
             "health": judged.health.to_dict(),
