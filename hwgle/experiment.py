@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, Union
 
@@ -141,9 +141,9 @@ class Experiment(Checked):
         experiment = _collect(mistakes, lambda: validate(cls, file))
         network = _collect(mistakes, lambda: _network(file.data.get("network"), file))
         _collect(mistakes, lambda: _chip(file.data.get("chip"), file))
-        task = _collect(mistakes, lambda: _task(file))
-        if network is not None and task is not None:
-            mistakes += _fits(network, task.needs(file.path.parent), file)
+        needs = _collect(mistakes, lambda: _needs(file))
+        if network is not None and needs is not None:
+            mistakes += _fits(network, needs, file)
         if mistakes or experiment is None:
             raise FileMistakes(list(dict.fromkeys(mistakes)))
         experiment._file = file
@@ -270,9 +270,9 @@ def _settings(data: object) -> tuple[type[TaskSettings] | None, Mapping[str, Any
     return settings, settings.filled(data)
 
 
-def _task(file: YamlFile) -> TaskSettings | None:
-    """The task, with its files looked at; None where its own keys are wrong, which is told
-    by the experiment's validation."""
+def _needs(file: YamlFile) -> Needs | None:
+    """What the task asks of a network, its files looked at; None where that depends on keys
+    that are wrong, which is told by the experiment's validation."""
     data = file.data.get("task")
     settings, _ = _settings(data)
     if settings is None:
@@ -280,33 +280,34 @@ def _task(file: YamlFile) -> TaskSettings | None:
     try:
         task = settings.model_validate(data)
     except ValidationError:
-        return None
+        return settings.NEEDS
     broken = list(task.check(file.path.parent))
     if broken:
         raise FileMistakes([file.mistake(("task", *r.path), r.found, r.allowed) for r in broken])
-    return task
+    return task.needs(file.path.parent)
 
 
 def _fits(network: Network, needs: Needs, file: YamlFile) -> Iterator[Mistake]:
     """The network must have the task's inputs, outputs, loss and, for some, layers."""
     name = file.data["task"]["name"]
-    has = f"{network.name!r} with "
+
+    def mistake(has: str, wanted: str) -> Mistake:
+        found, allowed = f"{network.name!r} with {has}", f"a network with {wanted} for {name}"
+        return file.mistake(("network",), found, allowed)
+
     for what, count, wanted, more in (
         ("inputs", network.inputs, needs.inputs, False),
         ("outputs", network.outputs, needs.outputs, needs.at_least),
     ):
         if wanted is not None and (count < wanted if more else count != wanted):
             words = f"{wanted} {what}{' or more' if more else ''}"
-            yield file.mistake(
-                ("network",), f"{has}{count} {what}", f"a network with {words} for {name}"
-            )
+            yield mistake(f"{count} {what}", words)
     if network.loss != needs.loss:
-        allowed = f"a network with loss {needs.loss} for {name}"
-        yield file.mistake(("network",), f"{has}loss {network.loss}", allowed)
+        yield mistake(f"loss {network.loss}", f"loss {needs.loss}")
     layers = tuple((layer.name, layer.size) for layer in network.layers)
     if needs.layers is not None and layers != needs.layers:
-        found, wanted_ = (
-            ", ".join(f"{n} of {size}" for n, size in which) for which in (layers, needs.layers)
-        )
-        allowed = f"a network with layers {wanted_} for {name}"
-        yield file.mistake(("network",), f"{has}layers {found}", allowed)
+        yield mistake(f"layers {_sizes(layers)}", f"layers {_sizes(needs.layers)}")
+
+
+def _sizes(layers: Iterable[tuple[str, int]]) -> str:
+    return ", ".join(f"{name} of {size}" for name, size in layers)

@@ -32,6 +32,7 @@ class Settings(TaskSettings):
     samples from the rest; steps: for which each image is shown."""
 
     COUNTED: ClassVar[str | None] = "train"
+    NEEDS: ClassVar[Needs | None] = Needs("cross_entropy", PIXELS, CLASSES)
 
     name: Literal["digits"]
     seed: Seed
@@ -47,10 +48,6 @@ class Settings(TaskSettings):
         if train is not None and test is not None and train + 2 * test > SAMPLES:
             found = f"{train:g} with test {test:g}"
             yield Rule(("train",), found, f"train + 2 test at most {SAMPLES}")
-
-    def needs(self, base: Path) -> Needs:
-        """See TaskSettings."""
-        return Needs("cross_entropy", PIXELS, CLASSES)
 
     def check(self, base: Path) -> Iterator[Rule]:
         """Whether the optional package is there."""

@@ -37,6 +37,7 @@ class Settings(TaskSettings):
     """Seeds of the shifts; learning begins with the weights of a student."""
 
     COUNTED: ClassVar[str | None] = "streams"
+    NEEDS: ClassVar[Needs | None] = Needs("mse", 1, 1, layers=(("first", 1), ("second", 1)))
 
     name: Literal["lagline"]
     seed: Seed
@@ -48,10 +49,6 @@ class Settings(TaskSettings):
     def rules(cls, data: Mapping[str, Any]) -> Iterator[Rule]:
         """See TaskSettings."""
         yield from other_seed(data)
-
-    def needs(self, base: Path) -> Needs:
-        """See TaskSettings."""
-        return Needs("mse", 1, 1, layers=(("first", 1), ("second", 1)))
 
     def load(self, base: Path, progress: Progress | None = None) -> SeriesTask:
         """See TaskSettings."""

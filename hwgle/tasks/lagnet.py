@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -29,10 +29,14 @@ TEACHER = {
     "out": [[0.5, 1.0]],
 }
 
+NEEDS = Needs("mse", 1, 1, layers=tuple((name, len(w)) for name, w in TEACHER.items()))
+
 
 class Settings(TaskSettings):
     """Steps of 0.01 units of time; learning begins with the weights of a student, drawn from
     the seed of the training."""
+
+    NEEDS: ClassVar[Needs | None] = NEEDS
 
     name: Literal["lagnet"]
     train: Count = 100_000
@@ -48,10 +52,6 @@ class Settings(TaskSettings):
     def count(cls, data: Mapping[str, Any]) -> float | None:
         """One stream."""
         return 1
-
-    def needs(self, base: Path) -> Needs:
-        """See TaskSettings."""
-        return Needs("mse", 1, 1, layers=tuple((name, len(w)) for name, w in TEACHER.items()))
 
     def load(self, base: Path, progress: Progress | None = None) -> SeriesTask:
         """See TaskSettings."""

@@ -44,6 +44,7 @@ class Settings(TaskSettings):
     """Seeds of the histories; train, test: samples of each stream."""
 
     COUNTED: ClassVar[str | None] = "streams"
+    NEEDS: ClassVar[Needs | None] = Needs("mse", 1, len(AHEAD))
 
     name: Literal["mackey-glass"]
     seed: Seed
@@ -58,10 +59,6 @@ class Settings(TaskSettings):
         """See TaskSettings."""
         yield from other_seed(data)
         yield from settled(data, "train", "test")
-
-    def needs(self, base: Path) -> Needs:
-        """See TaskSettings."""
-        return Needs("mse", 1, len(AHEAD))
 
     def load(self, base: Path, progress: Progress | None = None) -> SeriesTask:
         """See TaskSettings."""

@@ -45,6 +45,7 @@ class Settings(TaskSettings):
     """Samples drawn from `seed`, those for validation from `validation_seed`."""
 
     COUNTED: ClassVar[str | None] = "train"
+    NEEDS: ClassVar[Needs | None] = Needs("cross_entropy", 1, CLASSES)
 
     name: Literal["mnist1d"]
     seed: Seed
@@ -60,10 +61,6 @@ class Settings(TaskSettings):
         if train is not None and test is not None and (train + test) % CLASSES:
             found = f"{train:g} with test {test:g}"
             yield Rule(("train",), found, f"train + test a multiple of {CLASSES}")
-
-    def needs(self, base: Path) -> Needs:
-        """See TaskSettings."""
-        return Needs("cross_entropy", 1, CLASSES)
 
     def load(self, base: Path, progress: Progress | None = None) -> Task:
         """See TaskSettings."""

@@ -45,6 +45,8 @@ class TaskSettings(Checked):
 
     # Key that says how many samples (or streams of a series) there are to learn from.
     COUNTED: ClassVar[str | None] = None
+    # What the network must have, where it does not depend on the other keys.
+    NEEDS: ClassVar[Needs | None] = None
 
     @classmethod
     def filled(cls, data: Mapping[str, Any]) -> dict[str, Any]:
@@ -59,7 +61,9 @@ class TaskSettings(Checked):
 
     def needs(self, base: Path) -> Needs:
         """What the network must have; relative paths start at `base`."""
-        raise NotImplementedError
+        if self.NEEDS is None:
+            raise NotImplementedError
+        return self.NEEDS
 
     def check(self, base: Path) -> Iterator[Rule]:
         """What is wrong with the files that the settings name, without reading all of them."""
