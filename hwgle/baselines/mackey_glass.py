@@ -69,23 +69,26 @@ def errors(network: Network, parameters: Array, like: Copies, series: Series) ->
     return np.array([nrmse(output[SETTLE:, c], target) for c in range(net.copies)])
 
 
-def measure(method: str, seeds: list[int], epochs: int, out: Path) -> dict[str, Any]:
-    """Run one method and write `<method>.json`."""
+def measure(
+    method: str, seeds: list[int], epochs: int, out: Path, rates: tuple[float, ...] | None = None
+) -> dict[str, Any]:
+    """Run one method and write `<method>.json`, after every epoch as it stands."""
     began = time.monotonic()
     network = Network.load("mackey-glass")
     task = mackey_glass.load_series(SEED, VALIDATION_SEED)
-    offered = RATES[method]
+    offered = rates or RATES[method]
     pairs = [(seed, rate) for rate in offered for seed in seeds]
     net = Copies(network, [initial(network, seed) for seed, _ in pairs], len(task.train))
-    rates = np.array([[rate] for _, rate in pairs])
-    adam = Adam(rates)
+    each = np.array([[rate] for _, rate in pairs])
+    adam = Adam(each)
     online = Online(net, make(method), adam, task.train, loops=True, settle=SETTLE)
     steps = task.train.x.shape[1]
     best = np.full(len(pairs), np.inf)
     kept = net.flat.copy()
-    curve = []
+    curve: list[list[float]] = []
+    summary: dict[str, Any] = {}
     for epoch in range(epochs):
-        adam.lr = rates * FALL ** (epoch / epochs)
+        adam.lr = each * FALL ** (epoch / epochs)
         with np.errstate(all="ignore"):  # a rate may be too large: that shows in its error
             online.run(steps)
             validation = errors(network, net.flat, net, task.validation).mean(axis=1)
@@ -94,23 +97,24 @@ def measure(method: str, seeds: list[int], epochs: int, out: Path) -> dict[str, 
         best[better], kept[better] = validation[better], net.flat[better]
         text = " ".join(f"{v:.3f}" for v in validation)
         print(f"{method} {epoch + 1}/{epochs}: {text} {time.monotonic() - began:.0f} s", flush=True)
-    grid = best.reshape(len(offered), len(seeds))
-    chosen = int(np.argmin(grid.mean(axis=1)))
-    mine = slice(chosen * len(seeds), (chosen + 1) * len(seeds))
-    summary = {
-        "method": method,
-        "seeds": seeds,
-        "epochs": epochs,
-        "rates": list(offered),
-        "rate": offered[chosen],
-        "validation": grid.tolist(),
-        "ahead": list(mackey_glass.AHEAD),
-        "test": errors(network, kept[mine], net, task.test).tolist(),
-        "curve": np.array(curve)[:, mine].tolist(),
-        "seconds": round(time.monotonic() - began),
-    }
-    with replacing(out / f"{method}.json") as path:
-        path.write_text(json.dumps(summary, indent=1) + "\n")
+        grid = best.reshape(len(offered), len(seeds))
+        chosen = int(np.argmin(grid.mean(axis=1)))
+        mine = slice(chosen * len(seeds), (chosen + 1) * len(seeds))
+        summary = {
+            "method": method,
+            "seeds": seeds,
+            "epochs": epochs,
+                "epochs_done": epoch + 1,
+            "rates": list(offered),
+            "rate": offered[chosen],
+            "validation": grid.tolist(),
+            "ahead": list(mackey_glass.AHEAD),
+            "test": errors(network, kept[mine], net, task.test).tolist(),
+            "curve": np.array(curve)[:, mine].tolist(),
+            "seconds": round(time.monotonic() - began),
+        }
+        with replacing(out / f"{method}.json") as path:
+            path.write_text(json.dumps(summary, indent=1) + "\n")
     return summary
 
 
@@ -120,9 +124,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("method", choices=METHODS)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--rates", type=float, nargs="+", help="other learning rates")
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args(arguments)
-    summary = measure(given.method, given.seeds, given.epochs, given.out)
+    summary = measure(
+        given.method, given.seeds, given.epochs, given.out, given.rates and tuple(given.rates)
+    )
     print(json.dumps({k: v for k, v in summary.items() if k != "curve"}, indent=1))
 
 
