@@ -104,7 +104,7 @@ def measure(
             "method": method,
             "seeds": seeds,
             "epochs": epochs,
-                "epochs_done": epoch + 1,
+            "epochs_done": epoch + 1,
             "rates": list(offered),
             "rate": offered[chosen],
             "validation": grid.tolist(),

@@ -21,7 +21,7 @@ MEL = {"rate": RATE, "bands": 12, "window": 32.0, "hop": 16.0, "seconds": 0.25}
 
 
 @pytest.fixture(autouse=True)
-def _cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+def cached(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("HWGLE_CACHE", str(folder))
     return folder
@@ -180,12 +180,12 @@ def test_bad_wavs_are_told_all_at_once(tmp_path: Path) -> None:
 
 
 def test_reading_goes_on_where_it_was_interrupted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, _cache: Path
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cached: Path
 ) -> None:
     words(tmp_path / "sounds", ("ah", "bee"), 10)
     monkeypatch.setattr(speech, "SHARD", 5)
     whole = settings().load(tmp_path)
-    for file in (_cache / "tasks").iterdir():
+    for file in (cached / "tasks").iterdir():
         file.unlink()
     read: list[Path] = []
     original = speech.read_wav
@@ -199,7 +199,7 @@ def test_reading_goes_on_where_it_was_interrupted(
     monkeypatch.setattr(speech, "read_wav", reading)
     with pytest.raises(KeyboardInterrupt):
         settings().load(tmp_path)
-    assert len(list((_cache / "tasks").iterdir())) == 2  # nothing half-written
+    assert len(list((cached / "tasks").iterdir())) == 2  # nothing half-written
     steps: list[tuple[int, int]] = []
     task = settings().load(tmp_path, lambda what, done, total: steps.append((done, total)))
     assert len(read) == 13 + 10  # 20 sounds, of which 10 were kept
