@@ -56,9 +56,9 @@ class Settings(TaskSettings):
         return replace(task, settle=self.settle)
 
     def first_weights(self, network: Network, seed: int) -> Weights:
-        """The student's; the time constants are those of the network."""
-        drawn = student(seed)
-        return {name: w for name, w in drawn.items() if not name.endswith(".tau_m")}
+        """The student's; time constants that do not learn are those of the network."""
+        held = {f"{layer.name}.tau_m" for layer in network.layers if not layer.learn_tau_m}
+        return {name: w for name, w in student(seed).items() if name not in held}
 
 
 def load_series(seed: int, validation_seed: int, streams: int = 100) -> SeriesTask:
