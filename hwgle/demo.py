@@ -32,7 +32,7 @@ from hwgle.reference import Adam, Reference
 from hwgle.report.comparison import Comparison, compare
 from hwgle.report.floats import FloatPool, ignore_interrupts
 from hwgle.session import calibrate_on, run
-from hwgle.tasks import TASKS, Split, Task
+from hwgle.tasks import Split, Task
 from hwgle.weights import Weights
 
 EXPERIMENT = "mnist1d-15k"
@@ -94,13 +94,14 @@ def load(folder: Path | None = None) -> Setting:
     weights = weights_file.load(where / f"{EXPERIMENT}.npz", network)
     metrics_file = where / f"{EXPERIMENT}.jsonl"
     lines = metrics_file.read_text().splitlines() if metrics_file.is_file() else []
-    t = experiment.task
+    task = experiment.load_task()
+    assert isinstance(task, Task)
     return Setting(
         network=network,
         chip=experiment.load_chip(),
         weights=weights,
         metrics=[json.loads(line) for line in lines],
-        task=TASKS[t.name](t.seed, t.validation_seed, t.train, t.test),
+        task=task,
     )
 
 

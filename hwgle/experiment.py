@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, Union
 
 from pydantic import Field, PrivateAttr, ValidationError
 
@@ -23,6 +23,8 @@ from hwgle.onchip import (
     PLAIN,
     OnChip,
 )
+from hwgle.tasks import SETTINGS, SeriesTask, Task
+from hwgle.tasks.settings import Needs, Progress, TaskSettings
 from hwgle.yamlfile import (
     Checked,
     Rule,
@@ -50,18 +52,11 @@ UNKNOWN_TO = {
 }
 
 
-class Task(Checked):
-    """The data: samples drawn from `seed`, the split for choices from `validation_seed`."""
-
-    # One value in per step, ten classes out: what the network must have.
-    INPUTS: ClassVar[int] = 1
-    OUTPUTS: ClassVar[int] = 10
-
-    name: Literal["mnist1d"]
-    seed: Seed
-    validation_seed: Seed
-    train: Count = 4000
-    test: Count = 1000
+# The settings of all tasks that there are, told apart by `name`.
+if TYPE_CHECKING:
+    AnyTask = TaskSettings
+else:
+    AnyTask = Annotated[Union[tuple(SETTINGS.values())], Field(discriminator="name")]  # noqa: UP007
 
 
 class Constant(Checked):
@@ -174,7 +169,7 @@ class Experiment(Checked):
     )
     network: str = Field(min_length=1, description="the name or path of a network")
     chip: str = Field(min_length=1, description="the name or path of a chip, :SEED after it or not")
-    task: Task
+    task: AnyTask
     training: Training
 
     _file: YamlFile | None = PrivateAttr(None)
@@ -191,8 +186,9 @@ class Experiment(Checked):
         experiment = _collect(mistakes, lambda: validate(cls, file))
         network = _collect(mistakes, lambda: _network(file.data.get("network"), file))
         _collect(mistakes, lambda: _chip(file.data.get("chip"), file))
-        if network is not None:
-            mistakes += _fits(network, file)
+        needs = _collect(mistakes, lambda: _needs(file))
+        if network is not None and needs is not None:
+            mistakes += _fits(network, needs, file)
         if mistakes or experiment is None:
             raise FileMistakes(list(dict.fromkeys(mistakes)))
         experiment._file = file
@@ -200,19 +196,18 @@ class Experiment(Checked):
 
     @classmethod
     def rules(cls, data: Mapping[str, Any]) -> Iterator[Rule]:
-        """Splits differ, a batch can be filled, the rule knows its settings, the rate falls."""
-        task, training = data.get("task"), data.get("training")
-        task = task if isinstance(task, Mapping) else {}
+        """The task's own, a batch can be filled, the rule knows its settings, the rate falls."""
+        training = data.get("training")
         training = training if isinstance(training, Mapping) else {}
-        seed, other = number(task.get("seed")), task.get("validation_seed")
-        if seed is not None and seed == number(other):
-            allowed = "another seed than the training data's"
-            yield Rule(("task", "validation_seed"), str(other), allowed)
-        train = number(task.get("train", Task.model_fields["train"].default))
         batch = number(training.get("batch"))
-        if train is not None and batch is not None and batch > train >= 1:
-            allowed = f"at most train = {train:g}"
-            yield Rule(("training", "batch"), f"{batch:g}", allowed)
+        settings, task = _settings(data.get("task"))
+        if settings is not None:
+            for own in settings.rules(task):
+                yield own._replace(path=("task", *own.path))
+            count = settings.count(task)
+            if count is not None and batch is not None and batch > count >= 1:
+                allowed = f"at most {settings.COUNTED or 'streams'} = {count:g}"
+                yield Rule(("training", "batch"), f"{batch:g}", allowed)
         rule, schedule = training.get("rule"), training.get("schedule")
         for key in UNKNOWN_TO.get(rule, ()) if isinstance(rule, str) else ():
             only = Training.model_fields[key].default
@@ -238,6 +233,17 @@ class Experiment(Checked):
     def load_chip(self) -> Chip:
         """The chip that is named, relative paths from the experiment's file."""
         return _chip(self.chip, self._file)
+
+    def load_task(self, progress: Progress | None = None) -> Task | SeriesTask:
+        """The data, relative paths from the experiment's file.
+
+        Raises:
+            UsageError, FileMistakes: see the task.
+        """
+        return self.task.load(self._base(), progress)
+
+    def _base(self) -> Path:
+        return Path() if self._file is None else self._file.path.parent
 
     def with_(
         self, *, epochs: int | None = None, seed: int | None = None, chip: str | None = None
@@ -304,15 +310,53 @@ def _chip(spec: object, file: YamlFile | None) -> Chip:
     return Chip.load(spec, base=base, where=where)
 
 
-def _fits(network: Network, file: YamlFile) -> Iterator[Mistake]:
-    """The network must have the task's inputs and outputs."""
-    task = file.data.get("task")
-    if not isinstance(task, Mapping) or task.get("name") != "mnist1d":
-        return
-    for what, has, needs in (
-        ("inputs", network.inputs, Task.INPUTS),
-        ("outputs", network.outputs, Task.OUTPUTS),
+def _settings(data: object) -> tuple[type[TaskSettings] | None, Mapping[str, Any]]:
+    """The settings that raw `task:` names and its keys, defaults filled in; None: no such."""
+    name = data.get("name") if isinstance(data, Mapping) else None
+    settings = SETTINGS.get(name) if isinstance(name, str) else None
+    if settings is None or not isinstance(data, Mapping):
+        return None, {}
+    return settings, settings.filled(data)
+
+
+def _needs(file: YamlFile) -> Needs | None:
+    """What the task asks of a network, its files looked at; None where that depends on keys
+    that are wrong, which is told by the experiment's validation."""
+    data = file.data.get("task")
+    settings, _ = _settings(data)
+    if settings is None:
+        return None
+    try:
+        task = settings.model_validate(data)
+    except ValidationError:
+        return settings.NEEDS
+    broken = list(task.check(file.path.parent))
+    if broken:
+        raise FileMistakes([file.mistake(("task", *r.path), r.found, r.allowed) for r in broken])
+    return task.needs(file.path.parent)
+
+
+def _fits(network: Network, needs: Needs, file: YamlFile) -> Iterator[Mistake]:
+    """The network must have the task's inputs, outputs, loss and, for some, layers."""
+    name = file.data["task"]["name"]
+
+    def mistake(has: str, wanted: str) -> Mistake:
+        found, allowed = f"{network.name!r} with {has}", f"a network with {wanted} for {name}"
+        return file.mistake(("network",), found, allowed)
+
+    for what, count, wanted, more in (
+        ("inputs", network.inputs, needs.inputs, False),
+        ("outputs", network.outputs, needs.outputs, needs.at_least),
     ):
-        if has != needs:
-            found = f"{network.name!r} with {has} {what}"
-            yield file.mistake(("network",), found, f"a network with {needs} {what} for mnist1d")
+        if wanted is not None and (count < wanted if more else count != wanted):
+            words = f"{wanted} {what}{' or more' if more else ''}"
+            yield mistake(f"{count} {what}", words)
+    if network.loss != needs.loss:
+        yield mistake(f"loss {network.loss}", f"loss {needs.loss}")
+    layers = tuple((layer.name, layer.size) for layer in network.layers)
+    if needs.layers is not None and layers != needs.layers:
+        yield mistake(f"layers {_sizes(layers)}", f"layers {_sizes(needs.layers)}")
+
+
+def _sizes(layers: Iterable[tuple[str, int]]) -> str:
+    return ", ".join(f"{name} of {size}" for name, size in layers)

@@ -306,10 +306,10 @@ def validate(model: type[M], file: YamlFile) -> M:
         result = model.model_validate(file.data)
     except ValidationError as error:
         broken = validation_rules(model, error)
-        if any(e["type"] != "rule" for e in error.errors()):  # the model's rules did not run
-            fields = model.model_fields.items()
-            defaults = {key: f.get_default() for key, f in fields if not f.is_required()}
-            broken += model.rules({**defaults, **file.data})
+        # The model's own rules do not run when a field, or a model within, is wrong.
+        fields = model.model_fields.items()
+        defaults = {key: f.get_default() for key, f in fields if not f.is_required()}
+        broken += model.rules({**defaults, **file.data})
     mistakes = list(file.mistakes)
     # An alias that was refused stands as null, which must not be told as well;
     # and a rule adds nothing to a key that is wrong already.
@@ -335,7 +335,7 @@ def _rule(model: type[BaseModel], error: Any) -> Rule | None:
     """One pydantic error in the words of the file; None if it says nothing new."""
     kind, loc, context = error["type"], error["loc"], error.get("ctx", {})
     if kind == "rule":
-        return Rule(loc, context["found"], context["allowed"])
+        return Rule(_locate(model, loc)[0], context["found"], context["allowed"])
     (path, field), value = _locate(model, loc), error["input"]
     if kind == "too_short" and isinstance(value, list) and len(value) >= context["min_length"]:
         return None  # only short because entries with mistakes were left out

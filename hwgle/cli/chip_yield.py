@@ -34,6 +34,7 @@ from hwgle.montecarlo import (
     summarise,
     yield_at,
 )
+from hwgle.tasks import Task
 from hwgle.weights import content_hash, with_times
 
 LEVELS = (0.7, 0.8, 0.85, 0.88, 0.9)  # accuracies of the table of yields
@@ -103,7 +104,9 @@ def command(
     count = min(workers or os.cpu_count() or 1, chips)
     # leaving the pool waits for its threads: after the bar has been wiped
     with ThreadPoolExecutor(count) as pool, Bar("chips") as bar:
-        task = load_task(study.experiment)
+        task = load_task(study.experiment, bar)
+        if not isinstance(task, Task):
+            raise UsageError(f"chip yield classifies samples; {task.name} is a task of series")
         show = Show(bar, chips)
         out.mkdir(parents=True, exist_ok=True)
         lines = simulate(study, task, seeds, out, pool, show)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from hwgle.cli.table import pairs, percent, small_share, table
 from hwgle.report.comparison import Comparison
+from hwgle.report.tracking import Tracking
 
 
 def comparison_text(c: Comparison, more: Sequence[tuple[str, str]] = ()) -> str:
@@ -20,8 +21,22 @@ def comparison_text(c: Comparison, more: Sequence[tuple[str, str]] = ()) -> str:
     return table(rows) + "\n\n" + pairs([*_facts(c), *more])
 
 
-def _facts(c: Comparison) -> list[tuple[str, str]]:
-    rows = [("test", f"{c.samples} samples of {c.steps} steps in {c.streams} streams")]
+def tracking_text(c: Tracking, more: Sequence[tuple[str, str]] = ()) -> str:
+    """Normalised errors as a table, then the same as of a comparison."""
+    outputs = len(c.chip.nrmse)
+    each = [f"output {k}" for k in range(outputs)] if outputs > 1 else []
+    rows = [["normalised error", "mean", *each, "loss"]]
+    for name, fit in (("float64", c.floating), ("chip", c.chip)):
+        if fit is not None:
+            errors = [fit.error, *(fit.nrmse if each else ())]
+            rows.append([name, *(f"{value:.4f}" for value in errors), f"{fit.loss:.3g}"])
+    return table(rows) + "\n\n" + pairs([*_facts(c), *more])
+
+
+def _facts(c: Comparison | Tracking) -> list[tuple[str, str]]:
+    what = f"{c.samples} samples of {c.steps} steps in " if isinstance(c, Comparison) else ""
+    length = "" if what else f" of {c.steps} steps"
+    rows = [("test", f"{what}{c.streams} stream{'s' if c.streams != 1 else ''}{length}")]
     if c.sqnr is not None and c.bits is not None:
         rows.append(("SQNR", f"{c.sqnr:.1f} dB of the output, {c.bits:.1f} effective bits"))
     clipped = []

@@ -10,7 +10,7 @@ import click
 
 from hwgle.cache import replacing
 from hwgle.cli import options
-from hwgle.cli.comparison import comparison_text
+from hwgle.cli.comparison import comparison_text, tracking_text
 from hwgle.cli.files import Files, unwritable
 from hwgle.cli.naming import chip_text
 from hwgle.cli.progress import Bar, duration
@@ -18,8 +18,11 @@ from hwgle.cli.train import load_task
 from hwgle.devices import open_device
 from hwgle.errors import UsageError
 from hwgle.experiment import Experiment
-from hwgle.report.comparison import compare
+from hwgle.learning.trainer import make_lesson
+from hwgle.report.comparison import Comparison, compare
 from hwgle.report.floats import FloatPool
+from hwgle.report.tracking import Tracking, track
+from hwgle.tasks import SeriesTask
 from hwgle.weights import with_times
 
 
@@ -46,10 +49,12 @@ def command(
     calibration: Path | None,
     json_: Path | None,
 ) -> None:
-    """Classify the test split of EXPERIMENT (a name or a file) with trained weights.
+    """Run the test split of EXPERIMENT (a name or a file) with trained weights.
 
-    Raw: the class is the output that is largest in its sum over the steps. Offset-calibrated:
-    the same after adding output offsets that were fitted on training data.
+    Samples with classes: raw, the class is the output that is largest in its sum over the
+    steps; offset-calibrated, the same after adding output offsets that were fitted on
+    training data. Series: the normalised error of each output, root-mean-square over the
+    standard deviation of its target.
     """
     if json_ is not None and (why := unwritable(json_)) is not None:
         raise UsageError(why.replace("--out", "--json", 1))
@@ -69,19 +74,25 @@ def command(
         measured.check(profile, network, str(calibration))
     begun = time.monotonic()
     with open_device(device, shadow=shadow, baud=baud) as body, Bar("evaluating") as bar:
-        task = load_task(ex)
+        task = load_task(ex, bar)
 
         def progress(what: str, done: int, total: int) -> None:
             bar.label = what
             bar.update(done, total)
 
+        def result_with(pool: FloatPool | None) -> Comparison | Tracking:
+            if isinstance(task, SeriesTask):
+                return track(body, network, profile, w, task, pool, progress, measured)
+            make_lesson(network, profile, task, ex.training)  # whether the data fit the network
+            return compare(
+                body, network, profile, w, task, pool, progress, calibration=measured
+            )
+
         if floating:
             with FloatPool() as pool:
-                result = compare(
-                    body, network, profile, w, task, pool, progress, calibration=measured
-                )
+                result = result_with(pool)
         else:
-            result = compare(body, network, profile, w, task, None, progress, calibration=measured)
+            result = result_with(None)
     if json_ is not None:
         head = {
             "experiment": ex.name,
@@ -93,4 +104,7 @@ def command(
             temporary.write_text(json.dumps(head | result.to_dict(), indent=2) + "\n")
     click.echo(f"{ex.name} on chip {chip_text(profile)}, {device}\n")
     time_taken = ("time", duration(time.monotonic() - begun))
-    click.echo(comparison_text(result, [time_taken]))
+    if isinstance(result, Comparison):
+        click.echo(comparison_text(result, [time_taken]))
+    else:
+        click.echo(tracking_text(result, [time_taken]))

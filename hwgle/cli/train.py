@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from hwgle.devices import open_device
 from hwgle.errors import UsageError
 from hwgle.experiment import Experiment
 from hwgle.learning.trainer import Event, Trainer
-from hwgle.tasks import TASKS
+from hwgle.tasks import SeriesTask, Task
 from hwgle.weights import Weights
 
 
@@ -65,7 +64,7 @@ def command(
         raise UsageError(why)
     network, profile = ex.load_network(), ex.load_chip()
     with open_device(device, shadow=shadow, baud=baud) as body, Bar("training") as bar:
-        task = load_task(ex)
+        task = load_task(ex, bar)
         if (out / "checkpoint.npz").exists():
             click.echo(f"continuing from {out / 'checkpoint.npz'}", err=True)
         show = Show(bar, out / "metrics.jsonl")
@@ -89,12 +88,27 @@ def load_experiment(
     return ex.with_(chip=chip), first
 
 
-def load_task(experiment: Experiment) -> Any:
-    """The data of an experiment; says so, as generating them takes some seconds."""
-    t = experiment.task
-    if sys.stderr.isatty():
-        click.echo(f"data: {t.name}, seeds {t.seed} and {t.validation_seed}", err=True)
-    return TASKS[t.name](t.seed, t.validation_seed, t.train, t.test)
+def load_task(experiment: Experiment, bar: Bar) -> Task | SeriesTask:
+    """The data of an experiment; says so, as making or reading them takes some seconds."""
+    if bar.visible:
+        click.echo(f"data: {experiment.task.summary()}", err=True)
+    label = bar.label
+
+    def progress(what: str, done: int, total: int) -> None:
+        bar.label = what
+        bar.update(done, total)
+
+    task = experiment.load_task(progress)
+    bar.clear()
+    bar.label = label
+    return task
+
+
+def measured(measure: str, value: float) -> str:
+    """An accuracy as `91.7 %`, an error as `0.123`; `-` where there is none yet."""
+    if value < 0 or value != value:
+        return "-"
+    return percent(value) if measure == "accuracy" else f"{value:.4g}"
 
 
 class Show:
@@ -112,9 +126,10 @@ class Show:
         """See Trainer's on_event."""
         if self._bar.visible:
             self._bar.label = f"epoch {min(event.epoch + 1, event.epochs)}/{event.epochs}"
-            best = percent(event.validation) if event.validation >= 0 else "-"
-            accuracy = percent(event.accuracy) if event.accuracy == event.accuracy else "-"
-            note = f"learning {accuracy}, best {best}, {duration(event.seconds_left)} left"
+            best = measured(event.measure, event.validation)
+            now = measured(event.measure, event.accuracy)
+            what = "" if event.measure == "accuracy" else f"{event.measure} "
+            note = f"{what}learning {now}, best {best}, {duration(event.seconds_left)} left"
             self._bar.update(event.share, 1.0, note)
         elif self._epoch is not None and event.epoch > self._epoch:
             self._line(event)
@@ -134,24 +149,45 @@ class Show:
 
     def _line(self, event: Event) -> None:
         last = json.loads(self._metrics.read_text().splitlines()[-1])
-        if "validation" in last:
-            click.echo(
-                f"epoch {last['epoch']}/{event.epochs}  "
-                f"learning {percent(last['accuracy_learning'])}  "
-                f"validation {percent(last['validation'])} raw, "
-                f"{percent(last['validation_calibrated'])} offset-calibrated  "
-                f"best {percent(event.validation)}  {duration(event.seconds_left)} left"
+        if "validation" not in last:
+            return
+        if event.measure == "accuracy":
+            what, more = "", f" raw, {percent(last['validation_calibrated'])} offset-calibrated"
+        else:
+            what, more = f"{event.measure} ", f", loss {last['validation_loss']:.3g}"
+        learning, validation, best = (
+            measured(event.measure, value)
+            for value in (
+                last[f"{event.measure}_learning"],
+                last["validation"],
+                event.validation,
             )
+        )
+        click.echo(
+            f"epoch {last['epoch']}/{event.epochs}  {what}learning {learning}  "
+            f"validation {validation}{more}  best {best}  {duration(event.seconds_left)} left"
+        )
 
 
 def _facts(summary: dict[str, Any], out: Path) -> list[tuple[str, str]]:
-    both = percent(summary["test"]), percent(summary["test_calibrated"])
+    more: list[tuple[str, str]] = []
+    if summary["measure"] == "accuracy":
+        both = percent(summary["test"]), percent(summary["test_calibrated"])
+        validation = f"{percent(summary['validation'])} raw"
+        test = f"{both[0]} raw, {both[1]} offset-calibrated"
+    else:
+        each = ", ".join(f"{value:.4g}" for value in summary["test_nrmse"])
+        validation = f"{summary['validation']:.4g} normalised error"
+        test = f"{summary['test']:.4g} normalised error ({each})"
+        loss = f"{summary['test_loss']:.3g} (before learning {summary['before_loss']:.3g})"
+        more = [("loss", loss)]
     return [
         ("experiment", f"{summary['experiment']} on chip {summary['chip']}, {summary['rule']}"),
         ("seed", str(summary["seed"])),
         ("best epoch", f"{summary['best_epoch']} of {summary['epochs']}"),
-        ("validation", f"{percent(summary['validation'])} raw"),
-        ("test", f"{both[0]} raw, {both[1]} offset-calibrated"),
+        ("validation", validation),
+        ("test", test),
+        *more,
         ("digest", f"{summary['weights_digest']} (weights)"),
         ("time", duration(summary["seconds"])),
         *(("neurons", line) for line in summary["health"]["findings"]),

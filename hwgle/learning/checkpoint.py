@@ -13,31 +13,28 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from hwgle.arrays import save_npz_atomic
 from hwgle.errors import FileMistakes, Mistake, UsageError
 from hwgle.learning.rule import Arrays
 from hwgle.weights import Weights
 
-FORMAT = "hwgle/checkpoint/1"
+FORMAT = "hwgle/checkpoint/2"
 
 
 @dataclass
 class Position:
     """Where training stands. key: what is trained, so that nothing else continues here.
 
-    hits of seen samples: accuracy while learning in this epoch. scores: best validation
-    accuracy and its epoch (-1: none yet). plateau: see schedule.PlateauState.
+    best: highest score on validation and its epoch (None, -1: none yet). plateau: see
+    schedule.PlateauState.
     """
 
     key: str
     epoch: int = 0
     batch: int = 0
     step: int = 0
-    hits: int = 0
-    seen: int = 0
-    best: float = -1.0
+    best: float | None = None
     best_epoch: int = -1
     seconds: float = 0.0
     plateau: dict[str, Any] = field(default_factory=dict)
@@ -52,7 +49,7 @@ class Checkpoint:
     snapshot: bytes
     rule: Arrays
     best: Weights
-    votes: NDArray[np.int64]
+    lesson: Arrays
 
 
 def save(path: Path, checkpoint: Checkpoint) -> None:
@@ -62,7 +59,7 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
     arrays |= {f"best.{k}": v for k, v in checkpoint.best.items()}
     arrays["position"] = np.frombuffer(text, dtype=np.uint8)
     arrays["snapshot"] = np.frombuffer(checkpoint.snapshot, dtype=np.uint8)
-    arrays["votes"] = checkpoint.votes
+    arrays |= {f"lesson.{k}": v for k, v in checkpoint.lesson.items()}
     save_npz_atomic(path, arrays)
 
 
@@ -82,7 +79,6 @@ def load(path: Path, key: str) -> Checkpoint | None:
             raise ValueError("another format")
         position = Position(**text)
         snapshot = arrays.pop("snapshot").tobytes()
-        votes = arrays.pop("votes").astype(np.int64)
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         mistake = Mistake(str(path), None, "", f"no checkpoint ({error})", f"a {FORMAT} file")
         raise FileMistakes([mistake]) from error
@@ -91,6 +87,8 @@ def load(path: Path, key: str) -> Checkpoint | None:
             f"{path} belongs to another experiment, network, chip, seed or initial weights; "
             "name another --out, or remove the folder to start anew"
         )
-    rule = {k[5:]: v for k, v in arrays.items() if k.startswith("rule.")}
-    best = {k[5:]: v for k, v in arrays.items() if k.startswith("best.")}
-    return Checkpoint(position, snapshot, rule, best, votes)
+    rule, best, lesson = (
+        {k[len(name) :]: v for k, v in arrays.items() if k.startswith(name)}
+        for name in ("rule.", "best.", "lesson.")
+    )
+    return Checkpoint(position, snapshot, rule, best, lesson)

@@ -22,26 +22,22 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from hwgle import weights as weights_file
-from hwgle.accuracy import OFFSET_SAMPLES, chip_scales, chip_votes, part, score
 from hwgle.chip import Chip
-from hwgle.device import Block, Device, Pending
-from hwgle.devices.emulator import Emulator
+from hwgle.device import Device, Pending
 from hwgle.errors import DeviceRefused, Interrupted, UsageError
-from hwgle.experiment import Experiment, Plateau
-from hwgle.health import Health
+from hwgle.experiment import Experiment, Plateau, Training
 from hwgle.learning import checkpoint as checkpoints
 from hwgle.learning.checkpoint import Checkpoint, Position
-from hwgle.learning.order import balanced_order
+from hwgle.learning.labelled import Labelled
+from hwgle.learning.lesson import Judged, Lesson, Shown
 from hwgle.learning.rule import make_rule
 from hwgle.learning.schedule import PlateauState, rate_at, rate_on_chip
+from hwgle.learning.series import SeriesLesson
 from hwgle.network import Network
-from hwgle.quantise import build_image, to_int16
-from hwgle.session import calibrate_on, too_many, weights_from
-from hwgle.tasks import Split, Task
+from hwgle.quantise import build_image
+from hwgle.session import too_many, weights_from
+from hwgle.tasks import SeriesTask, Task
 from hwgle.weights import Weights
 
 PIECE_SECONDS = 0.1  # of steps between two looks at Ctrl-C
@@ -51,8 +47,9 @@ CHECKPOINT_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Event:
-    """What progress shows: position, accuracy while learning, best validation, time left, what
-    the last validation found wrong with neurons (see hwgle/health.py)."""
+    """What progress shows: position, accuracy while learning, best validation (negative: none
+    yet), time left, what the last validation found wrong with neurons (see hwgle/health.py).
+    measure: what is there instead of an accuracy, see Lesson."""
 
     epoch: int
     epochs: int
@@ -61,12 +58,18 @@ class Event:
     validation: float
     seconds_left: float
     findings: tuple[str, ...] = ()
+    measure: str = "accuracy"
 
 
 def key_of(
-    experiment: Experiment, network: Network, chip: Chip, weights: Weights | None = None
+    experiment: Experiment,
+    network: Network,
+    chip: Chip,
+    weights: Weights | None = None,
+    content: str = "",
 ) -> str:
-    """Hash of all that decides the bits of a training; weights: those it begins with."""
+    """Hash of all that decides the bits of a training; weights: those it begins with;
+    content: of the task's files."""
     # The experiment holds names of network and chip; what they stand for may have changed.
     text = {
         "experiment": experiment.model_dump(mode="json"),
@@ -75,7 +78,18 @@ def key_of(
     }
     if weights is not None:
         text["weights"] = weights_file.content_hash(weights)
+    if content:
+        text["content"] = content
     return hashlib.sha256(json.dumps(text, sort_keys=True).encode()).hexdigest()
+
+
+def make_lesson(
+    network: Network, chip: Chip, task: Task | SeriesTask, training: Training
+) -> Lesson:
+    """What shows and judges a task. Raises UsageError for data that do not fit the network."""
+    if isinstance(task, SeriesTask):
+        return SeriesLesson(network, chip, task, training)
+    return Labelled(network, chip, task, training)
 
 
 class Trainer:
@@ -93,7 +107,7 @@ class Trainer:
         experiment: Experiment,
         network: Network,
         chip: Chip,
-        task: Task,
+        task: Task | SeriesTask,
         device: Device,
         out: Path,
         on_event: Callable[[Event], None] | None = None,
@@ -106,8 +120,8 @@ class Trainer:
         self._experiment, self._training = experiment, experiment.training
         self._device, self._out, self._on_event = device, out, on_event
         self._batch = self._training.batch
-        self._steps = task.train.x.shape[1]
-        self._batches = len(task.train) // self._batch
+        self._lesson = make_lesson(network, chip, task, self._training)
+        self._batches = self._lesson.batches
         self._rule = make_rule(self._training, self._batches)
         self._plateau = PlateauState()
         self._rule.check(device, self._batch)
@@ -124,35 +138,32 @@ class Trainer:
         """
         _make_folder(self._out)
         weights = self._begin()
+        first = weights
         if self._position.epoch == 0 and self._position.batch == 0:
             self._best = weights
         with self._interruptible():
             while self._position.epoch < self._training.epochs:
                 self._epoch()
-        return self._finish()
+        return self._finish(first)
 
     def _begin(self) -> Weights:
-        train = self._task.train
         t = self._training
         weights = self._given
         if weights is None:
+            weights = self._experiment.task.first_weights(self._network, t.seed)
+        if weights is None:
             weights = weights_file.initial(self._network, t.seed, t.initial_gain)
-        x = np.swapaxes(train.x, 0, 1)
-        y = train.y
         network = weights_file.with_times(self._network, weights)
-        scales = calibrate_on(network, self._chip, weights, x, y, learning=True)
         self._image = build_image(
             network,
             self._chip,
-            scales,
+            self._lesson.begin(weights),
             batch=self._batch,
-            range_every=self._steps,
+            range_every=self._lesson.range_every,
             range_clip=self._training.error_clip,
             seed=self._training.seed,
             learner=self._training.on_chip(),
         )
-        self._x, _ = to_int16(x, scales.input, self._chip.input_max)
-        self._y = y.astype(np.int16)
         try:
             self._rule.begin(self._device, self._image, self._batch, weights)
         except DeviceRefused as error:
@@ -160,57 +171,50 @@ class Trainer:
                 raise
             text = f"rule {self._training.rule}, training.batch {self._batch} streams"
             raise too_many(error, text) from error
-        key = key_of(self._experiment, self._network, self._chip, self._given)
+        key = key_of(
+            self._experiment, self._network, self._chip, self._given, self._task.content
+        )
         found = checkpoints.load(self._out / "checkpoint.npz", key)
         self._position = Position(key)
-        self._votes = self._no_votes()
         self._best = {}
         if found is not None:
-            self._position, self._best, self._votes = found.position, found.best, found.votes
+            self._position, self._best = found.position, found.best
+            self._lesson.restore(found.lesson)
             self._plateau = PlateauState(**found.position.plateau)
             self._device.restore(found.snapshot)
             self._rule.restore(found.rule)
         self._since = time.monotonic() - self._position.seconds
         return weights
 
-    def _no_votes(self) -> NDArray[np.int64]:
-        return np.zeros((self._batch, self._network.outputs), dtype=np.int64)
-
     def _epoch(self) -> None:
         p = self._position
-        rng = np.random.Generator(np.random.PCG64([self._training.seed, p.epoch]))
-        order = balanced_order(self._task.train.y, rng)
         while p.batch < self._batches:
             self._rule.set_rate(self._rate(p.batch))
-            which = order[p.batch * self._batch : (p.batch + 1) * self._batch]
-            x, y = self._x[:, which], self._y[which]
-            self._show(x, y)
-            p.hits += int(np.count_nonzero(self._votes.argmax(axis=1) == y))
-            p.seen += self._batch
+            shown = self._lesson.batch(p.epoch, p.batch)
+            self._show(shown)
+            self._lesson.batch_done(shown)
             p.batch, p.step = p.batch + 1, 0
             self._rule.sample_done()
-            self._votes = self._no_votes()
             self._tell()
         self._epoch_done()
 
-    def _show(self, x: NDArray[np.int16], y: NDArray[np.int16]) -> None:
-        """A batch of samples from where it stands to its end; a board gets pieces ahead."""
+    def _show(self, shown: Shown) -> None:
+        """A batch from where it stands to its end; a board gets pieces ahead."""
         p = self._position
         most = 1 if self._device.limits.immediate else UNDER_WAY
-        under_way: deque[tuple[Pending, int]] = deque()
+        under_way: deque[tuple[Pending, int, int]] = deque()
+        steps = len(shown.x)
         sent = p.step
         begun = time.perf_counter()
-        while p.step < self._steps:
+        while p.step < steps:
             ahead = 1 if self._stop else most
-            while sent < self._steps and len(under_way) < ahead:
-                end = min(sent + self._piece, self._steps)
-                block = Block(x[sent:end], y, ranging=True, votes=True)
-                under_way.append((self._rule.submit(block), end))
+            while sent < steps and len(under_way) < ahead:
+                end = min(sent + self._piece, shown.free if sent < shown.free else steps)
+                block = self._lesson.block(shown, sent, end)
+                under_way.append((self._rule.submit(block), sent, end))
                 sent = end
-            pending, end = under_way.popleft()
-            votes = pending.result().votes
-            assert votes is not None
-            self._votes += votes
+            pending, first, end = under_way.popleft()
+            self._lesson.take(shown, first, end, pending.result())
             now = time.perf_counter()
             seconds, begun = max(1e-6, now - begun) / (end - p.step), now
             self._piece = max(1, int(PIECE_SECONDS / seconds))
@@ -234,7 +238,7 @@ class Trainer:
         line: dict[str, Any] = {
             "epoch": p.epoch + 1,
             "learning_rate": self._rate_there(),
-            "accuracy_learning": p.hits / max(1, p.seen),
+            **self._lesson.learning(),
             "error_frac": [f.error for f in formats],
             "weight_frac": [f.stored for f in formats],
             "rate_frac": [f.rate for f in formats],
@@ -242,28 +246,29 @@ class Trainer:
         last = p.epoch + 1 == self._training.epochs
         if last or (p.epoch + 1) % self._training.validate_every == 0:
             weights = self._weights()
-            raw, calibrated, health = self._validated(weights)
-            line |= {"validation": raw, "validation_calibrated": calibrated}
-            line["health"] = health.to_dict()
-            if raw >= p.best:
-                p.best, p.best_epoch, self._best = raw, p.epoch + 1, weights
+            judged = self._validated(weights)
+            line |= {f"validation{name}": value for name, value in judged.facts.items()}
+            line["health"] = judged.health.to_dict()
+            if p.best is None or judged.score >= p.best:
+                p.best, p.best_epoch, self._best = judged.score, p.epoch + 1, weights
             if isinstance(self._training.schedule, Plateau):
-                self._plateau.look(raw, self._training.schedule)
+                self._plateau.look(judged.score, self._training.schedule)
         p.seconds = time.monotonic() - self._since
         line["seconds"] = round(p.seconds, 3)
         p.metrics.append(line)
-        p.epoch, p.batch, p.step, p.hits, p.seen = p.epoch + 1, 0, 0, 0, 0
+        p.epoch, p.batch, p.step = p.epoch + 1, 0, 0
+        self._lesson.epoch_done()
         _write_text(self._out / "metrics.jsonl", "".join(json.dumps(m) + "\n" for m in p.metrics))
         self._save_sometimes()
         self._tell()
 
-    def _validated(self, weights: Weights) -> tuple[float, float, Health]:
-        """Scores on the validation split; Ctrl-C leaves before them, at the epoch's end."""
+    def _validated(self, weights: Weights) -> Judged:
+        """How they do on the validation split; Ctrl-C leaves before them, at the epoch's end."""
         self._validating = True
         try:
             if self._stop:
                 raise KeyboardInterrupt
-            return self._scores(weights, self._task.validation)
+            return self._judged(weights, "validation")
         except (KeyboardInterrupt, Interrupted):
             self._stop = True
             self._look()
@@ -271,19 +276,8 @@ class Trainer:
         finally:
             self._validating = False
 
-    def _scores(self, weights: Weights, split: Split) -> tuple[float, float, Health]:
-        """Raw, offset-calibrated, and how the neurons were."""
-        chip, train = self._chip, self._task.train
-        network = weights_file.with_times(self._network, weights)
-        scales = chip_scales(network, chip, weights, train)
-        some = part(train, OFFSET_SAMPLES)
-        with Emulator() as body:
-            say = self._evaluating
-            votes = chip_votes(body, network, chip, weights, scales, split, say, health=True)
-            on_train = chip_votes(body, network, chip, weights, scales, some, say)
-        result = score(votes, split, on_train, some)
-        assert votes.health is not None
-        return result.raw, result.calibrated, votes.health
+    def _judged(self, weights: Weights, split: str) -> Judged:
+        return self._lesson.judge(weights, split, self._evaluating)
 
     def _evaluating(self, done: int, total: int) -> None:
         if self._told_to_stop():
@@ -313,14 +307,21 @@ class Trainer:
         p = self._position
         p.seconds = time.monotonic() - self._since
         p.plateau = asdict(self._plateau)
-        saved = Checkpoint(p, self._device.snapshot(), self._rule.state(), self._best, self._votes)
+        saved = Checkpoint(
+            p, self._device.snapshot(), self._rule.state(), self._best, self._lesson.state()
+        )
         checkpoints.save(self._out / "checkpoint.npz", saved)
         self._checked = time.monotonic()
 
-    def _finish(self) -> dict[str, Any]:
+    def _finish(self, first: Weights) -> dict[str, Any]:
         p = self._position
         weights_file.save(self._out / "weights.npz", self._best, self._calibration)
-        raw, calibrated, health = self._scores(self._best, self._task.test)
+        judged = self._judged(self._best, "test")
+        assert p.best is not None
+        before: dict[str, Any] = {}
+        if self._lesson.tells_before:
+            facts = self._judged(first, "test").facts
+            before = {f"before{name}": value for name, value in facts.items()}
         summary = {
             "experiment": self._experiment.name,
             "chip": self._chip.name,
@@ -328,12 +329,13 @@ class Trainer:
             "seed": self._training.seed,
             "epochs": self._training.epochs,
             "best_epoch": p.best_epoch,
-            "validation": p.best,
-            "test": raw,
-            "test_calibrated": calibrated,
+            "measure": self._lesson.measure,
+            "validation": self._lesson.value(p.best),
+            **{f"test{name}": value for name, value in judged.facts.items()},
+            **before,
             "seconds": round(p.seconds, 1),
             "weights_digest": f"{self._device.weights_digest():016x}",
-            "health": health.to_dict(),
+            "health": judged.health.to_dict(),
         }
         _write_text(self._out / "summary.json", json.dumps(summary, indent=2) + "\n")
         return summary
@@ -345,13 +347,15 @@ class Trainer:
         share = (p.epoch + p.batch / self._batches) / self._training.epochs
         seconds = time.monotonic() - self._since
         left = seconds / share * (1 - share) if share > 0 else float("nan")
-        accuracy = p.hits / p.seen if p.seen else float("nan")
-        if not p.seen and p.metrics:
-            accuracy = p.metrics[-1]["accuracy_learning"]
+        name, learning = next(iter(self._lesson.learning().items()))
+        if learning != learning and p.metrics:
+            learning = p.metrics[-1][name]
+        best = -1.0 if p.best is None else self._lesson.value(p.best)
         looked = (m["health"]["findings"] for m in reversed(p.metrics) if "health" in m)
         findings = tuple(next(looked, ()))
         epochs = self._training.epochs
-        self._on_event(Event(p.epoch, epochs, share, accuracy, p.best, left, findings))
+        measure = self._lesson.measure
+        self._on_event(Event(p.epoch, epochs, share, learning, best, left, findings, measure))
 
     @contextmanager
     def _interruptible(self) -> Iterator[None]:

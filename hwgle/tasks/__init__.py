@@ -1,9 +1,10 @@
-"""Data to learn from. A task is one file in this folder with a function `load` or `load_series`.
+"""Data to learn from. A task is one file in this folder.
 
-`load` returns labelled samples (`Task`), `load_series` time series with a target at every
-step (`SeriesTask`). `TASKS` and `SERIES` map the name of each file, `-` for `_`, to its
-function; adding a task edits nothing else. A task file imports what generates its data only
-inside that function.
+It holds a function `load`, which returns labelled samples (`Task`), or `load_series`, time
+series with a target at every step (`SeriesTask`), and a class `Settings` (see `settings.py`):
+its keys in an experiment. `TASKS`, `SERIES` and `SETTINGS` map the name of each file, `-` for
+`_`, to them; adding a task edits nothing else. A task file imports what generates its data
+only when it loads.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from pkgutil import iter_modules
 
 import numpy as np
 from numpy.typing import NDArray
+
+from hwgle.tasks.settings import TaskSettings
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,12 +38,16 @@ class Split:
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """One task: learn from `train`, choose by `validation`, report `test`."""
+    """One task: learn from `train`, choose by `validation`, report `test`.
+
+    content: hash of what the data are, where an experiment's settings do not say it all.
+    """
 
     name: str
     train: Split
     validation: Split
     test: Split
+    content: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,13 +70,19 @@ class Series:
 
 @dataclass(frozen=True, eq=False)
 class SeriesTask:
-    """As `Task`, with series. loops: each split is one period and may be shown without end."""
+    """As `Task`, with series.
+
+    loops: each split is one period and may be shown without end. settle: steps at the
+    beginning of learning, and of every run from rest that is judged, that do not count.
+    """
 
     name: str
     train: Series
     validation: Series
     test: Series
     loops: bool = False
+    settle: int = 0
+    content: str = ""
 
 
 Loader = Callable[..., Task]
@@ -77,6 +90,7 @@ SeriesLoader = Callable[..., SeriesTask]
 
 TASKS: dict[str, Loader] = {}
 SERIES: dict[str, SeriesLoader] = {}
+SETTINGS: dict[str, type[TaskSettings]] = {}
 
 for _file in iter_modules(__path__):
     _module, _name = import_module(f"{__name__}.{_file.name}"), _file.name.replace("_", "-")
@@ -84,3 +98,5 @@ for _file in iter_modules(__path__):
         TASKS[_name] = _module.load
     if hasattr(_module, "load_series"):
         SERIES[_name] = _module.load_series
+    if hasattr(_module, "Settings"):
+        SETTINGS[_name] = _module.Settings

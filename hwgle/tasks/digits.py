@@ -7,16 +7,56 @@ change for some steps: a task for networks of instantaneous neurons, Latent Equi
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hwgle.errors import UsageError
 from hwgle.tasks import Split, Task
+from hwgle.tasks.settings import Count, Needs, Progress, Seed, TaskSettings
+from hwgle.yamlfile import Rule, number
 
 SAMPLES = 1797
 PIXELS = 64
+CLASSES = 10
+EXTRA = "scikit-learn, which brings the images: pip install 'hwgle[digits]'"
+
+
+class Settings(TaskSettings):
+    """seed: of the draw of the test samples; validation_seed: of validation and training
+    samples from the rest; steps: for which each image is shown."""
+
+    COUNTED: ClassVar[str | None] = "train"
+    NEEDS: ClassVar[Needs | None] = Needs("cross_entropy", PIXELS, CLASSES)
+
+    name: Literal["digits"]
+    seed: Seed
+    validation_seed: Seed
+    train: Count = 1197
+    test: Count = 300
+    steps: Count = 8
+
+    @classmethod
+    def rules(cls, data: Mapping[str, Any]) -> Iterator[Rule]:
+        """There are so many samples and no more."""
+        train, test = number(data.get("train")), number(data.get("test"))
+        if train is not None and test is not None and train + 2 * test > SAMPLES:
+            found = f"{train:g} with test {test:g}"
+            yield Rule(("train",), found, f"train + 2 test at most {SAMPLES}")
+
+    def check(self, base: Path) -> Iterator[Rule]:
+        """Whether the optional package is there."""
+        if find_spec("sklearn") is None:
+            yield Rule(("name",), "digits without scikit-learn", EXTRA)
+
+    def load(self, base: Path, progress: Progress | None = None) -> Task:
+        """See TaskSettings."""
+        return load(self.seed, self.validation_seed, self.train, self.test, self.steps)
 
 
 def load(
@@ -63,7 +103,7 @@ def _read() -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         datasets = import_module("sklearn.datasets")
     except ImportError as error:
         raise UsageError(
-            f"digits: the images come with scikit-learn ({error}): pip install scikit-learn"
+            f"digits: the images come with scikit-learn ({error}): pip install 'hwgle[digits]'"
         ) from None
     data = datasets.load_digits()
     return np.asarray(data.data, np.float64), np.asarray(data.target, np.int64)

@@ -9,6 +9,11 @@ and may be shown again and again without a seam.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,7 +21,9 @@ from hwgle.errors import UsageError
 from hwgle.network import Network
 from hwgle.reference import Reference
 from hwgle.tasks import Series, SeriesTask
+from hwgle.tasks.settings import Count, Needs, Progress, Seed, Steps, TaskSettings, other_seed
 from hwgle.weights import Weights
+from hwgle.yamlfile import Rule
 
 HALF_PERIOD = 200  # steps
 PERIOD = 2 * HALF_PERIOD
@@ -24,6 +31,34 @@ SMOOTHING = 5.0  # steps
 SETTLING = 20  # periods, 40 times the longest tau_m
 TEACHER = {"first": 1.0, "second": 2.0}
 TAU_M_FLOOR = 10  # dt
+
+
+class Settings(TaskSettings):
+    """Seeds of the shifts; learning begins with the weights of a student."""
+
+    COUNTED: ClassVar[str | None] = "streams"
+    NEEDS: ClassVar[Needs | None] = Needs("mse", 1, 1, layers=(("first", 1), ("second", 1)))
+
+    name: Literal["lagline"]
+    seed: Seed
+    validation_seed: Seed
+    streams: Count = 100
+    settle: Steps = 5000
+
+    @classmethod
+    def rules(cls, data: Mapping[str, Any]) -> Iterator[Rule]:
+        """See TaskSettings."""
+        yield from other_seed(data)
+
+    def load(self, base: Path, progress: Progress | None = None) -> SeriesTask:
+        """See TaskSettings."""
+        task = load_series(self.seed, self.validation_seed, self.streams)
+        return replace(task, settle=self.settle)
+
+    def first_weights(self, network: Network, seed: int) -> Weights:
+        """The student's; time constants that do not learn are those of the network."""
+        held = {f"{layer.name}.tau_m" for layer in network.layers if not layer.learn_tau_m}
+        return {name: w for name, w in student(seed).items() if name not in held}
 
 
 def load_series(seed: int, validation_seed: int, streams: int = 100) -> SeriesTask:

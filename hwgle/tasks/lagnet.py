@@ -7,13 +7,20 @@ at rest; validation and test are what the same stream brings after it, one behin
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
 import numpy as np
 
 from hwgle.errors import UsageError
 from hwgle.network import Network
 from hwgle.reference import Reference
 from hwgle.tasks import Series, SeriesTask
+from hwgle.tasks.settings import Count, Needs, Progress, Steps, TaskSettings, settled
 from hwgle.weights import Weights
+from hwgle.yamlfile import Rule
 
 FREQUENCIES = (0.49, 1.07, 1.98)  # radians per unit of time
 TEACHER = {
@@ -21,6 +28,38 @@ TEACHER = {
     "h2": [[0.5, 0.0], [0.0, 1.0]],
     "out": [[0.5, 1.0]],
 }
+
+NEEDS = Needs("mse", 1, 1, layers=tuple((name, len(w)) for name, w in TEACHER.items()))
+
+
+class Settings(TaskSettings):
+    """Steps of 0.01 units of time; learning begins with the weights of a student, drawn from
+    the seed of the training."""
+
+    NEEDS: ClassVar[Needs | None] = NEEDS
+
+    name: Literal["lagnet"]
+    train: Count = 100_000
+    test: Count = 10_000
+    settle: Steps = 8000
+
+    @classmethod
+    def rules(cls, data: Mapping[str, Any]) -> Iterator[Rule]:
+        """See TaskSettings."""
+        yield from settled(data, "train", "test")
+
+    @classmethod
+    def count(cls, data: Mapping[str, Any]) -> float | None:
+        """One stream."""
+        return 1
+
+    def load(self, base: Path, progress: Progress | None = None) -> SeriesTask:
+        """See TaskSettings."""
+        return replace(load_series(self.train, self.test), settle=self.settle)
+
+    def first_weights(self, network: Network, seed: int) -> Weights:
+        """The student's."""
+        return student(seed)
 
 
 def load_series(train: int = 100_000, test: int = 10_000) -> SeriesTask:

@@ -6,21 +6,66 @@ integrated by the fourth-order Runge-Kutta method with 10 steps a sample (the de
 between two steps by cubic interpolation), from constant histories drawn per stream, and
 sampled at 1 after a transient. Nothing but additions, products and quotients: the same bits
 on every machine. All splits are shifted and scaled by the mean and standard deviation of the
-training inputs. The measure is `nrmse`.
+training inputs. The measure is `hwgle.prediction.nrmse`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from hwgle.errors import UsageError
 from hwgle.tasks import Series, SeriesTask
+from hwgle.tasks.settings import (
+    Count,
+    Needs,
+    Progress,
+    Seed,
+    Steps,
+    TaskSettings,
+    other_seed,
+    settled,
+)
+from hwgle.yamlfile import Rule
 
 AHEAD = (6, 84)  # samples
 DELAY, PER_SAMPLE = 17, 10
 TRANSIENT = 1000  # samples
 STREAMS_MAX = 4096
+
+
+class Settings(TaskSettings):
+    """Seeds of the histories; train, test: samples of each stream."""
+
+    COUNTED: ClassVar[str | None] = "streams"
+    NEEDS: ClassVar[Needs | None] = Needs("mse", 1, len(AHEAD))
+
+    name: Literal["mackey-glass"]
+    seed: Seed
+    validation_seed: Seed
+    train: Count = 3000
+    test: Count = 1000
+    streams: Annotated[int, Field(ge=1, le=STREAMS_MAX)] = 10
+    settle: Steps = 100
+
+    @classmethod
+    def rules(cls, data: Mapping[str, Any]) -> Iterator[Rule]:
+        """See TaskSettings."""
+        yield from other_seed(data)
+        yield from settled(data, "train", "test")
+
+    def load(self, base: Path, progress: Progress | None = None) -> SeriesTask:
+        """See TaskSettings."""
+        task = load_series(
+            self.seed, self.validation_seed, self.train, self.test, self.streams
+        )
+        return replace(task, settle=self.settle)
 
 
 def load_series(
@@ -95,21 +140,6 @@ def generate(histories: NDArray[np.float64], samples: int) -> NDArray[np.float64
     first = lag + 1 + TRANSIENT * PER_SAMPLE
     sampled = x[first::PER_SAMPLE][:samples]
     return np.ascontiguousarray(sampled.T)
-
-
-def nrmse(prediction: NDArray[np.float64], target: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Root of the mean square error over the standard deviation of the target, per output.
-
-    Args:
-        prediction, target: (..., outputs); NaN in the target is left out.
-
-    Returns:
-        (outputs,); 1 is what predicting the mean reaches.
-    """
-    axes = tuple(range(target.ndim - 1))
-    error = np.nanmean(np.square(prediction - target), axis=axes)
-    result: NDArray[np.float64] = np.sqrt(error / np.nanvar(target, axis=axes))
-    return result
 
 
 def _production(delayed: NDArray[np.float64]) -> NDArray[np.float64]:

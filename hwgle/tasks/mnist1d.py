@@ -14,14 +14,19 @@ import threading
 import warnings
 import zipfile
 import zlib
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
+from pydantic import Field
 
 from hwgle import cache
 from hwgle.errors import UsageError
 from hwgle.tasks import Split, Task
+from hwgle.tasks.settings import Count, Needs, Progress, TaskSettings, other_seed
+from hwgle.yamlfile import Rule, number
 
 STEPS = 360
 CLASSES = 10
@@ -31,6 +36,35 @@ _STORE_FORMAT = 1
 
 # The generator draws from the global random states; one at a time.
 _GENERATING = threading.Lock()
+
+
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]  # what NumPy's old generator takes
+
+
+class Settings(TaskSettings):
+    """Samples drawn from `seed`, those for validation from `validation_seed`."""
+
+    COUNTED: ClassVar[str | None] = "train"
+    NEEDS: ClassVar[Needs | None] = Needs("cross_entropy", 1, CLASSES)
+
+    name: Literal["mnist1d"]
+    seed: Seed
+    validation_seed: Seed
+    train: Count = 4000
+    test: Count = 1000
+
+    @classmethod
+    def rules(cls, data: Mapping[str, Any]) -> Iterator[Rule]:
+        """Seeds differ, and the samples are a multiple of the classes."""
+        yield from other_seed(data)
+        train, test = number(data.get("train")), number(data.get("test"))
+        if train is not None and test is not None and (train + test) % CLASSES:
+            found = f"{train:g} with test {test:g}"
+            yield Rule(("train",), found, f"train + test a multiple of {CLASSES}")
+
+    def load(self, base: Path, progress: Progress | None = None) -> Task:
+        """See TaskSettings."""
+        return load(self.seed, self.validation_seed, self.train, self.test)
 
 
 def load(seed: int, validation_seed: int, train: int = 4000, test: int = 1000) -> Task:

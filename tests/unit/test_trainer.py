@@ -63,7 +63,7 @@ def experiment(rule: str = "adam", schedule: str = "cosine", **training: Any) ->
             "name": "waves",
             "network": "waves",
             "chip": "ideal",
-            "task": {"name": "mnist1d", "seed": 1, "validation_seed": 2, "train": 35, "test": 20},
+            "task": {"name": "mnist1d", "seed": 1, "validation_seed": 2, "train": 40, "test": 20},
             "training": {
                 "rule": rule,
                 "epochs": 3,
@@ -232,16 +232,16 @@ def test_interrupted_while_validating(
 ) -> None:
     ex = experiment("adam", "plateau")
     trainer(tmp_path / "whole", ex).run()
-    original, calls = Trainer._scores, 0
+    original, calls = Trainer._judged, 0
 
-    def scores(this: Trainer, *args: Any) -> tuple[float, float]:
+    def judged(this: Trainer, *args: Any) -> Any:
         nonlocal calls
         calls += 1
         if calls == call:
             os.kill(os.getpid(), signal.SIGINT)
         return original(this, *args)
 
-    monkeypatch.setattr(Trainer, "_scores", scores)
+    monkeypatch.setattr(Trainer, "_judged", judged)
     with pytest.raises(Interrupted):
         trainer(tmp_path / "cut", ex).run()
     trainer(tmp_path / "cut", ex).run()
