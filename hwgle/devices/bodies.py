@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
-from hwgle.devices.fault import KEYS, FaultLine, Faults
+from hwgle.devices.faults import KEYS, FaultLine, Faults
 from hwgle.devices.line import Line, open_line
 from hwgle.devices.port import FAST, GENEROUS
 from hwgle.devices.serial import SerialDevice
@@ -49,10 +49,15 @@ def open_body(
 def _open_fault(
     url: str, baud: int | None, wrap: Wrap | None, port: dict[str, Any]
 ) -> SerialDevice:
+    from hwgle.devices import on_the_wire
+
+    on_the_wire(url.removeprefix(FAULT))
     name, options = split_options(url.removeprefix(FAULT))
     faults = Faults.parse({k: v for k, v in options.items() if k in KEYS})
     rest = {k: v for k, v in options.items() if k not in KEYS}
     inner = f"{name}?{urlencode(rest)}" if rest else name
+    if faults.wrap is not None:
+        port = {**port, "wrap_in": faults.wrap}
 
     def wrapped(line: Line, reset: Reset | None) -> Line:
         line = FaultLine(line, faults, reset)
