@@ -59,8 +59,11 @@ def _open_fault(
     if faults.wrap is not None:
         port = {**port, "wrap_in": faults.wrap}
 
+    here = [faults]
+
     def wrapped(line: Line, reset: Reset | None) -> Line:
-        line = FaultLine(line, faults, reset)
+        line = FaultLine(line, here[0], reset)
+        here[0] = faults.unplanned()  # a line that is opened again has had them
         return wrap(line, reset) if wrap is not None else line
 
     return open_body(inner, baud, wrapped, **port)
@@ -109,7 +112,11 @@ def _open_serial(
         name = f"{name}?{urlencode(options)}"  # pyserial's own
     else:
         _integers("serial", name, options, "baud")
-    return SerialDevice(_line(name, baud or BAUD, wrap, None), name, **port)
+
+    def again() -> Line:
+        return _line(name, baud or BAUD, wrap, None)
+
+    return SerialDevice(again(), name, again=again, **port)
 
 
 def _line(port: str, baud: int, wrap: Wrap | None, reset: Reset | None) -> Line:
@@ -132,9 +139,13 @@ def _integers_baud(name: str, text: str) -> int:
 
 def _opened(runner: Any, name: str, wrap: Wrap | None, port: dict[str, Any]) -> SerialDevice:
     """A session with an emulated board; the runner is closed with it, or on failure."""
+
+    def again() -> Line:
+        return _line(runner.port, BAUD, wrap, runner.reset)
+
     try:
-        line = _line(runner.port, BAUD, wrap, runner.reset)
+        line = again()
     except BaseException:
         runner.close()
         raise
-    return SerialDevice(line, name, body=runner, **port)
+    return SerialDevice(line, name, body=runner, again=again, **port)

@@ -7,7 +7,7 @@ their direction; probabilities are for each byte unless it is said otherwise.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 from hwgle.errors import UsageError
 
@@ -87,6 +87,11 @@ class Faults:
         if (total := sum(getattr(made, kind) for kind in KINDS)) > 1:
             raise UsageError(f"fault {'+'.join(KINDS)}={total:g}: together at most 1")
         return made
+
+    def unplanned(self) -> Faults:
+        """Without what strikes at a certain frame or byte."""
+        keys = (*FRAME_KEYS, *(f"{kind}_at" for kind in KINDS))
+        return replace(self, **dict.fromkeys(keys, NOWHERE))  # type: ignore[arg-type]
 
     def places(self) -> Places:
         """All frames at which something is planned."""
