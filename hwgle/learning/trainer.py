@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from hwgle import weights as weights_file
 from hwgle.accuracy import OFFSET_SAMPLES, chip_scales, chip_votes, part, score
+from hwgle.cache import write_text
 from hwgle.chip import Chip
 from hwgle.device import Block, Device, Pending
 from hwgle.devices.emulator import Emulator
@@ -123,13 +124,14 @@ class Trainer:
         Raises Interrupted after Ctrl-C, with a checkpoint written.
         """
         _make_folder(self._out)
-        weights = self._begin()
-        if self._position.epoch == 0 and self._position.batch == 0:
-            self._best = weights
-        with self._interruptible():
-            while self._position.epoch < self._training.epochs:
-                self._epoch()
-        return self._finish()
+        with _alone(self._out):
+            weights = self._begin()
+            if self._position.epoch == 0 and self._position.batch == 0:
+                self._best = weights
+            with self._interruptible():
+                while self._position.epoch < self._training.epochs:
+                    self._epoch()
+            return self._finish()
 
     def _begin(self) -> Weights:
         train = self._task.train
@@ -253,7 +255,7 @@ class Trainer:
         line["seconds"] = round(p.seconds, 3)
         p.metrics.append(line)
         p.epoch, p.batch, p.step, p.hits, p.seen = p.epoch + 1, 0, 0, 0, 0
-        _write_text(self._out / "metrics.jsonl", "".join(json.dumps(m) + "\n" for m in p.metrics))
+        write_text(self._out / "metrics.jsonl", "".join(json.dumps(m) + "\n" for m in p.metrics))
         self._save_sometimes()
         self._tell()
 
@@ -335,7 +337,7 @@ class Trainer:
             "weights_digest": f"{self._device.weights_digest():016x}",
             "health": health.to_dict(),
         }
-        _write_text(self._out / "summary.json", json.dumps(summary, indent=2) + "\n")
+        write_text(self._out / "summary.json", json.dumps(summary, indent=2) + "\n")
         return summary
 
     def _tell(self) -> None:
@@ -382,8 +384,27 @@ def _make_folder(path: Path) -> None:
         raise UsageError(f"cannot write to folder {path}: {error.strerror or error}") from error
 
 
-def _write_text(path: Path, text: str) -> None:
-    """Whole or not at all."""
-    part_path = path.with_name(path.name + ".part")
-    part_path.write_text(text)
-    os.replace(part_path, path)
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """The only training that writes here, where folders can be locked (not on Windows).
+
+    Raises UsageError while another one does.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(
+                f"another training is writing to {folder}: wait for it, or name another --out"
+            ) from None
+        except OSError:
+            pass  # a file system without locks
+        yield
+    finally:
+        os.close(descriptor)
