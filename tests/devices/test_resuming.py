@@ -142,9 +142,10 @@ def play(device: Any, resets: set[int] = frozenset()) -> list[Any]:  # type: ign
     maybe()
     device.restore(kept)
     maybe()
-    return [*out, kept, device.digest(), device.weights_digest(), device.formats(),
-            device.stream_digests().tolist(), device.counters(),
-            {k: (w.tolist(), b.tolist()) for k, (w, b) in device.read_weights().items()}]  # fmt: skip
+    weights = {k: (w.tolist(), b.tolist()) for k, (w, b) in device.read_weights().items()}
+    streams = device.stream_digests().tolist()
+    return [*out, kept, weights, streams, device.digest(), device.weights_digest(),
+            device.formats(), device.counters()]  # fmt: skip
 
 
 @host
