@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -201,13 +201,15 @@ def run_row(running: Any, timing: Any, script: Script, row: Row, seeds: range) -
     return count
 
 
-def build_link_matrix(to: Path, compiler: str = "cc") -> Path:
-    """The program of the link's own matrix, under sanitizers."""
+SANITIZERS = ("-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+
+
+def build_link_matrix(to: Path, compiler: str = "cc", flags: Sequence[str] = SANITIZERS) -> Path:
+    """The program of the link's own matrix."""
     program = to / "link_matrix"
     sources = [*sorted((ROOT / "csrc" / "link").glob("*.c")), ROOT / "tests/c/link_world.c",
                ROOT / "tests/c/link_matrix.c"]  # fmt: skip
-    command = [compiler, "-std=c11", "-O1", "-g", "-Wall", "-Wextra", "-Werror",
-               "-fsanitize=address,undefined", "-fno-sanitize-recover=all",
+    command = [compiler, "-std=c11", "-g", "-Wall", "-Wextra", "-Werror", *flags,
                f"-I{ROOT / 'csrc' / 'link'}", *map(str, sources), "-o", str(program)]  # fmt: skip
     subprocess.run(command, check=True)
     return program
@@ -242,7 +244,7 @@ def main(argv: list[str]) -> int:
     work = Path("/tmp") / f"hwgle-faults-{os.getpid()}"
     work.mkdir()
     head = ["fault", "sessions", "recovered", "typed", "damaged", "sent again", "goodput", "ms"]
-    link = [head, *link_rows(build_link_matrix(work), given.sessions, given.seed)]
+    link = [head, *link_rows(build_link_matrix(work, flags=["-O2"]), given.sessions, given.seed)]
     rows = [["fault", "sessions", "recovered", "typed errors", "goodput", "slowest, s"]]
     clean = 0.0
     with board(given.device) as (running, timing):

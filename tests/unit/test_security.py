@@ -28,12 +28,12 @@ FORBIDDEN = {
     "yaml.load", "yaml.full_load", "yaml.unsafe_load", "marshal.loads", "shelve.open",
     "subprocess.getoutput", "subprocess.getstatusoutput", "joblib.load",
 }  # fmt: skip
-MOST = 24 << 20  # bytes that refusing a bomb may take
+MOST = 16 << 20  # bytes that refusing a bomb may take
 
 
 def calls(path: Path) -> Iterator[tuple[str, ast.Call]]:
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Call):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name | ast.Attribute):
             yield ast.unparse(node.func), node
 
 
@@ -42,7 +42,8 @@ def test_nothing_is_evaluated_unpickled_or_given_to_a_shell() -> None:
     for path in SOURCES:
         for name, call in calls(path):
             assert name not in FORBIDDEN, (path, name)
-            given = {k.arg: ast.unparse(k.value) for k in call.keywords}
+            named = [k for k in call.keywords if k.arg in ("shell", "allow_pickle")]
+            given = {k.arg: ast.unparse(k.value) for k in named}
             assert given.get("shell", "False") == "False", (path, name)
             if name in ("np.load", "numpy.load"):
                 assert given.get("allow_pickle") == "False", (path, call.lineno)
@@ -68,9 +69,9 @@ def member(claimed: int, held: bytes) -> bytes:
 
 
 BOMBS = {
-    "unpacks to 64 MB": (8_000_000, 64_000_000),
+    "unpacks to 32 MB": (4_000_000, 32_000_000),
     "claims 8 TB": (1 << 40, 80),
-    "claims nothing, unpacks to 64 MB": (1, 64_000_000),
+    "claims nothing, unpacks to 32 MB": (1, 32_000_000),
 }
 
 
@@ -128,8 +129,8 @@ ALIASES = "a0: &a0 [x, x]\n" + "".join(
     ("text", "found"),
     [
         (ALIASES, "the alias"),
-        ("format: hwgle/network/1\nname: !!python/object/apply:os.system [echo]\n", "!!python"),
-        ("a: " + "[" * 5000, "bad.yaml:1"),
+        ("format: hwgle/network/1\nname: !!python/object/apply:os.system [echo]\n", "the tag tag:yaml.org,2002:python"),
+        ("a: " + "[" * 300, "bad.yaml:1"),
         ("a: " + "x" * (2 << 20), "more than 1048576 bytes"),
     ],
     ids=["aliases", "tag", "depth", "size"],
