@@ -1,7 +1,7 @@
 """Building and running the fuzzers, and the seeds that they begin with.
 
-    python tests/fuzz/fuzzers.py --seconds 600            all of them, one after another
-    python tests/fuzz/fuzzers.py --seconds 600 device     one; what it finds new is kept
+    ./run python tests/fuzz/fuzzers.py --seconds 600            all, one after another
+    ./run python tests/fuzz/fuzzers.py --seconds 600 device     one; what it finds is kept
 
 With clang they run under libFuzzer; with any compiler on files and on damaged copies of
 them (standalone.c). corpus/NAME/ holds inputs that reach what others do not,
@@ -11,6 +11,7 @@ regressions/NAME/ one for each bug that was found.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import re
@@ -29,6 +30,8 @@ ROOT = HERE.parents[1]
 CSRC = ROOT / "csrc"
 sys.path[:0] = [str(CSRC)]
 from build_core import CORE_PORTABLE, CORE_X86  # noqa: E402
+
+from hwgle import cache  # noqa: E402
 
 LINK = [name for name in CORE_PORTABLE if name.startswith("link/")]
 WORLD = "../tests/c/link_world.c"
@@ -97,6 +100,20 @@ def build(
     return program
 
 
+def built(name: str, compiler: str, *, libfuzzer: bool) -> Path:
+    """The same, kept in the cache until a line of C changes."""
+    sources = [*CSRC.rglob("*.[ch]"), *CSRC.rglob("*.inc"), *CSRC.rglob("*.def"),
+               *HERE.glob("*.[ch]"), *(ROOT / "tests" / "c").glob("*.[ch]")]  # fmt: skip
+    hashed = hashlib.sha256(f"{shutil.which(compiler)} {flags_of(name)} {libfuzzer}".encode())
+    for source in sorted(sources):
+        hashed.update(source.read_bytes())
+    program = cache.directory() / "fuzz" / hashed.hexdigest()[:16] / f"fuzz_{name}"
+    if not program.exists():
+        with tempfile.TemporaryDirectory() as folder, cache.replacing(program) as temporary:
+            shutil.copy(build(name, Path(folder), compiler, libfuzzer=libfuzzer), temporary)
+    return program
+
+
 def kept(name: str) -> list[Path]:
     """All inputs in the repository, regressions first."""
     folders = (REGRESSIONS / name, CORPUS / name)
@@ -148,7 +165,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--merge", action="store_true", help="add finds to the kept corpus")
     given = parser.parse_args(argv)
     for name in given.fuzzer or FUZZERS:
-        program = build(name, given.work / "bin", "clang", libfuzzer=True)
+        program = built(name, "clang", libfuzzer=True)
         seeds = [CORPUS / name, REGRESSIONS / name]
         ran = run_libfuzzer(program, name, given.seconds, given.work, seeds, given.seed)
         print(ran, flush=True)

@@ -11,47 +11,54 @@ from pathlib import Path
 
 import fuzzers
 import pytest
-from fuzzers import CORPUS, FUZZERS, REGRESSIONS, build, checked, kept, run_libfuzzer
+from fuzzers import CORPUS, FUZZERS, REGRESSIONS, build, built, checked, kept, run_libfuzzer
 
 SHORT, LONG = 2, 60  # seconds of each
 
 
-@pytest.fixture(scope="module")
-def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("fuzz")
+CLANG = shutil.which("clang") is not None
+alone = pytest.mark.skipif(CLANG, reason="libFuzzer does the same and more")
 
 
-@pytest.mark.parametrize("name", FUZZERS)
-def test_what_is_kept_and_damaged_copies_of_it(name: str, programs: Path, seed: int) -> None:
+def run_alone(name: str, seed: int, rounds: int) -> None:
     compiler = next((c for c in ("gcc", "cc", "clang") if shutil.which(c)), None)
     assert compiler, "no C compiler, yet hwgle was built"
-    program = build(name, programs / "alone", compiler, libfuzzer=False)
+    program = built(name, compiler, libfuzzer=False)
     files = [str(f) for f in kept(name)]
     assert len(files) >= 5
-    said = checked([str(program), *files])
-    assert f"{len(files)} files" in said
-    checked([str(program), "--damage", str(seed), "300", *files])
+    assert f"{len(files)} files" in checked([str(program), *files])
+    checked([str(program), "--damage", str(seed), str(rounds), *files])
+
+
+@alone
+@pytest.mark.parametrize("name", FUZZERS)
+def test_what_is_kept_and_damaged_copies_of_it(name: str, seed: int) -> None:
+    run_alone(name, seed, 1000)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", FUZZERS)
+def test_many_damaged_copies_of_what_is_kept(name: str, seed: int) -> None:
+    run_alone(name, seed, 20000)
 
 
 @pytest.mark.board("clang")
 @pytest.mark.parametrize("name", FUZZERS)
-def test_a_short_while_under_libfuzzer(name: str, programs: Path, seed: int) -> None:
-    fuzz(name, programs, SHORT, seed)
+def test_a_short_while_under_libfuzzer(name: str, tmp_path: Path, seed: int) -> None:
+    fuzz(name, tmp_path, SHORT, seed)
 
 
 @pytest.mark.long
 @pytest.mark.board("clang")
 @pytest.mark.parametrize("name", FUZZERS)
-def test_a_minute_under_libfuzzer(name: str, programs: Path, seed: int) -> None:
-    fuzz(name, programs, LONG, seed)
+def test_a_minute_under_libfuzzer(name: str, tmp_path: Path, seed: int) -> None:
+    fuzz(name, tmp_path, LONG, seed)
 
 
-def fuzz(name: str, programs: Path, seconds: int, seed: int) -> None:
-    program = programs / "lib" / f"fuzz_{name}"
-    if not program.exists():
-        build(name, programs / "lib", "clang", libfuzzer=True)
+def fuzz(name: str, work: Path, seconds: int, seed: int) -> None:
     seeds = [CORPUS / name, REGRESSIONS / name]
-    ran = run_libfuzzer(program, name, seconds, programs, seeds, seed % 2**31)
+    program = built(name, "clang", libfuzzer=True)
+    ran = run_libfuzzer(program, name, seconds, work, seeds, seed % 2**31)
     print(ran)
     assert ran.executions >= len(kept(name))
 

@@ -129,7 +129,7 @@ ALIASES = "a0: &a0 [x, x]\n" + "".join(
     ("text", "found"),
     [
         (ALIASES, "the alias"),
-        ("format: hwgle/network/1\nname: !!python/object/apply:os.system [echo]\n", "the tag tag:yaml.org,2002:python"),
+        ("name: !!python/object/apply:os.system [echo]\n", "the tag tag:yaml.org,2002:python"),
         ("a: " + "[" * 300, "bad.yaml:1"),
         ("a: " + "x" * (2 << 20), "more than 1048576 bytes"),
     ],
