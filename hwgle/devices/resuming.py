@@ -12,7 +12,7 @@ taken where the accumulators are cleared.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, TypeVar
@@ -242,6 +242,10 @@ class ResumingDevice(Device):
     def add_biases(self, increments: Quantised) -> None:
         """See Device."""
         self._act(lambda d: d.add_biases(increments), None)
+
+    def write_times(self, times: Mapping[str, NDArray[np.uint32]]) -> None:
+        """See Device."""
+        self._act(lambda d: d.write_times(times), None)
 
     def read_weights(self) -> Quantised:
         """See Device."""

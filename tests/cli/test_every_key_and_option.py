@@ -59,6 +59,8 @@ BAD_KEYS: dict[tuple[str, str], Any] = {
     ("network", "layers.name"): "a b",
     ("network", "layers.phi"): "tahn",
     ("network", "layers.learn"): "perhaps",
+    ("network", "layers.bias"): "perhaps",
+    ("network", "layers.learn_tau_m"): "perhaps",
     ("network", "layers.init"): "zeros",
     ("network", "layers.populations"): 7,
     ("network", "layers.populations.size"): 1.5,
@@ -134,6 +136,8 @@ BAD_KEYS: dict[tuple[str, str], Any] = {
     ("experiment", "training.weight_decay"): -1,
     ("experiment", "training.average"): -1,
     ("experiment", "training.validate_every"): 0,
+    ("experiment", "training.tau_rate"): -1,
+    ("experiment", "training.tau_floor"): -1,
     ("experiment", "training.seed"): -1,
 }
 # What nobody writes by hand: an identity file holds it under a hash (tests/unit/test_identity).

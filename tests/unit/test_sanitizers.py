@@ -104,10 +104,11 @@ def deviations() -> dict[str, str]:
 
 @pytest.mark.long
 @pytest.mark.board("cppcheck")
-def test_misra_deviations_are_those_that_are_listed() -> None:
+def test_misra_deviations_are_those_that_are_listed(tmp_path: Path) -> None:
+    copy = shutil.copytree(CSRC, tmp_path / "csrc")  # the addon leaves files beside sources
     done = subprocess.run(
-        ["cppcheck", "--quiet", "--std=c11", "--addon=misra", "-DGLE_SCALAR_ONLY", f"-I{CSRC}",
-         *PORTABLE],
+        ["cppcheck", "--quiet", "--std=c11", "--addon=misra", "-DGLE_SCALAR_ONLY", f"-I{copy}",
+         *(str(copy / name) for name in CORE_PORTABLE)],
         capture_output=True, text=True,
     )  # fmt: skip
     found = set(re.findall(r"misra-c2012-(\d+\.\d+)", done.stdout + done.stderr))
