@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import math
 import os
-import secrets
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from tokenize import TokenError
 from typing import IO, Any, BinaryIO, NamedTuple
@@ -20,6 +20,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import ArrayLike, NDArray
 
+from hwgle.cache import replacing
 from hwgle.errors import FileMistakes, Mistake, UsageError
 from hwgle.network import Network
 
@@ -204,21 +205,40 @@ def save_npz_atomic(path: str | os.PathLike[str], arrays: Mapping[str, ArrayLike
         raise UsageError(f"cannot write {path}: it is there and is not a file")
     if not path.parent.is_dir():
         raise UsageError(f"cannot write {path}: there is no folder {path.parent}")
-    temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(8)}.tmp")
     try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-        try:
-            with os.fdopen(descriptor, "wb") as stream:
-                _write_npz(stream, arrays)
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.replace(temporary, path)
-        except BaseException:  # an interrupt must not leave the temporary file behind
-            temporary.unlink(missing_ok=True)
-            raise
-        _sync_folder(path.parent)
+        with replacing(path) as temporary, open(temporary, "xb") as stream:
+            _write_npz(stream, arrays)
     except OSError as error:
         raise UsageError(f"cannot write {path}: {error.strerror or error}") from None
+
+
+def load_npz_stored(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
+    """All arrays of an archive that `save_npz_atomic` wrote.
+
+    It is not compressed, so nothing in it can be larger than the file.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is damaged, compressed, encrypted or pickled; the text says which.
+    """
+    arrays = {}
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for member in archive.infolist():
+                if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
+                    raise ValueError(f"{member.filename}: compressed or encrypted")
+                if member.file_size != member.compress_size:
+                    raise ValueError(f"{member.filename}: it claims another size than it has")
+                data = archive.read(member)
+                stream = BytesIO(data)
+                header = read_header(stream)
+                if len(data) - stream.tell() != header.nbytes:
+                    raise ValueError(f"{member.filename}: not the bytes that its head claims")
+                name = member.filename.removesuffix(".npy")
+                arrays[name] = from_bytes(header, data[stream.tell() :]).copy()
+    except (zipfile.BadZipFile, EOFError, RuntimeError, NotImplementedError) as error:
+        raise ValueError(str(error) or type(error).__name__) from None
+    return arrays
 
 
 def _write_npz(stream: BinaryIO, arrays: Mapping[str, ArrayLike]) -> None:
@@ -227,14 +247,3 @@ def _write_npz(stream: BinaryIO, arrays: Mapping[str, ArrayLike]) -> None:
             member = zipfile.ZipInfo(f"{key}.npy")  # dated 1980, whatever the clock says
             with archive.open(member, "w", force_zip64=True) as out:
                 npy.write_array(out, np.asarray(values), allow_pickle=False)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the rename durable where folders can be synced (not on Windows)."""
-    if not hasattr(os, "O_DIRECTORY"):
-        return
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from hwgle.errors import UsageError
+
 
 def directory() -> Path:
     """The cache directory; it may not exist yet.
@@ -35,7 +37,8 @@ def replacing(path: Path) -> Iterator[Path]:
     """The name of a temporary file beside `path`, which takes its place in the end.
 
     The block writes it. Readers see the old file or the whole new one, however
-    many write at once. If the block raises, `path` stays as it was.
+    many write at once, and whenever the process is killed or the power goes: it is
+    on the disk before it takes the name. If the block raises, `path` stays as it was.
 
     Raises:
         OSError: the directory cannot be made, or the block wrote no file.
@@ -45,7 +48,33 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.stem}-{secrets.token_hex(8)}{path.suffix}")
     try:
         yield temporary
+        _to_disk(temporary, os.O_RDWR)
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+    _to_disk(path.parent, os.O_RDONLY)
+
+
+def write_text(path: Path, text: str) -> None:
+    """A text, whole or not at all.
+
+    Raises:
+        UsageError: it cannot be written there, or the disk is full.
+    """
+    try:
+        with replacing(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror or error}") from None
+
+
+def _to_disk(path: Path, mode: int) -> None:
+    """What has been written to a file, or renamed in a folder, survives the power."""
+    if os.name == "nt" and path.is_dir():
+        return  # folders cannot be opened there
+    descriptor = os.open(path, mode)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -18,7 +18,7 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from hwgle.cache import replacing
+from hwgle.cache import write_text
 from hwgle.chip import DRAWING, MAX_BITS, Chip, content_hash, full_scale
 from hwgle.errors import UsageError
 from hwgle.measured import GAIN_MAX, GAIN_ONE, Measured, MeasuredLayer, decode
@@ -317,8 +317,4 @@ def save(chip: Chip, path: Path) -> None:
             f"{path}: an identity of {len(text):,} bytes; files of up to {MAX_BYTES:,} are read"
         )
     head = f"# One chip: {chip.name}, seed {chip.seed}. After an edit its hash does not hold.\n"
-    try:
-        with replacing(path) as temporary:
-            temporary.write_text(head + text, encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror or error}") from None
+    write_text(path, head + text)

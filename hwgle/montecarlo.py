@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from hwgle import weights as weights_file
 from hwgle.accuracy import OFFSET_SAMPLES, Votes, chip_scales, chip_votes, part, score
-from hwgle.cache import replacing
+from hwgle.cache import write_text
 from hwgle.chip import Chip
 from hwgle.devices.emulator import Emulator
 from hwgle.errors import FileMistakes, Interrupted, Mistake, UsageError
@@ -286,8 +286,7 @@ def read_lines(path: Path, key: str) -> dict[int, Line]:
 def write_lines(path: Path, lines: Mapping[int, Line]) -> None:
     """All lines in the order of their seeds, whole or not at all."""
     text = "".join(json.dumps(lines[seed]) + "\n" for seed in sorted(lines))
-    with replacing(path) as temporary:
-        temporary.write_text(text)
+    write_text(path, text)
 
 
 # --- what came out -----------------------------------------------------------------------------

@@ -307,7 +307,7 @@ void device_counters(struct device *d, uint32_t layer)
 static size_t answer_formats(struct device *d)
 {
     const struct message_LAYER_FORMATS_ARE m = {.layer = (uint8_t)d->layer};
-    gle_formats f;
+    gle_formats f = {0};
     const int32_t *each = (const int32_t *)(const void *)&f;
     uint8_t *at;
 

@@ -47,8 +47,7 @@ def told(inputs: Inputs) -> dict[str, Any]:
             **{f"file {name}": digest for name, digest in inputs.files.items()},
         },
         "seeds": {
-            "data": e.task.seed,
-            "validation": e.task.validation_seed,
+            **{f"task {k}": v for k, v in e.task.model_dump().items() if k.endswith("seed")},
             "samples": inputs.sizes.seed,
         },
     }

@@ -208,7 +208,7 @@ def _summary(
 
 
 def _write(out: Path, study: Study, lines: Sequence[Line], summary: dict[str, Any]) -> list[Path]:
-    from hwgle.cache import replacing
+    from hwgle.cache import write_text
     from hwgle.report.plots import save
     from hwgle.report.yield_plot import yield_curves
 
@@ -216,8 +216,7 @@ def _write(out: Path, study: Study, lines: Sequence[Line], summary: dict[str, An
     best = summary["ideal"]["offset_calibrated"]
     pictures = save(yield_curves(lines, _names(study), best, title), out / "yield")
     path = out / "summary.json"
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(summary, indent=2) + "\n")
+    write_text(path, json.dumps(summary, indent=2) + "\n")
     return [path, out / "chips.jsonl", *pictures]
 
 

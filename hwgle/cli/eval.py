@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from hwgle.cache import replacing
+from hwgle.cache import write_text
 from hwgle.cli import options
 from hwgle.cli.comparison import comparison_text, tracking_text
 from hwgle.cli.files import Files, unwritable
@@ -100,8 +100,7 @@ def command(
             "chip": f"{profile.name}:{profile.seed}",
             "device": device,
         }
-        with replacing(json_) as temporary:
-            temporary.write_text(json.dumps(head | result.to_dict(), indent=2) + "\n")
+        write_text(json_, json.dumps(head | result.to_dict(), indent=2) + "\n")
     click.echo(f"{ex.name} on chip {chip_text(profile)}, {device}\n")
     time_taken = ("time", duration(time.monotonic() - begun))
     if isinstance(result, Comparison):

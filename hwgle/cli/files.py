@@ -26,6 +26,7 @@ from hwgle.quantise import Scales, build_image
 
 T = TypeVar("T")
 SCALES_BYTES = 1 << 20  # of 64 layers 3 kB are needed
+UNPACKED = 100  # times the packed size of an array, at most, to look at its values
 FRACTIONS = 64  # no format of the core has more fraction bits, or fewer than minus these
 
 
@@ -158,7 +159,10 @@ def _unusable(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> str | None:
     try:
         with archive.open(member) as stream:
             header = arrays.read_header(stream)
-            values = arrays.from_bytes(header, stream.read())
+            # Without a network nothing says how large it may be: no bombs are unpacked.
+            if header.nbytes > max(UNPACKED * member.compress_size, 1 << 20):
+                return None
+            values = arrays.from_bytes(header, stream.read(header.nbytes))
         return arrays.not_finite(np.asarray(values, dtype=np.float64))
     except Exception as error:  # a damaged archive can fail in every way
         return f"damaged data ({error})"

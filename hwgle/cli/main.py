@@ -70,6 +70,10 @@ class Commands(click.Group):
         except (click.Abort, KeyboardInterrupt):
             click.echo("interrupted; nothing half-written", err=True)
             code = INTERRUPTED
+        except OSError as error:  # a full disk, a folder that was taken away meanwhile
+            named = f"{error.filename}: " if error.filename else ""
+            click.echo(f"{named}{error.strerror or error}", err=True)
+            code = 2
         except MemoryError:
             click.echo("not enough memory: fewer streams, steps or signals at once", err=True)
             code = 2

@@ -131,7 +131,8 @@ def _read(
     hashes = {str(weights): file_hash(weights)}
     if limits_file is not None:
         hashes[str(limits_file)] = file_hash(limits_file)
-    task = load_task(ex)
+    with Bar("reading the data") as bar:
+        task = load_task(ex, bar)
     if not isinstance(task, Task):
         raise UsageError(f"{ex.name}: a report needs a task of labelled samples")
     return Inputs(

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwgle import samples
+from hwgle.cache import write_text
 from hwgle.chip import Chip
 from hwgle.cli import options
 from hwgle.cli.files import Files, unwritable
@@ -103,7 +104,7 @@ def command(
         rows = deadline_text(streamer.summary, net, streamer.period)
         click.echo(pairs(rows), err=True)
     if record_latency is not None:
-        record_latency.write_text(histogram_text(streamer.summary.latencies))
+        write_text(record_latency, histogram_text(streamer.summary.latencies))
     if isinstance(ended, KeyboardInterrupt):
         raise Interrupted("interrupted; what is written is complete")
     if isinstance(ended, BrokenPipeError):

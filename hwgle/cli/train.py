@@ -13,6 +13,7 @@ from hwgle.cli.files import Files, unwritable_folder
 from hwgle.cli.progress import Bar, duration
 from hwgle.cli.table import pairs, percent
 from hwgle.devices import open_device
+from hwgle.devices.resuming import Resumed, resuming
 from hwgle.errors import UsageError
 from hwgle.experiment import Experiment
 from hwgle.learning.trainer import Event, Trainer
@@ -63,7 +64,8 @@ def command(
     if (why := unwritable_folder(out)) is not None:
         raise UsageError(why)
     network, profile = ex.load_network(), ex.load_chip()
-    with open_device(device, shadow=shadow, baud=baud) as body, Bar("training") as bar:
+    opened = resuming(open_device(device, shadow=shadow, baud=baud), _say_resumed)
+    with opened as body, Bar("training") as bar:
         task = load_task(ex, bar)
         if (out / "checkpoint.npz").exists():
             click.echo(f"continuing from {out / 'checkpoint.npz'}", err=True)
@@ -71,6 +73,10 @@ def command(
         trainer = Trainer(ex, network, profile, task, body, out, show, weights=first)
         summary = trainer.run()
     click.echo(pairs(_facts(summary, out)))
+
+
+def _say_resumed(resumed: Resumed) -> None:
+    click.echo(f"warning: {resumed}", err=True)
 
 
 def load_experiment(

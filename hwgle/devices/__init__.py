@@ -6,7 +6,7 @@ qemu:<board>       the firmware in an emulated board
 /dev/ttyACM0 COM3 socket://host:port rfc2217://host:port
                    a board: whatever pyserial's serial_for_url takes
 fault+<any but emu:>?flip=1e-5&seed=1
-                   the same over a bad line, see fault.py
+                   the same over a bad line, see faults/options.py
 
 A body adds a file here and one line in BODIES; its module is imported when first used.
 """
@@ -56,6 +56,15 @@ def open_board(url: str, *, baud: int | None = None, **port: Any) -> SerialDevic
     Raises UsageError for a string that names none, DeviceError for one that cannot be
     started or reached.
     """
+    begin = on_the_wire(url)
+    return cast("SerialDevice", _function(begin or "host:")(url, baud, **port))
+
+
+def on_the_wire(url: str) -> str | None:
+    """What of BODIES a device string begins with, None for a serial port.
+
+    Raises UsageError for one that names no body or one without a wire.
+    """
     begin = next((b for b in BODIES if url.startswith(b)), None)
     if begin == "emu:":
         raise UsageError("device 'emu:' is the emulator itself: there is no wire to it")
@@ -65,7 +74,7 @@ def open_board(url: str, *, baud: int | None = None, **port: Any) -> SerialDevic
             f"device {url!r} is not known; allowed: {known}, or a serial port such as "
             "/dev/ttyACM0, COM3, socket://host:port, rfc2217://host:port"
         )
-    return cast("SerialDevice", _function(begin or "host:")(url, baud, **port))
+    return begin
 
 
 def _function(begin: str) -> Callable[..., object]:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
-from hwgle.devices.fault import KEYS, FaultLine, Faults
+from hwgle.devices.faults import KEYS, FaultLine, Faults
 from hwgle.devices.line import Line, open_line
 from hwgle.devices.port import FAST, GENEROUS
 from hwgle.devices.serial import SerialDevice
@@ -49,13 +49,21 @@ def open_body(
 def _open_fault(
     url: str, baud: int | None, wrap: Wrap | None, port: dict[str, Any]
 ) -> SerialDevice:
+    from hwgle.devices import on_the_wire
+
+    on_the_wire(url.removeprefix(FAULT))
     name, options = split_options(url.removeprefix(FAULT))
     faults = Faults.parse({k: v for k, v in options.items() if k in KEYS})
     rest = {k: v for k, v in options.items() if k not in KEYS}
     inner = f"{name}?{urlencode(rest)}" if rest else name
+    if faults.wrap is not None:
+        port = {**port, "wrap_in": faults.wrap}
+
+    here = [faults]
 
     def wrapped(line: Line, reset: Reset | None) -> Line:
-        line = FaultLine(line, faults, reset)
+        line = FaultLine(line, here[0], reset)
+        here[0] = faults.unplanned()  # a line that is opened again has had them
         return wrap(line, reset) if wrap is not None else line
 
     return open_body(inner, baud, wrapped, **port)
@@ -104,7 +112,11 @@ def _open_serial(
         name = f"{name}?{urlencode(options)}"  # pyserial's own
     else:
         _integers("serial", name, options, "baud")
-    return SerialDevice(_line(name, baud or BAUD, wrap, None), name, **port)
+
+    def again() -> Line:
+        return _line(name, baud or BAUD, wrap, None)
+
+    return SerialDevice(again(), name, again=again, **port)
 
 
 def _line(port: str, baud: int, wrap: Wrap | None, reset: Reset | None) -> Line:
@@ -127,9 +139,13 @@ def _integers_baud(name: str, text: str) -> int:
 
 def _opened(runner: Any, name: str, wrap: Wrap | None, port: dict[str, Any]) -> SerialDevice:
     """A session with an emulated board; the runner is closed with it, or on failure."""
+
+    def again() -> Line:
+        return _line(runner.port, BAUD, wrap, runner.reset)
+
     try:
-        line = _line(runner.port, BAUD, wrap, runner.reset)
+        line = again()
     except BaseException:
         runner.close()
         raise
-    return SerialDevice(line, name, body=runner, **port)
+    return SerialDevice(line, name, body=runner, again=again, **port)

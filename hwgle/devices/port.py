@@ -100,8 +100,11 @@ class Port:
         payload: int = PAYLOAD,
         protocol: int | None = None,
         observer: Observer | None = None,
+        wrap_in: int | None = None,
     ) -> None:
+        """wrap_in: for tests, ms until the link's clock of 32 bits wraps."""
         self.name, self.timing = name, timing
+        self._clock = 0 if wrap_in is None else -wrap_in - _now()
         self.observer = observer or recorder.get()
         self._line = line
         self._lock = threading.Lock()
@@ -295,14 +298,14 @@ class Port:
         view = memoryview(ffi.buffer(buffer))
         out = b""
         with self._lock:
-            lib.link_open(self._link, _now())
+            lib.link_open(self._link, self._time())
         goodbye = None
         while True:
             data = line.read()
             if data and self.observer is not None:
                 self.observer("in", data, time.monotonic())
             with self._lock:
-                now = _now()
+                now = self._time()
                 if data:
                     lib.link_receive(self._link, now, data, len(data))
                 self._collect(bool(data))
@@ -330,6 +333,9 @@ class Port:
             if goodbye is not None and time.monotonic() > goodbye:
                 return
             self._sleep(wait, bool(out), goodbye)
+
+    def _time(self) -> int:
+        return _now() + self._clock & 0xFFFFFFFF
 
     def _sleep(self, wait: int, blocked: bool, goodbye: float | None) -> None:
         """Until bytes come, the link or the line has something to do, or somebody calls."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -24,7 +24,7 @@ from hwgle.devices.dialogue import Dialogue, One
 from hwgle.devices.line import Line
 from hwgle.devices.messages import LAYOUTS, Message, enum_names, pack
 from hwgle.devices.port import FAST, PAYLOAD, Port, Timing
-from hwgle.errors import UsageError
+from hwgle.errors import DeviceError, UsageError
 from hwgle.preflight import check, machine_of, refuse
 from hwgle.quantise import Image, Quantised
 
@@ -67,6 +67,7 @@ class SerialDevice(Device):
     """A board, or a process that behaves as one, at the other end of a line.
 
     body: what is to be let go of after the line (an emulator's process), reset: resets it.
+    again: opens the line another time, for reconnect().
     """
 
     def __init__(
@@ -76,24 +77,40 @@ class SerialDevice(Device):
         timing: Timing = FAST,
         *,
         body: Any = None,
+        again: Callable[[], Line] | None = None,
         wire_steps: int = WIRE_STEPS,
         **port: Any,
     ) -> None:
         self.name, self._body, self._wire_steps = name, body, wire_steps
+        self._timing, self._port_options, self._again = timing, port, again
         try:
-            self.port = Port(line, name, timing, **port)
-            try:
-                self.hello = self.port.open()
-                self._talk = Dialogue(self.port, name)
-                self.info = self._info()
-            except BaseException:
-                self.port.close()
-                raise
+            self._begin(line)
         except BaseException:
             self._let_go()
             raise
+
+    def _begin(self, line: Line) -> None:
+        """A session over a line."""
+        self.port = Port(line, self.name, self._timing, **self._port_options)
+        try:
+            self.hello = self.port.open()
+            self._talk = Dialogue(self.port, self.name)
+            self.info = self._info()
+        except BaseException:
+            self.port.close()
+            raise
         self._image: Image | None = None
         self.batch = 0
+
+    def reconnect(self) -> None:
+        """Open the same board again after its session has ended; it holds no network then.
+
+        Raises DeviceError when it is not there any more.
+        """
+        if self._again is None:
+            raise DeviceError(f"{self.name}: this line cannot be opened again")
+        self.port.close()
+        self._begin(self._again())
 
     # --- the board --------------------------------------------------------------------
 

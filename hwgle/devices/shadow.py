@@ -97,6 +97,13 @@ class ShadowedDevice(Device):
             self.differ(what)
         return got
 
+    def reconnect(self) -> None:
+        """Open the body again after its session has ended: only a load goes on from there."""
+        self._broken = "no network is loaded"
+        self.body.reconnect()
+        self._twin.close()
+        self._twin = Emulator()
+
     @property
     def limits(self) -> Limits:
         """See Device."""

@@ -7,14 +7,13 @@ weights so far, and a JSON text with the position and the metrics.
 from __future__ import annotations
 
 import json
-import zipfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from hwgle.arrays import save_npz_atomic
+from hwgle.arrays import load_npz_stored, save_npz_atomic
 from hwgle.errors import FileMistakes, Mistake, UsageError
 from hwgle.learning.rule import Arrays
 from hwgle.weights import Weights
@@ -72,14 +71,13 @@ def load(path: Path, key: str) -> Checkpoint | None:
     if not path.exists():
         return None
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+        arrays = load_npz_stored(path)
         text = json.loads(arrays.pop("position").tobytes())
         if text.pop("format") != FORMAT:
             raise ValueError("another format")
         position = Position(**text)
         snapshot = arrays.pop("snapshot").tobytes()
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         mistake = Mistake(str(path), None, "", f"no checkpoint ({error})", f"a {FORMAT} file")
         raise FileMistakes([mistake]) from error
     if position.key != key:

@@ -35,6 +35,7 @@ class Labelled:
         self._batch, self._seed = training.batch, training.seed
         self._steps = task.train.x.shape[1]
         self.batches = len(task.train) // self._batch
+        self.steps = self.batches * self._steps
         self.range_every = self._steps
         self._order: tuple[int, NDArray[np.int64]] = (-1, np.zeros(0, np.int64))
         self._hits = self._seen = 0

@@ -47,13 +47,14 @@ class Judged:
 
 
 class Lesson(Protocol):
-    """Attributes: measure, "accuracy" or "nrmse"; batches of an epoch; range_every, steps
-    between two looks of the chip's auto-ranging; tells_before, whether the summary is to say
-    how the weights did that learning began with."""
+    """Attributes: measure, "accuracy" or "nrmse"; batches and steps of an epoch; range_every,
+    steps between two looks of the chip's auto-ranging; tells_before, whether the summary is to
+    say how the weights did that learning began with."""
 
     measure: str
     tells_before: bool
     batches: int
+    steps: int
     range_every: int
 
     def begin(self, weights: Weights) -> Scales:

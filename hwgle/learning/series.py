@@ -58,6 +58,7 @@ class SeriesLesson:
         self._groups = len(task.train) // self._batch
         self._sections = -(-self._steps // SECTION)
         self.batches = self._groups * self._sections
+        self.steps = self._groups * self._steps
         self.range_every = min(RANGE_EVERY, self._steps)
         self._spread = task.train.y.std(axis=(0, 1))
         self._order: tuple[int, NDArray[np.int64]] = (-1, np.zeros(0, np.int64))

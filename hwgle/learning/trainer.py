@@ -23,6 +23,7 @@ from types import FrameType
 from typing import Any
 
 from hwgle import weights as weights_file
+from hwgle.cache import write_text
 from hwgle.chip import Chip
 from hwgle.device import Device, Pending
 from hwgle.errors import DeviceRefused, Interrupted, UsageError
@@ -137,14 +138,15 @@ class Trainer:
         Raises Interrupted after Ctrl-C, with a checkpoint written.
         """
         _make_folder(self._out)
-        weights = self._begin()
-        first = weights
-        if self._position.epoch == 0 and self._position.batch == 0:
-            self._best = weights
-        with self._interruptible():
-            while self._position.epoch < self._training.epochs:
-                self._epoch()
-        return self._finish(first)
+        with _alone(self._out):
+            weights = self._begin()
+            first = weights
+            if self._position.epoch == 0 and self._position.batch == 0:
+                self._best = weights
+            with self._interruptible():
+                while self._position.epoch < self._training.epochs:
+                    self._epoch()
+            return self._finish(first)
 
     def _begin(self) -> Weights:
         t = self._training
@@ -229,7 +231,7 @@ class Trainer:
 
     def _rate_there(self) -> float:
         """What it is in the last step of this epoch, on the chip too."""
-        steps = (self._position.epoch + 1) * self._batches * self._steps
+        steps = (self._position.epoch + 1) * self._lesson.steps
         return rate_on_chip(self._training, self._rate(self._batches - 1), steps - 1)
 
     def _epoch_done(self) -> None:
@@ -258,7 +260,7 @@ class Trainer:
         p.metrics.append(line)
         p.epoch, p.batch, p.step = p.epoch + 1, 0, 0
         self._lesson.epoch_done()
-        _write_text(self._out / "metrics.jsonl", "".join(json.dumps(m) + "\n" for m in p.metrics))
+        write_text(self._out / "metrics.jsonl", "".join(json.dumps(m) + "\n" for m in p.metrics))
         self._save_sometimes()
         self._tell()
 
@@ -337,7 +339,7 @@ class Trainer:
             "weights_digest": f"{self._device.weights_digest():016x}",
             "health": judged.health.to_dict(),
         }
-        _write_text(self._out / "summary.json", json.dumps(summary, indent=2) + "\n")
+        write_text(self._out / "summary.json", json.dumps(summary, indent=2) + "\n")
         return summary
 
     def _tell(self) -> None:
@@ -386,8 +388,27 @@ def _make_folder(path: Path) -> None:
         raise UsageError(f"cannot write to folder {path}: {error.strerror or error}") from error
 
 
-def _write_text(path: Path, text: str) -> None:
-    """Whole or not at all."""
-    part_path = path.with_name(path.name + ".part")
-    part_path.write_text(text)
-    os.replace(part_path, path)
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """The only training that writes here, where folders can be locked (not on Windows).
+
+    Raises UsageError while another one does.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(
+                f"another training is writing to {folder}: wait for it, or name another --out"
+            ) from None
+        except OSError:
+            pass  # a file system without locks
+        yield
+    finally:
+        os.close(descriptor)

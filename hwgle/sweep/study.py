@@ -84,7 +84,7 @@ class Study:
     @property
     def samples(self) -> int:
         """Samples of the test split that count."""
-        most = self.experiment.task.test
+        most = test_samples(self.experiment)
         return min(most, self.sweep.do.samples or most)
 
     def points(self, number: int, setting: Setting) -> Iterator[Point]:
@@ -126,7 +126,7 @@ class Study:
             "network": self.network.hash(),
             "weights": None if self.weights is None else weights_file.content_hash(self.weights),
             "task": self.experiment.task.model_dump(mode="json"),
-            "data": version("mnist1d"),
+            "data": {name: version(name) for name in MAKERS[task_name(self.experiment)]},
             "chip": chip.model_dump(mode="json", exclude={"format", "name"}),
             "training": None if experiment is None else experiment.training.model_dump(mode="json"),
             "samples": self.samples,
@@ -207,7 +207,11 @@ def load_sweep(name_or_path: str) -> Study:
         weights = _weights(file, network)
     except FileMistakes as error:
         kept(error)
-    if sweep is not None and experiment is not None and network is not None and chip is not None:
+    if experiment is not None and task_name(experiment) not in MAKERS:
+        found = f"{experiment.name!r} with task {task_name(experiment)}"
+        allowed = f"an experiment with task {' or '.join(MAKERS)}"
+        mistakes.append(file.mistake(("experiment",), found, allowed))
+    elif sweep is not None and experiment is not None and network is not None and chip is not None:
         if weights is not None:
             network = weights_file.with_times(network, weights)
         study = Study(sweep, experiment, network, chip, weights)
@@ -217,6 +221,20 @@ def load_sweep(name_or_path: str) -> Study:
         if not mistakes:
             return study
     raise FileMistakes(list(dict.fromkeys(mistakes)))
+
+
+# Tasks that a sweep can take, whose settings and makers decide every sample.
+MAKERS = {"mnist1d": ("mnist1d",), "digits": ("scikit-learn",)}
+
+
+def task_name(experiment: Experiment) -> str:
+    """The name of an experiment's task."""
+    return str(experiment.task.model_dump()["name"])
+
+
+def test_samples(experiment: Experiment) -> int:
+    """Samples of the test split."""
+    return int(experiment.task.model_dump()["test"])
 
 
 def _where(file: YamlFile, key: str) -> Where:

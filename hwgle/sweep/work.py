@@ -6,7 +6,6 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,8 @@ from hwgle.montecarlo import votes_of
 from hwgle.network import Network
 from hwgle.sweep.journal import Result
 from hwgle.sweep.study import Job, Study
-from hwgle.tasks import TASKS, Task
+from hwgle.tasks import Task
+from hwgle.tasks.settings import TaskSettings
 from hwgle.weights import Weights
 
 _stop: list[Callable[[], bool]] = []  # of this process, set by who started it
@@ -37,12 +37,12 @@ def stopped() -> bool:
 
 @dataclass(frozen=True)
 class Common:
-    """What all jobs of a sweep share. task: name and numbers of its data; arithmetic: of who
+    """What all jobs of a sweep share. task: the settings of its data; arithmetic: of who
     asks; folder: where trainings keep checkpoints, None for a temporary one."""
 
     network: Network
     weights: Weights | None
-    task: tuple[str, int, int, int, int]
+    task: TaskSettings
     samples: int
     arithmetic: str
     folder: Path | None
@@ -50,17 +50,23 @@ class Common:
     @classmethod
     def of(cls, study: Study, folder: Path | None) -> Common:
         """Of a study; `folder`: of its results, where workers see the same files."""
-        t = study.experiment.task
-        task = (t.name, t.seed, t.validation_seed, t.train, t.test)
         trainings = None if folder is None else folder / "trainings"
-        return cls(
-            study.network, study.weights, task, study.samples, arithmetic(), trainings
-        )
+        task = study.experiment.task
+        return cls(study.network, study.weights, task, study.samples, arithmetic(), trainings)
 
 
-@lru_cache(maxsize=2)
-def _data(name: str, seed: int, validation_seed: int, train: int, test: int) -> Task:
-    return TASKS[name](seed, validation_seed, train, test)
+# What this process has loaded last, by its settings.
+_DATA: dict[str, Task] = {}
+
+
+def _data(settings: TaskSettings) -> Task:
+    key = settings.model_dump_json()
+    if key not in _DATA:
+        _DATA.clear()
+        task = settings.load(Path())
+        assert isinstance(task, Task)
+        _DATA[key] = task
+    return _DATA[key]
 
 
 def work(common: Common, jobs: list[Job]) -> tuple[dict[str, Result], float]:
@@ -75,7 +81,7 @@ def work(common: Common, jobs: list[Job]) -> tuple[dict[str, Result], float]:
             f"this worker's arithmetic is {arithmetic()[:12]}, not {common.arithmetic[:12]}: "
             "install the same hwgle on all workers"
         )
-    task = _data(*common.task)
+    task = _data(common.task)
     task = replace(task, test=part(task.test, common.samples))
     results = {}
     for job in jobs:

@@ -14,7 +14,7 @@ import serial
 
 from hwgle.boards import start_host
 from hwgle.devices import open_board
-from hwgle.devices.fault import FaultLine, Faults, Way
+from hwgle.devices.faults import FaultLine, Faults, Way
 from hwgle.devices.line import DescriptorLine, open_line
 from hwgle.devices.serial import SerialDevice
 from hwgle.errors import DeviceError, LinkLost, UsageError
@@ -135,12 +135,17 @@ def test_planned_faults_strike_their_frame() -> None:
     assert lost.carry(wire[:6]) + lost.carry(wire[6:]) == b"\0one\0\0three\0"
     twice = Way("out", Faults(twice=frozenset({("out", 2)})), None)
     assert twice.carry(wire) == b"\0one\0\0two\0three\0three\0"
-    pressed: list[int] = []
-    reset = Way("out", Faults(reset=frozenset({("out", 0)})), lambda: pressed.append(1))
+    pressed: list[tuple[str, int]] = []
+
+    def press(key: tuple[str, int]) -> bytes:
+        pressed.append(key)
+        return b"noise"
+
+    reset = Way("out", Faults(reset=frozenset({("out", 0)})), press)
     assert reset.carry(b"\0on") == b"\0"
     assert not pressed
-    assert reset.carry(b"e\0") == b"one\0"
-    assert pressed == [1]
+    assert reset.carry(b"e\0") == b"noiseone\0"
+    assert pressed == [("out", 0)]
 
 
 def test_planned_faults_strike_their_byte() -> None:

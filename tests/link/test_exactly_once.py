@@ -8,73 +8,32 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-import numpy as np
 import pytest
-from networks import Case, Quantised, chip_with, quantised, random_case
+from fault_matrix import Script, written
+from networks import random_case
 
 from hwgle.boards import HostBoard, start_host
-from hwgle.device import Block
 from hwgle.devices.emulator import Emulator
-from hwgle.devices.fault import KINDS, FaultLine, Faults
+from hwgle.devices.faults import KINDS, FaultLine, Faults
 from hwgle.devices.line import open_line
 from hwgle.devices.messages import LAYOUTS
 from hwgle.devices.port import FAST
 from hwgle.devices.serial import SerialDevice
 from hwgle.errors import BoardReset, SessionEnded
-from hwgle.quantise import Quantised as Weights
-from hwgle.quantise import quantise_weights
 
 pytestmark = pytest.mark.board("cc")
 
 PATIENT = replace(FAST, silent_after=5000, stalled_after=20000, open_within=10000)
 WAYS = ("out", "in")
-ROUNDS = 3
+ROUNDS = 3  # as written() has them
 WITHIN = 30.0  # seconds for a session with one damaged byte, on a machine that is busy
-
-
-@dataclass(frozen=True)
-class Script:
-    """What a session does."""
-
-    case: Case
-    q: Quantised
-    weights: Weights
-    increments: Weights
-    rounds: int = ROUNDS
-
-    def play(self, device: SerialDevice | Emulator) -> int:
-        """The session; returns the digest at its end."""
-        device.load(self.q.image, self.case.batch, uhat=False)
-        device.write_weights(self.weights)
-        pending = []
-        for k in range(self.rounds):
-            device.set_rate(2 + k)
-            pending.append(device.submit(Block(self.q.input, self.q.target, learn=True)))
-            device.add_weights(self.increments)
-        for block in pending:
-            block.result()
-        return device.digest()
 
 
 @pytest.fixture(scope="module")
 def script() -> Script:
     return written(random_case(20, layers=2, neurons=6, inputs=2, batch=1, steps=24))
-
-
-def written(case: Case, rounds: int = ROUNDS) -> Script:
-    q = quantised(case, chip_with(seed=1), learning_rate=0.1, range_every=16)
-    weights = quantise_weights(q.image, case.weights)
-    rng = np.random.default_rng(1)
-    increments = {
-        name: (
-            rng.integers(-9, 10, w.shape).astype(np.int16),
-            rng.integers(-9, 10, b.shape).astype(np.int32),
-        )
-        for name, (w, b) in weights.items()
-    }
-    return Script(case, q, weights, increments, rounds)
 
 
 @pytest.fixture(scope="module")

@@ -47,7 +47,7 @@ def run_c(tmp_path: Path, name: str, *arguments: str) -> str:
     return done.stdout
 
 
-# --- a bad line, a forger -----------------------------------------------------
+# --- a bad line -----------------------------------------------------
 
 
 def test_random_sessions_on_bad_lines(tmp_path: Path, seed: int) -> None:
@@ -63,10 +63,6 @@ def test_very_many_random_sessions_on_bad_lines(tmp_path: Path, seed: int) -> No
 
 def test_every_byte_of_a_session_faulty_and_every_moment_a_reset(tmp_path: Path) -> None:
     run_c(tmp_path, "link_exhaustive")
-
-
-def test_a_forger_breaks_nothing_but_sessions(tmp_path: Path, seed: int) -> None:
-    run_c(tmp_path, "link_fuzz", str(seed), "1000")
 
 
 # --- what the code is made of -------------------------------------------------
