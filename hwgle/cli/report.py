@@ -27,6 +27,7 @@ from hwgle.errors import FileMistakes, Mistake, NotEqual, UsageError
 from hwgle.experiment import Experiment
 from hwgle.identity import draw
 from hwgle.tasks import Task
+from hwgle.weights import with_times
 
 SAMPLES = 1000
 
@@ -125,6 +126,7 @@ def _read(
     assert network is not None
     assert w is not None
     assert weights is not None
+    network = with_times(network, w)
     built = [c for c in chips if c is not None] or [ex.load_chip()]
     for chip in built:
         draw(chip, network)  # a twin of another network is refused now

@@ -261,6 +261,8 @@ def test_interrupted_it_leaves_nothing(tmp_path: Path, environment: dict[str, st
     process = subprocess.Popen(
         [sys.executable, "-m", "hwgle", "report", *args],
         cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        # Where tests run in the background of a shell, SIGINT would be ignored in here too.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )  # fmt: skip
     try:
         until = time.monotonic() + PATIENCE
