@@ -136,6 +136,10 @@ BAD_KEYS: dict[tuple[str, str], Any] = {
     ("experiment", "training.weight_decay"): -1,
     ("experiment", "training.average"): -1,
     ("experiment", "training.validate_every"): 0,
+    ("experiment", "training.schedule.every"): 0,
+    ("experiment", "training.momentum_shift"): -1,
+    ("experiment", "training.norm_shift"): 99,
+    ("experiment", "training.apply_every"): 0,
     ("experiment", "training.tau_rate"): -1,
     ("experiment", "training.tau_floor"): -1,
     ("experiment", "training.seed"): -1,
@@ -170,7 +174,8 @@ def test_a_bad_value_of_each_key(files: Path, kind: str, key: str) -> None:
         good = {"format": "hwgle/chip/1", "name": "c"}
     else:
         good = EXPERIMENT | {k: dict(v) for k, v in EXPERIMENT.items() if isinstance(v, dict)}
-        schedule = {"kind": "cosine" if key.endswith("final") else "plateau"}
+        kinds = {"final": "cosine", "every": "halving"}
+        schedule = {"kind": kinds.get(key.rpartition(".")[2], "plateau")}
         good["training"] = dict(EXPERIMENT["training"]) | {"schedule": schedule}  # type: ignore[call-overload]
     at, path = good, []
     *above, last = key.split(".")
@@ -259,6 +264,7 @@ BAD_OPTIONS: dict[str, tuple[str, int, str]] = {
     "--calibrate": ("0", *RANGE), "--payload": ("1", *RANGE), "--window": ("0", *RANGE),
     "--memory": ("0", *RANGE),
     "--learn": ("hebb", 2, "no rule 'hebb'; allowed: sgd"),
+    "--rule": ("hebb", 2, "hebb"),
     "--rate": ("-1", 2, "--rate"),
     "--record": ("q", 2, "cannot record q; allowed: r, u, uhat, v, e"),
     "--json": ("no/x.json", 2, "--json no/x.json: there is no folder no"),

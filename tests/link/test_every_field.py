@@ -30,6 +30,8 @@ BAD: dict[tuple[str, str], tuple[int, str]] = {
     ("BIAS_READ", "layer"): (200, "bad_value"),
     ("BIAS_READ", "first"): (MOST, "bad_value"),
     ("BIAS_READ", "count"): (MOST, "bad_value"),
+    ("TIMES_WRITE", "layer"): (200, "bad_value"),
+    ("TIMES_WRITE", "first"): (MOST, "bad_value"),
     ("BLOCK", "flags"): (128, "bad_value"),
     ("SET_RATE", "shift"): (65, "bad_value"),
     ("GRADIENT_CLEAR", "drop"): (32, "bad_value"),
@@ -80,7 +82,7 @@ def test_a_bad_value_of_each_field(name: str, field: str) -> None:
     board.all(before_it)
     value, reason = BAD[name, field]
     fields = {f: GOOD.get(f, 0) for _, f in LAYOUTS[name].fields} | {field: value}
-    tail = [1] if name in TAILS else b""
+    tail = [1] * 4 if name == "TIMES_WRITE" else [1] if name in TAILS else b""
     assert board.refused(pack(name, tail, **fields))[0] == reason
     board.check_guards()
     assert snapshot_of(board) == before
