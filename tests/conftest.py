@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from collections import Counter
 
 import pytest
@@ -27,6 +28,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[SKIPPED] = Counter()
+    # What a shell starts in its background ignores Ctrl-C, and so would every program that a
+    # test starts and interrupts.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     # Hypothesis draws from the base seed too, unless --hypothesis-seed is given.
     if getattr(config.option, "hypothesis_seed", 0) is None:
         config.option.hypothesis_seed = BASE_SEED
