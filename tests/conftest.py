@@ -17,9 +17,6 @@ import pytest
 BASE_SEED = int(os.environ.get("HWGLE_TEST_SEED", "20250101"))
 REQUIRE_BOARDS = os.environ.get("HWGLE_REQUIRE_BOARDS", "") not in ("", "0")
 
-# Reason -> how many tests were skipped for it.
-SKIPPED = pytest.StashKey[Counter[str]]()
-
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--all", action="store_true", help="run the tests marked long too")
@@ -27,7 +24,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    config.stash[SKIPPED] = Counter()
     # What a shell starts in its background ignores Ctrl-C, and so would every program that a
     # test starts and interrupts.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -42,7 +38,6 @@ def pytest_report_header() -> str:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    skipped = config.stash[SKIPPED]
     for item in items:
         reason = None
         if item.get_closest_marker("long") and not config.getoption("--all"):
@@ -50,7 +45,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         elif not REQUIRE_BOARDS and (missing := missing_programs(item)):
             reason = f"board (no {', '.join(missing)})"
         if reason:
-            skipped[reason] += 1
             item.add_marker(pytest.mark.skip(reason=reason))
 
 
@@ -66,10 +60,12 @@ def missing_programs(item: pytest.Item) -> list[str]:
     return [name for name in needed if shutil.which(name) is None]
 
 
-def pytest_terminal_summary(
-    terminalreporter: pytest.TerminalReporter, config: pytest.Config
-) -> None:
-    if skipped := config.stash[SKIPPED]:
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    skipped: Counter[str] = Counter()
+    for report in terminalreporter.stats.get("skipped", []):
+        if isinstance(report.longrepr, tuple):
+            skipped[report.longrepr[2].removeprefix("Skipped: ")] += 1
+    if skipped:
         parts = (f"{count} {reason}" for reason, count in sorted(skipped.items()))
         terminalreporter.write_line(f"hwgle: tests skipped: {'; '.join(parts)}")
 

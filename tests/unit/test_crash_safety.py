@@ -37,8 +37,8 @@ def a_checkpoint(path: Path, version: int) -> None:
     position = Position("key", epoch=version)
     arrays = {"m": np.full(500, version, np.float32), "empty": np.zeros((0, 3), np.int16)}
     best = {"h.weight": np.full((5, 5), version, np.float64)}
-    votes = np.full((2, 3), version)
-    checkpoint.save(path, Checkpoint(position, bytes([version]) * 900, arrays, best, {"votes": votes}))
+    lesson = {"votes": np.full((2, 3), version)}
+    checkpoint.save(path, Checkpoint(position, bytes([version]) * 900, arrays, best, lesson))
 
 
 def a_weights_file(path: Path, version: int) -> None:
