@@ -170,6 +170,17 @@ class Image:
         return [s.weight + self.chip.weight_left for s in self.scales.layers]
 
 
+def check_learnable(network: Network, learner: OnChip) -> None:
+    """Feedback that learns copies each update of plain SGD: raises UsageError for a rule on the
+    chip that remembers."""
+    if learner.remembers and topology.learns_feedback(network):
+        raise UsageError(
+            f"network {network.name}: feedback kolen-pollack: found rule {learner.rule}, "
+            f"momentum_shift {learner.momentum_shift}, apply_every {learner.apply_every}; "
+            "allowed on the chip: rule sgd, momentum_shift 0, apply_every 1"
+        )
+
+
 def build_image(
     network: Network,
     chip: Chip,
@@ -192,12 +203,7 @@ def build_image(
     Raises UsageError when the core refuses the image, and for feedback that learns beside a
     rule that remembers.
     """
-    if learner.remembers and topology.learns_feedback(network):
-        raise UsageError(
-            f"network {network.name}: feedback kolen-pollack: found rule {learner.rule}, "
-            f"momentum_shift {learner.momentum_shift}, apply_every {learner.apply_every}; "
-            "allowed on the chip: rule sgd, momentum_shift 0, apply_every 1"
-        )
+    check_learnable(network, learner)
     words = image_words(
         network,
         chip,
