@@ -1,6 +1,6 @@
 /* Reading and writing what a chip holds: weights, gradients, signals, counters. */
 #include "analog.h"
-#include "chip.h"
+#include "topology.h"
 
 static int layer_bad(const gle_chip *chip, int32_t layer)
 {
@@ -12,6 +12,14 @@ static int range_bad(int32_t first, int32_t count, int32_t have)
     return first < 0 || count < 0 || first > have || count > have - first;
 }
 
+static void stale(gle_layer *y)
+{
+    y->stale = 1;
+    if (y->back != NULL) {
+        y->back->stale = 1;
+    }
+}
+
 gle_status gle_weights_write(gle_chip *chip, int32_t l, int32_t first, int32_t count,
                              const int16_t *from)
 {
@@ -21,15 +29,15 @@ gle_status gle_weights_write(gle_chip *chip, int32_t l, int32_t first, int32_t c
         return GLE_BAD_ARGUMENT;
     }
     y = &chip->layer[l];
-    if (range_bad(first, count, y->n * y->m)) {
+    if (range_bad(first, count, gle_weight_count(y))) {
         return GLE_BAD_ARGUMENT;
     }
     for (int32_t k = 0; k < count; k++) {
-        const int32_t at = first + k;
-        y->w[(size_t)(at / y->m) * (size_t)y->stride + (size_t)(at % y->m)] =
-            (int16_t)gle_clamp(from[k], y->image->w_max);
+        int absent;
+        int16_t *w = gle_weight_at(y, first + k, &absent);
+        *w = absent ? (int16_t)0 : (int16_t)gle_clamp(from[k], y->image->w_max);
     }
-    y->stale = 1;
+    stale(y);
     return GLE_OK;
 }
 
@@ -42,12 +50,12 @@ gle_status gle_weights_read(const gle_chip *chip, int32_t l, int32_t first, int3
         return GLE_BAD_ARGUMENT;
     }
     y = &chip->layer[l];
-    if (range_bad(first, count, y->n * y->m)) {
+    if (range_bad(first, count, gle_weight_count(y))) {
         return GLE_BAD_ARGUMENT;
     }
     for (int32_t k = 0; k < count; k++) {
-        const int32_t at = first + k;
-        to[k] = y->w[(size_t)(at / y->m) * (size_t)y->stride + (size_t)(at % y->m)];
+        int absent;
+        to[k] = *gle_weight_at(y, first + k, &absent);
     }
     return GLE_OK;
 }
@@ -58,19 +66,19 @@ gle_status gle_weights_add(gle_chip *chip, int32_t l, int32_t first, int32_t cou
     gle_layer *y;
     uint32_t clipped = 0;
 
-    if (layer_bad(chip, l) || range_bad(first, count, chip->layer[l].n * chip->layer[l].m)) {
+    if (layer_bad(chip, l) || range_bad(first, count, gle_weight_count(&chip->layer[l]))) {
         return GLE_BAD_ARGUMENT;
     }
     y = &chip->layer[l];
     for (int32_t k = 0; k < count; k++) {
-        const int32_t at = first + k;
-        int16_t *w = &y->w[(size_t)(at / y->m) * (size_t)y->stride + (size_t)(at % y->m)];
-        const int32_t sum = (int32_t)*w + from[k];
+        int absent;
+        int16_t *w = gle_weight_at(y, first + k, &absent);
+        const int32_t sum = absent ? 0 : (int32_t)*w + from[k];
         *w = (int16_t)gle_clamp(sum, y->image->w_max);
         clipped += (uint32_t)(*w != sum);
     }
     y->counters.sat_w += clipped;
-    y->stale = 1;
+    stale(y);
     return GLE_OK;
 }
 
@@ -276,7 +284,9 @@ gle_status gle_flip(gle_chip *chip, int32_t l, int32_t signal, int32_t index, in
     const int32_t narrow =
         signal == GLE_SIGNAL_R || signal == GLE_SIGNAL_E || signal == GLE_STORED_WEIGHT;
     gle_layer *y;
+    int16_t *weight;
     int32_t count;
+    int absent;
     size_t at;
 
     if (layer_bad(chip, l) || bit < 0 || bit >= (narrow ? 16 : 32) ||
@@ -285,7 +295,7 @@ gle_status gle_flip(gle_chip *chip, int32_t l, int32_t signal, int32_t index, in
         return GLE_BAD_ARGUMENT;
     }
     y = &chip->layer[l];
-    count = signal == GLE_STORED_WEIGHT ? y->n * y->m
+    count = signal == GLE_STORED_WEIGHT ? gle_weight_count(y)
             : signal == GLE_STORED_BIAS ? y->n
                                         : y->n * chip->batch;
     if (range_bad(index, 1, count)) {
@@ -309,9 +319,12 @@ gle_status gle_flip(gle_chip *chip, int32_t l, int32_t signal, int32_t index, in
         flip16(&y->e[at], bit, y->image->e_max);
         break;
     case GLE_STORED_WEIGHT:
-        at = (size_t)(index / y->m) * (size_t)y->stride + (size_t)(index % y->m);
-        flip16(&y->w[at], bit, y->image->w_max);
-        y->stale = 1;
+        weight = gle_weight_at(y, index, &absent);
+        if (absent) {
+            return GLE_BAD_ARGUMENT;
+        }
+        flip16(weight, bit, y->image->w_max);
+        stale(y);
         break;
     default:
         y->bias[index] = flipped(y->bias[index], bit, 32, GLE_STATE_MAX);
@@ -333,6 +346,7 @@ gle_status gle_shape_of(const gle_chip *chip, int32_t l, gle_shape *shape)
     shape->options = chip->options;
     shape->uhat = chip->layer[l].uhat != NULL;
     shape->times = chip->layer[l].times != NULL;
+    shape->feedback = gle_weight_count(&chip->layer[l]) - shape->neurons * shape->inputs;
     return GLE_OK;
 }
 

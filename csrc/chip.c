@@ -1,4 +1,4 @@
-/* A chip from an image, and its step.
+/* The step of a chip.
  *
  * All layers step together from their neighbours' values of the previous step. Going
  * from the top layer down, a layer's old rates and errors are still there when the
@@ -9,6 +9,8 @@
  *         above   = W_l^T e_l        (old errors, weights before the update), for l-1
  *         neurons of l: new e_l, r_l
  *         dW_l    = e_l r_{l-1}^T    (new error, old rates)
+ *
+ * or with r of other sources and other ways of the errors, see topology.h.
  */
 #include "chip.h"
 
@@ -16,6 +18,7 @@
 #include "image.h"
 #include "learner.h"
 #include "neurons.h"
+#include "topology.h"
 
 static void zero(void *from, size_t bytes)
 {
@@ -49,61 +52,59 @@ static void load_input(const gle_chip *chip, const int16_t *input)
     }
 }
 
-/* Errors on their way down, rounded to the scale of their row of weights. */
-static const int16_t *scaled_errors(const gle_chip *chip, const gle_layer *layer)
+/* What changed since the last step, as the array sees it now. */
+static void refresh(gle_chip *chip, gle_layer *layer, int32_t heard_max)
 {
-    const size_t columns = (size_t)chip->columns;
+    const gle_layer *top = &chip->layer[chip->layers - 1];
 
-    if (layer->rows == NULL) {
-        return layer->e;
+    if (layer->stale) {
+        chip->digest_known = 0;
+        gle_layer_effective(chip, layer, heard_max, layer->image->e_max);
     }
-    for (int32_t i = 0; i < layer->n; i++) {
-        const int16_t *e = layer->e + (size_t)i * columns;
-        int16_t *to = chip->turned + (size_t)i * columns; /* free until something learns */
-        for (size_t b = 0; b < columns; b++) {
-            to[b] = (int16_t)gle_round(e[b], (int32_t)layer->rows[i]);
-        }
+    if (layer->back != NULL && layer->back->stale) {
+        chip->digest_known = 0;
+        gle_layer_effective(chip, layer->back, GLE_ARRAY_MAX,
+                            chip->e_top != NULL ? top->image->e_max : layer->image->e_max);
     }
-    return chip->turned;
 }
 
-/* Without targets there are none: half of the work of an inference. */
-static int any_error(const gle_chip *chip, const gle_layer *layer)
-{
-    const size_t count = (size_t)layer->n * (size_t)chip->columns;
-    uint32_t any = 0;
-
-    for (size_t k = 0; k < count; k++) {
-        any |= (uint16_t)layer->e[k];
-    }
-    return any != 0;
-}
-
-static void products(gle_chip *chip, gle_layer *layer, const int16_t *below, int32_t shift,
-                     const gle_layer *layer_below, int32_t *above)
+/* W below, in u_frac. */
+static void forward(gle_chip *chip, const gle_layer *layer, const gle_heard *heard)
 {
     const gle_kernels *k = chip->kernels;
-    const int32_t columns = chip->columns;
+    const int32_t columns = chip->columns, shift = gle_shift_forward(layer, heard->frac);
 
-    const int back = layer_below != NULL && any_error(chip, layer);
-
-    if (layer_below != NULL && !back) {
-        zero(above, (size_t)layer->m * (size_t)columns * sizeof *above);
-    }
     if (columns == 1) {
-        k->product_one(chip->sums, layer, below, shift);
-        if (back) {
-            k->product_one_back(above, layer, gle_shift_back(layer, layer_below));
-        }
+        k->product_one(chip->sums, layer, heard->rates, shift);
         return;
     }
-    k->pack_pairs(chip->pairs, below, layer->m, columns);
+    k->pack_pairs(chip->pairs, heard->rates, layer->m, columns);
     k->product(chip->sums, layer->seen, layer->stride, layer->n, layer->m, chip->pairs, columns,
                shift, layer->rows, layer->fits);
-    if (back) {
-        k->pack_pairs(chip->pairs, scaled_errors(chip, layer), layer->n, columns);
-        k->product(above, layer->seen_t, layer->stride_t, layer->m, layer->n, chip->pairs,
-                   columns, gle_shift_back(layer, layer_below), NULL, layer->fits_t);
+}
+
+/* dW, wherever it goes. */
+static void learn(gle_chip *chip, gle_layer *layer, const gle_heard *heard, uint32_t flags,
+                  const gle_lesson *lesson)
+{
+    if (chip->columns > 1) {
+        chip->kernels->pack_turned(chip->turned, heard->rates, layer->m, layer->stride,
+                                   chip->columns);
+    }
+    if ((flags & GLE_READ_GRADIENT) != 0) {
+        gle_layer_gradient(chip, layer, heard->rates, heard->frac);
+    }
+    if ((flags & GLE_ADD_GRADIENT) != 0) {
+        gle_layer_gradient_add(chip, layer, heard->rates, heard->frac);
+    }
+    if ((flags & (GLE_READ_GRADIENT | GLE_ADD_GRADIENT)) != 0) {
+        gle_absent_sums(layer, 0, layer->n, layer->gradient);
+    }
+    if ((flags & GLE_LEARN) != 0) {
+        gle_layer_learn(chip, layer, heard->rates, heard->frac, lesson);
+        gle_feedback_learn(chip, layer, heard->rates, heard->frac,
+                           gle_rate_of(layer, lesson));
+        gle_absent_weights(layer); /* whatever the rule did */
     }
 }
 
@@ -155,7 +156,7 @@ gle_status gle_step(gle_chip *chip, const int16_t *input, const int16_t *target,
         return GLE_BAD_ARGUMENT;
     }
     load_input(chip, input);
-    gle_target_error(chip, &chip->layer[chip->layers - 1], target, chip->above[0]);
+    gle_errors_begin(chip, target);
     job.hash = chip->hash;
     job.batch = chip->batch;
     job.columns = chip->columns;
@@ -167,20 +168,13 @@ gle_status gle_step(gle_chip *chip, const int16_t *input, const int16_t *target,
 
     for (int32_t l = chip->layers - 1; l >= 0; l--) {
         gle_layer *layer = &chip->layer[l];
-        const int32_t which = (chip->layers - 1 - l) & 1;
-        const int16_t *below = l > 0 ? layer[-1].r : chip->input;
-        const int32_t below_frac = l > 0 ? layer[-1].r_frac : chip->image->input_frac;
-        const int32_t below_max = l > 0 ? layer[-1].image->r_max : GLE_ARRAY_MAX;
+        const gle_heard heard = gle_hear(chip, layer);
 
-        if (layer->stale) {
-            chip->digest_known = 0;
-            gle_layer_effective(chip, layer, below_max);
-        }
-        products(chip, layer, below, gle_shift_forward(layer, below_frac),
-                 l > 0 ? layer - 1 : NULL, chip->above[1 - which]);
+        refresh(chip, layer, heard.max);
+        forward(chip, layer, &heard);
         job.layer = layer;
         job.sums = chip->sums;
-        job.above = chip->above[which];
+        job.above = gle_errors(chip, layer);
         set_gamma(&job, layer, chip->image->gamma);
         set_noise(&job, chip, layer);
         if (gradients != 0 && layer->u_old != NULL) {
@@ -196,20 +190,11 @@ gle_status gle_step(gle_chip *chip, const int16_t *input, const int16_t *target,
             }
         }
         if (learns && (layer->image->learn & GLE_LEARNS_WEIGHTS) != 0) {
-            if (chip->columns > 1) {
-                chip->kernels->pack_turned(chip->turned, below, layer->m, layer->stride,
-                                           chip->columns);
-            }
-            if ((flags & GLE_READ_GRADIENT) != 0) {
-                gle_layer_gradient(chip, layer, below, below_frac);
-            }
-            if ((flags & GLE_ADD_GRADIENT) != 0) {
-                gle_layer_gradient_add(chip, layer, below, below_frac);
-            }
-            if ((flags & GLE_LEARN) != 0) {
-                gle_layer_learn(chip, layer, below, below_frac, &lesson);
-            }
+            learn(chip, layer, &heard, flags, &lesson);
         }
+    }
+    if ((flags & GLE_LEARN) != 0) {
+        gle_feedback_decay(chip);
     }
     chain_digests(chip);
     chip->step++;
@@ -275,6 +260,11 @@ void gle_blank(gle_chip *chip)
         if (layer->norm != NULL) {
             zero(layer->norm, (size_t)layer->n * (size_t)layer->stride);
             zero(layer->norm_bias, (size_t)layer->n);
+        }
+        if (layer->back != NULL) {
+            gle_layer *back = layer->back;
+            zero(back->w, (size_t)back->n * (size_t)back->stride * sizeof *back->w);
+            back->stale = 1;
         }
         layer->w_frac = image->w_frac;
         layer->u_frac = image->u_frac;

@@ -32,6 +32,11 @@ typedef struct {
     int32_t counts;    /* the number of learning steps is a state */
 } gle_learner;
 
+/* Formats that move. */
+typedef struct {
+    int8_t w, r, e, v;
+} gle_fracs;
+
 typedef struct gle_layer {
     const gle_image_layer *image;
     const gle_neuron *neurons;  /* of the image, or `times` */
@@ -41,6 +46,12 @@ typedef struct gle_layer {
     const uint32_t *rows;       /* [n], 0 .. 7; NULL: one scale for the layer */
     const uint32_t *gains;      /* [n][gain_words]; NULL: every synapse has gain 1 */
     int32_t gain_words;         /* two gains a word */
+    const uint32_t *mask;       /* see topology.h; NULL: every synapse is there */
+    const uint32_t *sources;    /* NULL: a chain */
+    struct gle_layer *back;     /* feedback weights as a layer's, with the errors that they
+                                   multiply; NULL: the layer's own weights, transposed */
+    int32_t *above;             /* [n][columns] errors heard; NULL: those of the chip serve */
+    gle_fracs noted;            /* of a snapshot that is being checked */
     int32_t n, m;         /* neurons, inputs */
     int32_t first;        /* index of the first neuron in the whole network */
     int32_t stride;       /* of rows of w, seen and gradient */
@@ -81,6 +92,9 @@ struct gle_chip {
     int32_t layers, batch, columns;
     uint32_t options;
     const uint32_t *inputs; /* of GLE_HAS_INPUTS, or NULL */
+    const gle_feedback *feedback; /* or NULL */
+    int16_t *e_top;         /* [outputs][columns] of GLE_DIRECT: errors before the step */
+    int16_t *gathered;      /* [m][columns] where layers have sources of their own */
     uint64_t seed, step;
     uint64_t learned;        /* learning steps since gle_blank, where they count */
     gle_learner learner;
@@ -116,7 +130,7 @@ void gle_target_error(const gle_chip *chip, const gle_layer *top, const int16_t 
                       int32_t *above);
 
 /* effective.c: what the array sees of the stored weights, and whether sums fit. */
-void gle_layer_effective(gle_chip *chip, gle_layer *layer, int32_t below_max);
+void gle_layer_effective(gle_chip *chip, gle_layer *layer, int32_t below_max, int32_t e_max);
 
 /* gradient.c */
 void gle_layer_gradient(gle_chip *chip, gle_layer *layer, const int16_t *below,
@@ -134,7 +148,6 @@ uint32_t gle_accumulate(int32_t *sum, int64_t x, int32_t shift);
 
 /* ranges.c */
 int32_t gle_shift_forward(const gle_layer *layer, int32_t below_frac);
-int32_t gle_shift_back(const gle_layer *layer, const gle_layer *below);
 int32_t gle_finest_row(const gle_layer *layer);
 void gle_autorange(gle_chip *chip);
 

@@ -55,6 +55,14 @@ static uint64_t digest_of_weights(const gle_chip *chip)
         if (layer->memory != NULL) {
             d = with_memory(d, layer);
         }
+        for (int32_t i = 0; layer->back != NULL && i < layer->back->n; i++) {
+            const int16_t *w = layer->back->w + (size_t)i * (size_t)layer->back->stride;
+            uint64_t row = 0;
+            for (int32_t j = 0; j < layer->back->m; j++) {
+                row = row * UINT64_C(0xd6e8feb86659fd93) + (uint16_t)w[j];
+            }
+            d = gle_digest_mix(d, row);
+        }
         d = gle_digest_mix(d, (uint64_t)(uint32_t)layer->w_frac << 32 | (uint32_t)layer->u_frac);
         d = gle_digest_mix(d, (uint64_t)(uint32_t)layer->r_frac << 32 | (uint32_t)layer->e_frac);
     }
@@ -66,7 +74,8 @@ static uint64_t digest_of_weights(const gle_chip *chip)
 static int known(const gle_chip *chip)
 {
     for (int32_t l = 0; l < chip->layers; l++) {
-        if (chip->layer[l].stale) {
+        const gle_layer *y = &chip->layer[l];
+        if (y->stale || (y->back != NULL && y->back->stale)) {
             return 0;
         }
     }

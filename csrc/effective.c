@@ -18,7 +18,7 @@ static int32_t largest(const int32_t *x, int32_t count)
     return most;
 }
 
-void gle_layer_effective(gle_chip *chip, gle_layer *layer, int32_t below_max)
+void gle_layer_effective(gle_chip *chip, gle_layer *layer, int32_t below_max, int32_t e_max)
 {
     const gle_seeing how = {layer->image->w_shift, layer->image->w_left};
     int32_t *const columns = chip->rows; /* sums of |w| over the neurons */
@@ -53,5 +53,5 @@ void gle_layer_effective(gle_chip *chip, gle_layer *layer, int32_t below_max)
     }
     most_t = largest(columns, layer->m);
     layer->fits = (int64_t)most * below_max <= INT32_MAX;
-    layer->fits_t = (int64_t)most_t * layer->image->e_max <= INT32_MAX;
+    layer->fits_t = (int64_t)most_t * e_max <= INT32_MAX;
 }

@@ -53,10 +53,30 @@ enum gle_section {
     GLE_HAS_ROWS = 1,   /* a word a neuron, 0 .. 7: its weights have so many more fraction bits */
     GLE_HAS_ANALOG = 2, /* a gle_analog a neuron */
     GLE_HAS_INPUTS = 4, /* a word an input: gain in Q13 | offset in LSB of the input << 16 */
-    GLE_HAS_GAINS = 8   /* for each layer n rows of m int16 (m even, else one of padding), two a
+    GLE_HAS_GAINS = 8,  /* for each layer n rows of m int16 (m even, else one of padding), two a
                            word, lower half first: >= 0 the gain of a synapse in Q13; below, the
                            synapse is stuck at -g - 8192 */
+    GLE_HAS_MASKS = 16, /* for each layer that is `masked` n rows of m bits, 32 a word, lowest
+                           first: 1 where there is a synapse; one that is absent is not stuck */
+    GLE_HAS_SOURCES = 32, /* three words a layer: bit 0 of them: it hears the inputs, bit 1 + k:
+                           layer k, itself or one before it; columns of its weights are in the
+                           order of the bits. This section and the next stand before all
+                           others. Without it each layer hears the one before it */
+    GLE_HAS_FEEDBACK = 64 /* a gle_feedback */
 };
+
+/* How errors come back where not through the weights themselves. The matrices are stored
+ * behind a layer's weights, in the same format (without GLE_HAS_ROWS and GLE_HAS_GAINS, which
+ * are of synapses that carry rates). Of GLE_ALIGNMENT and GLE_KOLEN_POLLACK a layer that hears
+ * another, or itself, has one of n * m, with its mask; of GLE_DIRECT each layer but the last
+ * has one of outputs * n, row by row of the outputs. */
+enum gle_feedback_kind { GLE_ALIGNMENT = 1, GLE_KOLEN_POLLACK = 2, GLE_DIRECT = 3 };
+
+typedef struct {
+    int32_t kind;
+    int32_t decay_every;  /* GLE_KOLEN_POLLACK: learning steps between two decays of weights */
+    int32_t decay_shift;  /* and feedback, 0: none; each takes 2^-decay_shift of them */
+} gle_feedback;
 
 typedef struct {
     uint32_t magic;
@@ -103,7 +123,7 @@ typedef struct {
     uint32_t noise_r;     /* gle_noise of the read-out, in 1/8192 LSB of its converter */
     int32_t adc_drop;     /* bits of a rate that the read-out loses */
     int32_t adc_max;      /* largest code of the read-out */
-    uint32_t reserved;
+    uint32_t masked;      /* 1: has a mask, see GLE_HAS_MASKS */
 } gle_image_layer;
 
 typedef struct {
@@ -156,6 +176,7 @@ typedef struct {
     uint32_t options;     /* of gle_open */
     int32_t uhat;         /* 1: can be read */
     int32_t times;        /* 1: its time constants can be written (GLE_LEARNS_TAU) */
+    int32_t feedback;     /* weights of its feedback, numbered behind its neurons * inputs */
 } gle_shape;
 
 enum gle_signal { GLE_SIGNAL_R = 0, GLE_SIGNAL_U, GLE_SIGNAL_UHAT, GLE_SIGNAL_V, GLE_SIGNAL_E,
@@ -196,7 +217,8 @@ void gle_reset(gle_chip *chip, uint32_t first);
  * (-1: none) for cross entropy, [batch][outputs] in target_frac for mse. */
 gle_status gle_step(gle_chip *chip, const int16_t *input, const int16_t *target, uint32_t flags);
 
-/* Weights as they are stored: row after row, n * m; bias in u_frac. */
+/* Weights as they are stored: row after row, n * m, then those of the layer's feedback if it
+ * has any; absent synapses stay 0. Bias in u_frac. */
 gle_status gle_weights_write(gle_chip *chip, int32_t layer, int32_t first, int32_t count,
                              const int16_t *from);
 gle_status gle_weights_read(const gle_chip *chip, int32_t layer, int32_t first, int32_t count,
@@ -246,7 +268,7 @@ gle_status gle_read_part(const gle_chip *chip, int32_t layer, int32_t signal, in
  * 0 .. 15 of r, e and weights, 0 .. 31 of the others. The value stays within its limits:
  * where this bit would leave them, the next lower one that does not is flipped, then the
  * next higher; where none will do, the value becomes 0. It always changes.
- * GLE_BAD_ARGUMENT: no such thing, nothing changed. */
+ * GLE_BAD_ARGUMENT: no such thing (an absent synapse is none), nothing changed. */
 gle_status gle_flip(gle_chip *chip, int32_t layer, int32_t signal, int32_t index, int32_t bit);
 
 /* Learning rate on the chip, 2^-shift, for all layers; -32..64. The image's rises add to it. */

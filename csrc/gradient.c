@@ -2,6 +2,7 @@
  * into an int32 (with up to GLE_EXACT streams nothing is dropped at all); its read-out, and
  * its sum over steps for a host. */
 #include "learner.h"
+#include "topology.h"
 
 enum { ROWS = 4 };
 
@@ -64,7 +65,7 @@ gle_status gle_gradient_clear(gle_chip *chip, int32_t drop)
     }
     for (int32_t l = 0; l < chip->layers; l++) {
         gle_layer *layer = &chip->layer[l];
-        const int32_t below_frac = l > 0 ? layer[-1].r_frac : chip->image->input_frac;
+        const int32_t below_frac = gle_heard_frac(chip, layer);
         const size_t count = (size_t)layer->n * (size_t)layer->stride;
         for (size_t k = 0; k < count; k++) {
             layer->gradient[k] = 0;

@@ -3,10 +3,10 @@
 
 #include "analog.h"
 #include "learner.h"
+#include "sections.h"
 
 enum { HEADER = (int)(sizeof(gle_image) / 4), LAYER = (int)(sizeof(gle_image_layer) / 4),
-       NEURON = (int)(sizeof(gle_neuron) / 4), ANALOG = (int)(sizeof(gle_analog) / 4),
-       GLE_ALL_SECTIONS = GLE_HAS_ROWS | GLE_HAS_ANALOG | GLE_HAS_INPUTS | GLE_HAS_GAINS };
+       NEURON = (int)(sizeof(gle_neuron) / 4) };
 
 const gle_image_layer *gle_image_layers(const uint32_t *words)
 {
@@ -18,8 +18,6 @@ const gle_neuron *gle_image_neurons(const uint32_t *words)
     const gle_image *image = (const gle_image *)(const void *)words;
     return (const gle_neuron *)(const void *)(words + HEADER + LAYER * image->layers);
 }
-
-static size_t gain_words_of(int32_t m) { return ((size_t)m + 1) / 2; }
 
 static int between(int32_t x, int32_t least, int32_t most) { return x >= least && x <= most; }
 
@@ -42,7 +40,7 @@ static int layer_ok(const gle_image_layer *y)
            between(y->v_frac_extra, 0, 14) && between(y->rate_shift, -32, 64) &&
            between(y->w_left, 0, 12) && gle_noise_ok(y->noise_e) && gle_noise_ok(y->noise_r) &&
            between(y->adc_drop, 0, 13) && between(y->adc_max, 1, 8191) &&
-           y->adc_max << y->adc_drop <= INT16_MAX && y->reserved == 0 &&
+           y->adc_max << y->adc_drop <= INT16_MAX && y->masked <= 1 &&
            ((y->w_max + (1 << y->w_shift) / 2) >> y->w_shift) << y->w_left <= GLE_ARRAY_MAX;
 }
 
@@ -76,72 +74,14 @@ static int head_ok(const gle_image *image)
            gle_noise_ok(image->update_noise) && learner_ok(image);
 }
 
-static int analog_ok(const gle_analog *y)
+/* Kolen-Pollack copies each update of the weights: of plain SGD alone, which is its own local
+ * product. */
+static int feedback_learnable(const uint32_t *words)
 {
-    return between(y->offset, -GLE_STATE_MAX, GLE_STATE_MAX) &&
-           between(y->gain, 0, 2 * GLE_GAIN_ONE - 1) && gle_noise_ok(y->noise_u) &&
-           gle_half_word(y->adc, 0) >= 0;
-}
+    const gle_feedback *feedback = gle_image_feedback(words);
 
-/* Where the sections are, in words from the start; those that are absent are empty. */
-typedef struct {
-    size_t rows, analog, inputs, gains, end;
-} sections;
-
-static sections sections_of(const gle_image *image, const gle_image_layer *layers, size_t total)
-{
-    const uint32_t has = image->sections;
-    sections s;
-    int32_t m = image->inputs;
-
-    s.rows = (size_t)HEADER + (size_t)LAYER * (size_t)image->layers + total * (size_t)NEURON;
-    s.analog = s.rows + (has & GLE_HAS_ROWS ? total : 0);
-    s.inputs = s.analog + (has & GLE_HAS_ANALOG ? total * (size_t)ANALOG : 0);
-    s.gains = s.inputs + (has & GLE_HAS_INPUTS ? (size_t)image->inputs : 0);
-    s.end = s.gains;
-    for (int32_t l = 0; l < image->layers && (has & GLE_HAS_GAINS); l++) {
-        s.end += (size_t)layers[l].size * gain_words_of(m);
-        m = layers[l].size;
-    }
-    return s;
-}
-
-static int sections_ok(const uint32_t *words, const sections *s, size_t total)
-{
-    const gle_analog *analog = (const gle_analog *)(const void *)(words + s->analog);
-
-    for (size_t k = s->rows; k < s->analog; k++) {
-        if (words[k] > 7) {
-            return 0;
-        }
-    }
-    for (size_t i = 0; i < total && s->inputs > s->analog; i++) {
-        if (!analog_ok(&analog[i])) {
-            return 0;
-        }
-    }
-    for (size_t k = s->inputs; k < s->gains; k++) {
-        if (gle_half_word(words[k], 0) < 0) {
-            return 0;
-        }
-    }
-    for (size_t k = s->gains; k < s->end; k++) {
-        if (gle_half_word(words[k], 0) < -2 * GLE_ARRAY_MAX - 1 ||
-            gle_half_word(words[k], 1) < -2 * GLE_ARRAY_MAX - 1) {
-            return 0;
-        }
-    }
-    return 1;
-}
-
-static int32_t most_row(const uint32_t *rows, int32_t n)
-{
-    uint32_t most = 0;
-
-    for (int32_t i = 0; rows != NULL && i < n; i++) {
-        most = rows[i] > most ? rows[i] : most;
-    }
-    return (int32_t)most;
+    return feedback == NULL || feedback->kind != GLE_KOLEN_POLLACK ||
+           !gle_learner_of((const gle_image *)(const void *)words).remembers;
 }
 
 gle_status gle_image_check(const uint32_t *words, size_t count)
@@ -150,9 +90,7 @@ gle_status gle_image_check(const uint32_t *words, size_t count)
     const gle_image_layer *layers;
     const gle_neuron *neurons;
     size_t need = (size_t)HEADER, total = 0;
-    const uint32_t *rows;
-    sections s;
-    int32_t below_frac;
+    gle_sections s;
 
     if (words == NULL || count < need || image->magic != GLE_MAGIC || image->words != count ||
         !head_ok(image)) {
@@ -169,11 +107,12 @@ gle_status gle_image_check(const uint32_t *words, size_t count)
         }
         total += (size_t)layers[l].size;
     }
-    if (count < need + total * (size_t)NEURON) {
+    if (count < need + total * (size_t)NEURON || !gle_sections_first_ok(words, count) ||
+        !feedback_learnable(words)) {
         return GLE_BAD_IMAGE;
     }
-    s = sections_of(image, layers, total);
-    if (count != s.end || !sections_ok(words, &s, total)) {
+    s = gle_sections_of(words, total);
+    if (count != s.end || !gle_sections_ok(words, &s, total)) {
         return GLE_BAD_IMAGE;
     }
     neurons = gle_image_neurons(words);
@@ -182,18 +121,8 @@ gle_status gle_image_check(const uint32_t *words, size_t count)
             return GLE_BAD_IMAGE;
         }
     }
-    below_frac = image->input_frac;
-    rows = image->sections & GLE_HAS_ROWS ? words + s.rows : NULL;
-    for (int32_t l = 0; l < image->layers; l++) {
-        const int32_t seen = layers[l].w_frac - layers[l].w_shift + layers[l].w_left;
-        const int32_t most = most_row(rows, layers[l].size);
-        rows = rows == NULL ? NULL : rows + layers[l].size;
-        if (!between(seen + below_frac - layers[l].u_frac, -14, 31 - most) ||
-            (l > 0 && !between(seen + layers[l].e_frac - layers[l - 1].e_frac -
-                                   layers[l - 1].v_frac_extra, -14, 31))) {
-            return GLE_BAD_IMAGE;
-        }
-        below_frac = layers[l].r_frac;
+    if (!gle_image_shifts_ok(words, &s)) {
+        return GLE_BAD_IMAGE;
     }
     if (image->loss == GLE_CROSS_ENTROPY && layers[image->layers - 1].size > 2047) {
         return GLE_BAD_IMAGE;
@@ -218,11 +147,9 @@ static int32_t padded(int32_t n, int32_t to) { return (n + to - 1) / to * to; }
 
 /* `as_stored`: the array sees what is stored. `copy_one`: what it sees is kept for a single
  * stream too. */
-static void take_layer(arena *a, gle_layer *y, int32_t n, int32_t m, int as_stored, int copy_one,
-                       int32_t columns, uint32_t options, int32_t top, int learns_tau,
-                       const gle_learner *learner)
+static void take_weights(arena *a, gle_layer *y, int32_t n, int32_t m, int as_stored, int copy_one,
+                         int32_t columns)
 {
-    const size_t cells = (size_t)n * (size_t)columns;
     const int32_t pad = columns == 1 ? GLE_PAD_ONE : GLE_LANES;
 
     y->n = n;
@@ -238,6 +165,15 @@ static void take_layer(arena *a, gle_layer *y, int32_t n, int32_t m, int as_stor
     if (columns > 1) {
         y->seen_t = take(a, (size_t)m * (size_t)y->stride_t, sizeof *y->seen_t);
     }
+}
+
+static void take_layer(arena *a, gle_layer *y, int32_t n, int32_t m, int as_stored, int copy_one,
+                       int32_t columns, uint32_t options, int32_t top, int learns_tau,
+                       const gle_learner *learner)
+{
+    const size_t cells = (size_t)n * (size_t)columns;
+
+    take_weights(a, y, n, m, as_stored, copy_one, columns);
     y->bias = take(a, (size_t)n, sizeof *y->bias);
     y->gradient = NULL;
     y->gradient_bias = NULL;
@@ -277,10 +213,11 @@ static void point_at_sections(gle_chip *chip, const uint32_t *words)
 {
     const gle_image *image = chip->image;
     const gle_layer *top = &chip->layer[chip->layers - 1];
-    const sections s = sections_of(image, gle_image_layers(words), (size_t)(top->first + top->n));
-    const uint32_t *gains = words + s.gains;
+    const gle_sections s = gle_sections_of(words, (size_t)(top->first + top->n));
+    const uint32_t *gains = words + s.gains, *mask = words + s.masks;
 
     chip->inputs = image->sections & GLE_HAS_INPUTS ? words + s.inputs : NULL;
+    chip->feedback = gle_image_feedback(words);
     for (int32_t l = 0; l < chip->layers; l++) {
         gle_layer *y = &chip->layer[l];
         const gle_analog *analog = (const gle_analog *)(const void *)(words + s.analog);
@@ -290,9 +227,18 @@ static void point_at_sections(gle_chip *chip, const uint32_t *words)
             const gle_analog *own = &y->analog[i];
             y->off |= own->offset != 0 || own->gain != GLE_GAIN_ONE || own->noise_u != 0;
         }
-        y->gain_words = (int32_t)gain_words_of(y->m);
+        y->gain_words = (int32_t)gle_gain_words(y->m);
         y->gains = image->sections & GLE_HAS_GAINS ? gains : NULL;
         gains += (size_t)y->n * (size_t)y->gain_words;
+        y->mask = y->image->masked ? mask : NULL;
+        mask += y->image->masked ? (size_t)y->n * gle_mask_words(y->m) : 0;
+        y->sources = gle_image_sources(words, l);
+        if (y->back != NULL) {
+            const int direct = chip->feedback->kind == GLE_DIRECT;
+            y->back->image = y->image;
+            y->back->e = direct ? chip->e_top : y->e;
+            y->back->mask = direct ? NULL : y->mask;
+        }
     }
 }
 
@@ -306,12 +252,18 @@ static uint64_t lay_out(const uint32_t *words, int32_t batch, uint32_t options, 
     const gle_learner learner = gle_learner_of(image), none = {0};
     arena a = {base, 0};
     gle_chip *chip = take(&a, 1, sizeof *chip + (size_t)image->layers * sizeof chip->layer[0]);
-    int32_t most = image->inputs, m = image->inputs, most_stride, first = 0;
+    const gle_feedback *feedback = gle_image_feedback(words);
+    const int direct = feedback != NULL && feedback->kind == GLE_DIRECT;
+    const int wired = (image->sections & GLE_HAS_SOURCES) != 0;
+    int32_t most = image->inputs, most_stride, first = 0;
+    gle_layer *backs = feedback == NULL ? NULL : take(&a, (size_t)image->layers, sizeof *backs);
     int16_t *input = take(&a, (size_t)image->inputs * (size_t)columns, sizeof(int16_t));
 
     for (int32_t l = 0; l < image->layers; l++) {
         gle_layer measured = {0};
         gle_layer *y = chip == NULL ? &measured : &chip->layer[l];
+        const int32_t m = gle_image_fan_in(words, l);
+        int32_t back_n, back_m;
         take_layer(&a, y, layers[l].size, m,
                    layers[l].w_shift == 0 && layers[l].w_left == 0 &&
                        (image->sections & GLE_HAS_GAINS) == 0,
@@ -325,8 +277,22 @@ static uint64_t lay_out(const uint32_t *words, int32_t batch, uint32_t options, 
             y->neurons = y->times != NULL ? y->times : gle_image_neurons(words) + first;
             y->first = first;
         }
-        m = layers[l].size;
-        first += m;
+        if (gle_image_back(words, l, &back_n, &back_m)) {
+            gle_layer *back = chip == NULL ? &measured : &backs[l];
+            take_weights(&a, back, back_n, back_m, layers[l].w_shift == 0 && layers[l].w_left == 0,
+                         GLE_PAD_ONE > 2 && layers[l].w_left != 0, columns);
+            if (chip != NULL) {
+                y->back = back;
+            }
+        }
+        if (wired && !direct) {
+            int32_t *above = take(&a, (size_t)layers[l].size * (size_t)columns, sizeof *above);
+            if (chip != NULL) {
+                y->above = above;
+            }
+        }
+        first += layers[l].size;
+        most = layers[l].size > most ? layers[l].size : most;
         most = m > most ? m : most;
     }
     most_stride = padded(most, columns == 1 && GLE_PAD_ONE > GLE_LANES ? GLE_PAD_ONE : GLE_LANES);
@@ -342,6 +308,10 @@ static uint64_t lay_out(const uint32_t *words, int32_t batch, uint32_t options, 
         int32_t *rows = take(&a, (size_t)most_stride * 4, sizeof *rows);
         uint32_t *hash = take(&a, (size_t)columns, sizeof *hash);
         uint64_t *digest = take(&a, (size_t)batch, sizeof *digest);
+        int16_t *e_top = take(&a, direct ? (size_t)layers[image->layers - 1].size * (size_t)columns
+                                         : 0, sizeof *e_top);
+        int16_t *gathered = take(&a, wired ? (size_t)most_stride * (size_t)columns : 0,
+                                 sizeof *gathered);
         if (chip != NULL) {
             chip->input = input;
             chip->pairs = pairs;
@@ -352,6 +322,8 @@ static uint64_t lay_out(const uint32_t *words, int32_t batch, uint32_t options, 
             chip->rows = rows;
             chip->hash = hash;
             chip->digest = digest;
+            chip->e_top = direct ? e_top : NULL;
+            chip->gathered = wired ? gathered : NULL;
             chip->image = image;
             chip->layers = image->layers;
             chip->batch = batch;

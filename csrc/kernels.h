@@ -16,6 +16,10 @@
 /* A factor has 14 significant bits, so this many products fit an int32. */
 #define GLE_EXACT 32
 
+/* Of one stream, x[m] of product_one, learn_one and learn stands in `stride` numbers of which
+ * those behind the m-th are 0: kernels read whole vectors of it, and rely on the zeros. So do
+ * rates and inputs as a layer keeps them, and what gle_hear gathers. Rows of weights likewise. */
+
 /* The neurons of one layer, see neurons.h. */
 typedef struct gle_neuron_job gle_neuron_job;
 

@@ -27,8 +27,10 @@
  * with n = norm_shift, in the first applications less (gle_lesson_of). Then y divides by the
  * power of two nearest to V, 2^((c + 4) >> 3).
  *
- * Biases have the same beside them, from sums of e. When auto-ranging moves a scale, A and V
- * of the gradients that go by it move as well. Random bits go by the count of learning steps.
+ * Biases have the same beside them, from sums of e. Of a synapse that is absent G is 0, and so is
+ * A. Feedback that learns (GLE_KOLEN_POLLACK) is for sgd with nothing to remember: other images
+ * are refused. When auto-ranging moves a scale, A and V of the gradients that go by it move as
+ * well: below_frac is that of the coarsest source. Random bits go by the count of learning steps.
  *
  * The rate is 2^-(rate_shift + rises), where rises goes up by one every rate_every learning
  * steps, as far as the image says.

@@ -1,5 +1,6 @@
 /* What learns: what the rules (rule_*.c) have in common. See learner.h for what they do. */
 #include "learner.h"
+#include "topology.h"
 
 enum { ROWS = 4 };
 
@@ -176,6 +177,7 @@ static void learn_from_memory(gle_chip *chip, gle_layer *layer, const int16_t *b
     for (int32_t i = 0; i < layer->n; i += ROWS) {
         const int32_t rows = layer->n - i < ROWS ? layer->n - i : ROWS;
         gle_outer_rows(chip, layer, i, rows, below, chip->rows);
+        gle_absent_sums(layer, i, rows, chip->rows); /* nothing is remembered, nor asked for */
         for (int32_t r = 0; r < rows; r++) {
             const size_t at = (size_t)(i + r) * (size_t)layer->stride;
             int32_t *const row = chip->rows + (size_t)r * (size_t)layer->stride;

@@ -7,26 +7,20 @@
  * clip then; rates and weights, where a clip costs more, move at the first clips.
  */
 #include "learner.h"
+#include "topology.h"
 
-enum { SHIFT_LEAST = -14, SHIFT_MOST = 31, E_FRAC_LEAST = -12, E_FRAC_MOST = 24 };
+enum { E_FRAC_LEAST = -12, E_FRAC_MOST = 24 };
 
 static int32_t seen_frac(const gle_layer *layer)
 {
     return layer->w_frac - layer->image->w_shift + layer->image->w_left;
 }
 
-/* Rounding shifts of the two products of a layer. */
+/* Rounding shift of a layer's W below. */
 int32_t gle_shift_forward(const gle_layer *layer, int32_t below_frac)
 {
     return seen_frac(layer) + below_frac - layer->u_frac;
 }
-
-int32_t gle_shift_back(const gle_layer *layer, const gle_layer *below)
-{
-    return seen_frac(layer) + layer->e_frac - below->v_frac;
-}
-
-static int32_t usable(int32_t shift) { return shift >= SHIFT_LEAST && shift <= SHIFT_MOST; }
 
 /* Of a layer's rows; their shifts go up by it. */
 int32_t gle_finest_row(const gle_layer *layer)
@@ -37,24 +31,6 @@ int32_t gle_finest_row(const gle_layer *layer)
         most = layer->rows[i] > most ? layer->rows[i] : most;
     }
     return (int32_t)most;
-}
-
-static int32_t usable_rows(const gle_layer *layer, int32_t below_frac)
-{
-    const int32_t shift = gle_shift_forward(layer, below_frac);
-    return usable(shift) && usable(shift + gle_finest_row(layer));
-}
-
-/* Whether all products around layer l still have a shift that the kernels can do. */
-static int32_t consistent(const gle_chip *chip, int32_t l)
-{
-    const gle_layer *layer = &chip->layer[l];
-    const int32_t below_frac = l > 0 ? layer[-1].r_frac : chip->image->input_frac;
-
-    return usable_rows(layer, below_frac) &&
-           (l == 0 || usable(gle_shift_back(layer, layer - 1))) &&
-           (l + 1 == chip->layers || (usable_rows(layer + 1, layer->r_frac) &&
-                                      usable(gle_shift_back(layer + 1, layer))));
 }
 
 static void shift16(int16_t *x, size_t count, int32_t finer, int32_t limit)
@@ -69,11 +45,10 @@ static void move_error(gle_chip *chip, gle_layer *layer, int32_t finer)
 {
     const size_t count = (size_t)layer->n * (size_t)chip->columns;
     const int32_t step = finer ? 1 : -1;
-    const int32_t l = (int32_t)(layer - chip->layer);
 
     layer->e_frac += step;
     layer->v_frac += step;
-    if (layer->e_frac < E_FRAC_LEAST || layer->e_frac > E_FRAC_MOST || !consistent(chip, l)) {
+    if (layer->e_frac < E_FRAC_LEAST || layer->e_frac > E_FRAC_MOST || !gle_shifts_possible(chip, 0)) {
         layer->e_frac -= step;
         layer->v_frac -= step;
         return;
@@ -87,36 +62,59 @@ static void move_error(gle_chip *chip, gle_layer *layer, int32_t finer)
     layer->counters.range_moves++;
 }
 
+/* A source's rates moved by one bit: so did the gradients of those who hear it, if that moved
+ * the coarsest of their sources. */
+static void memory_follows(gle_chip *chip, gle_layer *source, int32_t finer)
+{
+    const int32_t step = finer ? 1 : -1, s = (int32_t)(source - chip->layer);
+
+    for (int32_t l = s; l < chip->layers; l++) {
+        gle_layer *y = &chip->layer[l];
+        const int32_t now = gle_heard_frac(chip, y);
+        int32_t before;
+        if (y->memory == NULL || !gle_hears(y->sources, l, s)) {
+            continue;
+        }
+        source->r_frac -= step;
+        before = gle_heard_frac(chip, y);
+        source->r_frac += step;
+        if (now != before) {
+            gle_memory_moved(y, 1, 0, finer);
+        }
+    }
+}
+
 static void move_rate(gle_chip *chip, gle_layer *layer, int32_t finer)
 {
     const int32_t step = finer ? 1 : -1;
-    const int32_t l = (int32_t)(layer - chip->layer);
 
     layer->r_frac += step;
     if ((finer && (layer->r_frac > 15 || layer->r_frac > layer->u_frac - 4)) ||
         layer->r_frac < GLE_R_FRAC_LEAST || layer->u_frac - layer->r_frac > 30 ||
-        !consistent(chip, l)) {
+        !gle_shifts_possible(chip, 0)) {
         layer->r_frac -= step;
         return;
     }
     shift16(layer->r, (size_t)layer->n * (size_t)chip->columns, finer, layer->image->r_max);
-    if (l + 1 < chip->layers) {
-        gle_memory_moved(layer + 1, 1, 0, finer);
-    }
+    memory_follows(chip, layer, finer);
     layer->counters.range_moves++;
 }
 
 static void widen_weights(gle_chip *chip, gle_layer *layer)
 {
-    const int32_t l = (int32_t)(layer - chip->layer);
 
     layer->w_frac--;
-    if (!consistent(chip, l)) {
+    if (!gle_shifts_possible(chip, 0)) {
         layer->w_frac++;
         return;
     }
     shift16(layer->w, (size_t)layer->n * (size_t)layer->stride, 0, layer->image->w_max);
     layer->stale = 1;
+    if (layer->back != NULL) { /* in the format of the weights */
+        gle_layer *back = layer->back;
+        shift16(back->w, (size_t)back->n * (size_t)back->stride, 0, layer->image->w_max);
+        back->stale = 1;
+    }
     layer->counters.range_moves++;
 }
 

@@ -20,7 +20,12 @@ enum gle_purpose {
     GLE_RNG_UPDATE_NOISE = 6,
     GLE_RNG_DRIFT = 7,
     GLE_RNG_NORM = 8, /* rounding of running means of gradients */
-    GLE_RNG_NORM_BIAS = 9
+    GLE_RNG_NORM_BIAS = 9,
+    GLE_RNG_FEEDBACK_UPDATE = 32,
+    GLE_RNG_FEEDBACK_NOISE = 33,
+    GLE_RNG_FEEDBACK_DRIFT = 34,
+    GLE_RNG_DECAY = 35,
+    GLE_RNG_FEEDBACK_DECAY = 36
 };
 
 typedef struct {

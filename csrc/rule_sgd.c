@@ -5,6 +5,7 @@
  * Without momentum or accumulation nothing is kept beside the weights. */
 #include "learner.h"
 #include "single.h"
+#include "topology.h"
 
 enum { ROWS = 4 };
 
@@ -34,12 +35,14 @@ void gle_layer_sgd(gle_chip *chip, gle_layer *layer, const int16_t *below, int32
     const gle_key key_bias =
         gle_rng_key(chip->seed, GLE_RNG_BIAS_UPDATE, (uint32_t)layer->first, chip->step);
     const gle_update how = gle_update_of(chip, layer, chip->step);
-    const int one = chip->columns == 1 && how.noise.m == 0;
+    /* whole rows and layers at once know of no synapse that is absent */
+    const int whole = how.noise.m == 0 && layer->mask == NULL;
+    const int one = chip->columns == 1 && whole;
     const gle_learning all = {&how, below, chip->turned, chip->columns,
                               gle_gradient_shift(chip->batch), shift, chip->rows};
     gle_update_count count = {0, 0, 0};
-    const int at_once = chip->kernels->learn != NULL && how.noise.m == 0 &&
-                        chip->kernels->learn(layer, &all, &count);
+    const int at_once =
+        whole && chip->kernels->learn != NULL && chip->kernels->learn(layer, &all, &count);
 
     if (one && !at_once) {
         learn_one_stream(chip, layer, below, &how, shift, &count);
@@ -47,6 +50,7 @@ void gle_layer_sgd(gle_chip *chip, gle_layer *layer, const int16_t *below, int32
     for (int32_t i = 0; i < layer->n && !one && !at_once; i += ROWS) {
         const int32_t rows = layer->n - i < ROWS ? layer->n - i : ROWS;
         gle_outer_rows(chip, layer, i, rows, below, chip->rows);
+        gle_absent_sums(layer, i, rows, chip->rows); /* asks for nothing, counts for nothing */
         for (int32_t r = 0; r < rows; r++) {
             gle_update_row(chip, layer, i + r, chip->rows + (size_t)r * (size_t)layer->stride,
                            &how, shift, &count);

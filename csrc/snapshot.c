@@ -7,9 +7,12 @@
  * A snapshot comes from outside. What the core relies on (formats whose shifts the kernels
  * can do, values within their limits) is checked, either in the bytes or in a chip that
  * they were put into.
+ *
+ * Of a layer, what its rule remembers comes before its feedback.
  */
 #include "image.h"
 #include "learner.h"
+#include "topology.h"
 
 enum { SNAPSHOT_MAGIC = 0x53454c47 }; /* "GLES" */
 
@@ -119,18 +122,18 @@ static void piece(walk *s, void *array, int32_t n, int32_t count, int32_t stride
 
 static int outside(int32_t x, int32_t least, int32_t most) { return x < least || x > most; }
 
-/* The rules of gle_image_check for what moves; weights only ever get coarser. The layer
- * carries them, changed, to the next one's turn: `below` is what is seen of it. */
-static void check_formats(walk *s, const gle_layer *y, int32_t below_frac,
-                          const int32_t *below_v_frac, int32_t *r_frac, int32_t *v_frac)
+/* The rules of gle_image_check for what moves; weights only ever get coarser. Those that
+ * hold between layers are looked at when all are noted. */
+static void check_formats(walk *s, gle_layer *y)
 {
     const int32_t w = format(s, &y->w_frac), r = format(s, &y->r_frac);
     const int32_t e = format(s, &y->e_frac), v = format(s, &y->v_frac);
     const int32_t rate = format(s, &y->rate_shift);
-    const int32_t seen = w - y->image->w_shift + y->image->w_left;
-    const int32_t finest = gle_finest_row(y);
+    const gle_fracs as_in_image = {(int8_t)y->image->w_frac, (int8_t)y->image->r_frac,
+                                   (int8_t)y->image->e_frac,
+                                   (int8_t)(y->image->e_frac + y->image->v_frac_extra)};
 
-    *r_frac = *v_frac = 0;
+    y->noted = as_in_image;
     if (outside(w, -64, y->image->w_frac) || outside(r, GLE_R_FRAC_LEAST, 15) ||
         outside(y->u_frac - r, 0, 30) || outside(e, -12, 24) ||
         outside(v, e + y->image->v_frac_extra, e + y->image->v_frac_extra) ||
@@ -138,11 +141,33 @@ static void check_formats(walk *s, const gle_layer *y, int32_t below_frac,
         s->bad = 1;
         return;
     }
-    s->bad |= outside(seen + below_frac - y->u_frac, -14, 31 - finest) ||
-              (below_v_frac != NULL &&
-               outside(seen + e - *below_v_frac, -14, 31));
-    *r_frac = r;
-    *v_frac = v;
+    y->noted.w = (int8_t)w;
+    y->noted.r = (int8_t)r;
+    y->noted.e = (int8_t)e;
+    y->noted.v = (int8_t)v;
+}
+
+/* Of absent synapses there is nothing but 0. */
+static void present(walk *s, const gle_layer *y, const void *array, size_t size)
+{
+    const unsigned char *a = array;
+    const size_t start = s->used;
+
+    for (int32_t i = 0; s->mode == CHECK && y->mask != NULL && i < y->n; i++) {
+        for (int32_t j = 0; j < y->m; j++) {
+            s->used = start + ((size_t)i * (size_t)y->m + (size_t)j) * size;
+            s->bad |= !gle_synapse_there(gle_mask_row(y, i), j) &&
+                      number(s, a + ((size_t)i * (size_t)y->stride + (size_t)j) * size, size) != 0;
+        }
+    }
+    s->used = start;
+}
+
+/* Stored weights of a matrix. */
+static void weights(walk *s, const gle_layer *y, int32_t limit)
+{
+    present(s, y, y->w, sizeof *y->w);
+    piece(s, y->w, y->n, y->m, y->stride, sizeof *y->w, limit, 0);
 }
 
 /* Multipliers, which only an image's rules keep in bounds. */
@@ -167,18 +192,22 @@ static void walk_layer(walk *s, gle_layer *y, int32_t batch, int32_t columns, in
 
     bytes(s, &y->counters, offsetof(gle_counters, sat_read)); /* not what was looked at */
     bytes(s, &y->window, sizeof y->window);
-    piece(s, y->w, y->n, y->m, y->stride, sizeof *y->w, image->w_max, 0);
+    weights(s, y, image->w_max);
     piece(s, y->bias, 1, y->n, y->n, sizeof *y->bias, GLE_STATE_MAX, 0);
     if (y->times != NULL) {
         times(s, y->times, y->n);
     }
     if (y->memory != NULL) {
+        present(s, y, y->memory, sizeof *y->memory);
         piece(s, y->memory, y->n, y->m, y->stride, sizeof *y->memory, GLE_MEMORY_MAX, 0);
         piece(s, y->memory_bias, 1, y->n, y->n, sizeof *y->memory_bias, GLE_MEMORY_MAX, 0);
     }
     if (y->norm != NULL) { /* any byte will do */
         rows(s, y->norm, y->n, y->m, y->stride, sizeof *y->norm);
         rows(s, y->norm_bias, 1, y->n, y->n, sizeof *y->norm_bias);
+    }
+    if (y->back != NULL) {
+        weights(s, y->back, image->w_max);
     }
     piece(s, y->u, y->n, batch, columns, sizeof *y->u, image->u_max, 0);
     piece(s, y->v, y->n, batch, columns, sizeof *y->v, GLE_STATE_MAX, 0);
@@ -192,8 +221,6 @@ static void walk_layer(walk *s, gle_layer *y, int32_t batch, int32_t columns, in
 
 static void walk_chip(walk *s, gle_chip *chip)
 {
-    int32_t below_frac = chip->image->input_frac, v_frac = 0;
-
     bytes(s, &chip->step, sizeof chip->step);
     bytes(s, &chip->first, sizeof chip->first);
     if (chip->learner.counts) {
@@ -203,9 +230,7 @@ static void walk_chip(walk *s, gle_chip *chip)
     for (int32_t l = 0; l < chip->layers; l++) {
         gle_layer *y = &chip->layer[l];
         if (s->mode == CHECK) {
-            int32_t v;
-            check_formats(s, y, below_frac, l > 0 ? &v_frac : NULL, &below_frac, &v);
-            v_frac = v;
+            check_formats(s, y);
         } else {
             bytes(s, &y->w_frac, sizeof y->w_frac);
             bytes(s, &y->r_frac, sizeof y->r_frac);
@@ -215,6 +240,7 @@ static void walk_chip(walk *s, gle_chip *chip)
         }
         walk_layer(s, y, chip->batch, chip->columns, l + 1 == chip->layers);
     }
+    s->bad |= s->mode == CHECK && !gle_shifts_possible(chip, 1);
 }
 
 typedef struct {
@@ -299,6 +325,9 @@ gle_status gle_snapshot_put(gle_chip *chip, size_t offset, const unsigned char *
     chip->digest_known = 0;
     for (int32_t l = 0; l < chip->layers; l++) {
         chip->layer[l].stale = 1;
+        if (chip->layer[l].back != NULL) {
+            chip->layer[l].back->stale = 1;
+        }
     }
     return GLE_OK;
 }

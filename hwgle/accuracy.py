@@ -90,7 +90,7 @@ def chip_votes(
     count, steps = len(x), split.x.shape[1]
     length = x.shape[1] // steps
     votes = np.zeros((count, length, network.outputs))
-    watch = Watch(network, chip, weights, length * steps, count) if health else None
+    watch = Watch(network, chip, weights, length * steps, count, scales.input) if health else None
     looks = watch.steps if watch is not None else ()
     digests = []
     over = 0

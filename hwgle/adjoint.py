@@ -7,7 +7,8 @@ The loss of a run is the mean over the batch of the sum over the steps of
 
 where r_L(t) is the output rate at the END of step t. Its gradient is taken by
 reverse time through the discrete-time forward dynamics of `hwgle.reference`, the
-delay of one step per layer included. It needs the whole past, which GLE does not;
+delay of one step per layer included; sources and masks are the network's, its way of
+feedback, which is GLE's own business, plays no part. It needs the whole past, which GLE does not;
 it is for small networks and short runs.
 
 Signs: all gradients are directions of ASCENT in the sense of GLE, that is minus
@@ -31,6 +32,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from hwgle import topology
 from hwgle.activation import FloatArray, activation, softmax
 from hwgle.reference import (
     PARAMETERS,
@@ -79,32 +81,69 @@ def adjoint_gradient(
         loss += network.beta * _loss(network.loss, r, targets[t])
         target_error(network.loss, network.beta, r, targets[t], out=handed_down[t])
 
+    x_bar = _costates(network, weights, past, handed_down)
     gradient: dict[str, FloatArray] = {}
-    for index in reversed(range(len(network.layers))):
-        layer = network.layers[index]
-        tau_m = np.asarray(layer.tau_m, np.float64)
-        dt_m = network.dt / tau_m
-        prospective = np.asarray(layer.tau_r, np.float64) / tau_m
-
-        # Costates of uhat(t), u(t) and x(t). u(t) acts on the future through step t+1 only.
-        uhat_bar = handed_down * activation(layer.phi).dphi(past[f"{layer.name}.uhat"])
-        x_bar = np.empty_like(uhat_bar)
-        u_bar = np.zeros_like(uhat_bar[0])
-        for t in reversed(range(steps)):
-            x_bar[t] = prospective * uhat_bar[t] + dt_m * u_bar
-            u_bar = (1 - prospective) * uhat_bar[t] + (1 - dt_m) * u_bar
-
-        first = index == 0
-        below = inputs if first else _previous(past[f"{network.layers[index - 1].name}.r"])
+    for k, layer in enumerate(network.layers):
+        own = x_bar[k]
+        below = _heard(network, k, inputs, past)
         pull = past[f"{layer.name}.x"] - _previous(past[f"{layer.name}.u"])
-        gradient[f"{layer.name}.weight"] = np.tensordot(x_bar, below, ((0, 1), (0, 1))) / batch
-        gradient[f"{layer.name}.bias"] = x_bar.sum(axis=(0, 1)) / batch
-        gradient[f"{layer.name}.tau_m"] = -(x_bar * pull).sum(axis=(0, 1)) / (batch * tau_m)
-        if not first:  # r(t) of the layer below is used at step t+1
-            handed_down = np.zeros_like(below)
-            handed_down[:-1] = x_bar[1:] @ np.asarray(weights[f"{layer.name}.weight"], np.float64)
+        dw = np.tensordot(own, below, ((0, 1), (0, 1))) / batch
+        if topology.masked(network, k):
+            dw *= topology.mask(network, k)
+        gradient[f"{layer.name}.weight"] = dw
+        gradient[f"{layer.name}.bias"] = own.sum(axis=(0, 1)) / batch
+        tau_m = np.asarray(layer.tau_m, np.float64)
+        gradient[f"{layer.name}.tau_m"] = -(own * pull).sum(axis=(0, 1)) / (batch * tau_m)
     names = [f"{layer.name}.{kind}" for layer in network.layers for kind in PARAMETERS]
     return loss / batch, {name: gradient[name] for name in names}
+
+
+def _costates(
+    network: NetworkLike,
+    weights: Mapping[str, NDArray[Any]],
+    past: Mapping[str, FloatArray],
+    handed_down: FloatArray,
+) -> list[FloatArray]:
+    """Of x(t) of every layer, (T, B, n): minus the derivative of the loss.
+
+    Rates of one step are heard in the next, whoever hears them: all layers go back through
+    time together, which holds for skips and recurrence as for a chain.
+    """
+    layers = network.layers
+    count = range(len(layers))
+    heard = [topology.segments(network, k) for k in count]
+    w = [np.asarray(weights[f"{y.name}.weight"], np.float64) for y in layers]
+    w = [m * topology.mask(network, k) if topology.masked(network, k) else m
+         for k, m in enumerate(w)]  # fmt: skip
+    slope = [activation(y.phi).dphi(past[f"{y.name}.uhat"]) for y in layers]
+    tau = [np.asarray(y.tau_m, np.float64) for y in layers]
+    dt_m = [network.dt / t for t in tau]
+    prospective = [np.asarray(y.tau_r, np.float64) / t for y, t in zip(layers, tau, strict=True)]
+    x_bar = [np.zeros_like(past[f"{y.name}.x"]) for y in layers]
+    u_bar = [np.zeros_like(a[0]) for a in x_bar]  # u(t) acts through step t+1 only
+    for t in reversed(range(len(handed_down))):
+        r_bar = [np.zeros_like(a[0]) for a in x_bar]
+        r_bar[-1] += handed_down[t]
+        for k in count if t + 1 < len(handed_down) else ():
+            for s in heard[k]:
+                if s.source >= 0:
+                    r_bar[s.source] += x_bar[k][t + 1] @ w[k][:, s.columns]
+        for k in count:
+            uhat_bar = r_bar[k] * slope[k][t]
+            x_bar[k][t] = prospective[k] * uhat_bar + dt_m[k] * u_bar[k]
+            u_bar[k] = (1 - prospective[k]) * uhat_bar + (1 - dt_m[k]) * u_bar[k]
+    return x_bar
+
+
+def _heard(
+    network: NetworkLike, k: int, inputs: FloatArray, past: Mapping[str, FloatArray]
+) -> FloatArray:
+    """What layer k heard at each step, (T, B, m)."""
+    parts = [
+        inputs if s.source < 0 else _previous(past[f"{network.layers[s.source].name}.r"])
+        for s in topology.segments(network, k)
+    ]
+    return np.concatenate(parts, axis=2)
 
 
 def online_gradient(

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from hwgle import topology
 from hwgle.chip import STATE_BITS, Chip, full_scale
 from hwgle.identity import Draws, LayerDraws, draw, factors, stuck
 from hwgle.measured import GAIN_ONE
@@ -148,12 +149,19 @@ def weight_scales(
 ) -> list[tuple[int, tuple[int, ...]]]:
     """Per layer, the fraction bits of the array's weights and what rows have more."""
     result: list[tuple[int, tuple[int, ...]]] = []
+    weights = topology.with_feedback(network, weights)
     for layer in network.layers:
         w = np.asarray(weights[f"{layer.name}.weight"])
+        back = np.asarray(weights.get(f"{layer.name}.feedback", ())).ravel()  # in one format
         if chip.weight.scale == "neuron":
-            result.append(row_fractions(w, chip.weight_max))
+            coarsest, rows = row_fractions(w, chip.weight_max)
+            if back.any():
+                finer = max(0, coarsest - weight_fraction(back, chip.weight_max))
+                coarsest, rows = coarsest - finer, tuple(min(r + finer, MAX_ROW) for r in rows)
+            result.append((coarsest, rows))
         else:
-            result.append((weight_fraction(w, chip.weight_max), ()))
+            both = np.concatenate([w.ravel(), back])
+            result.append((weight_fraction(both, chip.weight_max), ()))
     return result
 
 
@@ -220,10 +228,11 @@ def scales_from(
     """
     draws: Draws = draw(chip, network)
     layers: list[LayerScales] = []
-    below = x_frac + chip.input_left
     for k, layer in enumerate(network.layers):
         w_frac, rows = weights[k]
         seen = w_frac + chip.weight_left
+        sources = [s.source for s in topology.segments(network, k) if s.source != k]
+        below = min(x_frac + chip.input_left if s < 0 else layers[s].rate for s in sources)
         u_frac = _membrane(chip, k, peaks, margins, seen, max(rows, default=0), below)
         finest = min(FINEST_RATE, u_frac)
         if layer.phi in BOUNDED:
@@ -238,21 +247,35 @@ def scales_from(
         room = fraction(STATE_MAX, peaks.error_state[k] * 2, -64, 64) - e_frac
         extra = min(ERROR_EXTRA, max(0, room))
         layers.append(LayerScales(w_frac, u_frac, r_frac, e_frac, extra, rows))
-        below = r_frac
     y_frac = fraction(32767, peaks.target, *INPUT_RANGE) if peaks.target else x_frac
-    return _consistent(chip, Scales(x_frac, min(y_frac, 15), tuple(layers)))
+    return _consistent(network, chip, Scales(x_frac, min(y_frac, 15), tuple(layers)))
 
 
-def _consistent(chip: Chip, scales: Scales) -> Scales:
-    """Move error formats, from the output down, to where W^T e has a possible shift."""
-    for k in range(len(scales.layers) - 1, 0, -1):
-        top, below = scales.layers[k], scales.layers[k - 1]
-        product = top.weight + chip.weight_left + top.error
-        least, most = product - SHIFT_RANGE[1], product - SHIFT_RANGE[0]
+def _senders(network: Network, k: int) -> list[tuple[int, int]]:
+    """(layer whose weights or feedback errors come through, layer whose errors) to layer k."""
+    last = len(network.layers) - 1
+    if topology.is_direct(network):
+        return [(k, last)] if k < last else []
+    hears = [[s.source for s in topology.segments(network, j)] for j in range(last + 1)]
+    return [(j, j) for j in range(k + 1, last + 1) if k in hears[j]]
+
+
+def _consistent(network: Network, chip: Chip, scales: Scales) -> Scales:
+    """Move error formats, from the output down, to where what brings errors has a possible
+    shift."""
+    for k in range(len(scales.layers) - 1, -1, -1):
+        products = [
+            scales.layers[w].weight + chip.weight_left + scales.layers[e].error
+            for w, e in _senders(network, k)
+        ]
+        if not products:
+            continue
+        below = scales.layers[k]
+        least, most = max(products) - SHIFT_RANGE[1], min(products) - SHIFT_RANGE[0]
         state = min(max(below.error + below.error_extra, least), most)
         error = min(max(state - below.error_extra, ERROR_RANGE[0]), ERROR_RANGE[1])
         extra = min(max(state - error, 0), 14)
-        scales = scales.with_layer(k - 1, error=error, error_extra=extra)
+        scales = scales.with_layer(k, error=error, error_extra=extra)
     return scales
 
 

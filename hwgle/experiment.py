@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, Union
 
 from pydantic import Field, PrivateAttr, ValidationError
 
+from hwgle import topology
 from hwgle.chip import Chip, split_seed
 from hwgle.errors import FileMistakes, Mistake, UsageError
 from hwgle.network import Network
@@ -189,6 +190,8 @@ class Experiment(Checked):
         needs = _collect(mistakes, lambda: _needs(file))
         if network is not None and needs is not None:
             mistakes += _fits(network, needs, file)
+        if network is not None and experiment is not None:
+            mistakes += _learnable(network, experiment.training, file)
         if mistakes or experiment is None:
             raise FileMistakes(list(dict.fromkeys(mistakes)))
         experiment._file = file
@@ -360,3 +363,17 @@ def _fits(network: Network, needs: Needs, file: YamlFile) -> Iterator[Mistake]:
 
 def _sizes(layers: Iterable[tuple[str, int]]) -> str:
     return ", ".join(f"{name} of {size}" for name, size in layers)
+
+
+def _learnable(network: Network, training: Training, file: YamlFile) -> Iterator[Mistake]:
+    """Feedback that learns goes by plain SGD or a host."""
+    rule = training.on_chip()
+    if not rule.remembers or not topology.learns_feedback(network):
+        return
+    because = f"with feedback kolen-pollack of {network.name!r}"
+    if rule.rule != "sgd":
+        yield file.mistake(("training", "rule"), rule.rule, f"sgd or adam {because}")
+    if rule.rule == "sgd" and rule.momentum_shift > 0:
+        yield file.mistake(("training", "momentum_shift"), str(rule.momentum_shift), f"0 {because}")
+    if rule.apply_every > 1:
+        yield file.mistake(("training", "apply_every"), str(rule.apply_every), f"1 {because}")

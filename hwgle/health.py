@@ -36,6 +36,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hwgle import topology
 from hwgle.chip import Chip
 from hwgle.network import Layer, Network
 from hwgle.quantise import BOUNDED
@@ -325,7 +326,13 @@ class Watch:
     """
 
     def __init__(
-        self, network: Network, chip: Chip, weights: Weights, steps: int, streams: int
+        self,
+        network: Network,
+        chip: Chip,
+        weights: Weights,
+        steps: int,
+        streams: int,
+        input_frac: int = 0,
     ) -> None:
         self.steps = look_steps(network, steps, streams)
         self.pairs = [(k, "r") for k in range(len(network.layers))]
@@ -334,6 +341,8 @@ class Watch:
             _Layer(layer, network.dt, chip, np.asarray(weights[f"{layer.name}.weight"]))
             for layer in network.layers
         ]
+        self._heard = [topology.segments(network, k) for k in range(len(network.layers))]
+        self._input_frac = input_frac
         self._reads = self._driven = 0
         self._first: NDArray[np.int16] | None = None
         self._kept: list[tuple[NDArray[Any], ...]] = []
@@ -369,9 +378,20 @@ class Watch:
         if self._first is None:
             self._first = below[0].copy()
         self._driven += int(np.count_nonzero((below != self._first).any(axis=1)))
-        for layer, r, frac in zip(self._layers, rates, self._formats, strict=True):
-            layer.look(below, r, int(frac))
-            below = r
+        for k, (layer, r, frac) in enumerate(
+            zip(self._layers, rates, self._formats, strict=True)
+        ):
+            heard = [s.source for s in self._heard[k]]
+            if len(heard) > 1:  # in network units; alone, a source's unit does not matter
+                parts = [
+                    np.ldexp(below.astype(np.float64), -self._input_frac)
+                    if s < 0
+                    else np.ldexp(rates[s].astype(np.float64), -int(self._formats[s]))
+                    for s in heard
+                ]
+                layer.look(np.concatenate(parts, axis=1), r, int(frac))
+            else:
+                layer.look(below if heard[0] < 0 else rates[heard[0]], r, int(frac))
 
     def health(self) -> Health:
         """What was found so far."""

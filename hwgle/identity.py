@@ -20,13 +20,11 @@ from numpy.typing import NDArray
 
 from hwgle.cache import write_text
 from hwgle.chip import DRAWING, MAX_BITS, Chip, content_hash, full_scale
+from hwgle.counter import Floats, Hashes, random_words, uniform
 from hwgle.errors import UsageError
 from hwgle.measured import GAIN_MAX, GAIN_ONE, Measured, MeasuredLayer, decode
 from hwgle.network import MAX_SIZE, Network
 from hwgle.yamlfile import MAX_BYTES
-
-Floats = NDArray[np.float64]
-Hashes = NDArray[np.uint64]
 
 # Purposes of draws. A number, once used, keeps its meaning; those of the core's own random
 # bits (csrc/rng.h) are below 256.
@@ -35,6 +33,7 @@ TAU_M, TAU_R = 258, 259
 ACTIVATION_GAIN, ACTIVATION_OFFSET, DEAD = 260, 261, 262
 READOUT_GAIN, READOUT_OFFSET = 263, 264
 INPUT_GAIN, INPUT_OFFSET = 265, 266
+# 267 and 268 are the network's own: hwgle/topology.py.
 
 ROW = MAX_SIZE  # a synapse has index i * ROW + j, whatever the fan-in
 CHUNK = 1 << 16
@@ -42,8 +41,6 @@ CHUNK = 1 << 16
 # of converters.
 LEAST, MOST = 1.0 / GAIN_ONE, 2.0 - 1.0 / GAIN_ONE
 MOST_CONVERTER = GAIN_MAX / GAIN_ONE
-GOLDEN = 0x9E3779B97F4A7C15
-U64 = (1 << 64) - 1
 
 
 @dataclass(frozen=True)
@@ -81,29 +78,6 @@ class Draws:
 # --- random numbers ----------------------------------------------------------------------------
 
 
-def _mix(z: int) -> int:
-    """The finaliser of SplitMix64, as in csrc/rng.h."""
-    z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9 & U64
-    z = (z ^ z >> 27) * 0x94D049BB133111EB & U64
-    return z ^ z >> 31
-
-
-def _words(seed: int, purpose: int, layer: int, numbers: Hashes) -> Hashes:
-    """64 random bits for each number: SplitMix64 from a state of its own for each place."""
-    state = _mix((seed + GOLDEN) & U64)
-    state = _mix(state ^ (purpose << 32 | layer))
-    z = numbers * np.uint64(GOLDEN) + np.uint64((state + GOLDEN) & U64)
-    z = (z ^ z >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ z >> np.uint64(27)) * np.uint64(0x94D049BB133111EB)
-    return z ^ z >> np.uint64(31)
-
-
-def uniform(seed: int, purpose: int, layer: int, index: Hashes) -> Floats:
-    """Uniform in [0, 1), one for each index, in steps of 2**-53."""
-    words = _words(seed, purpose, layer, index)
-    return (words >> np.uint64(11)).astype(np.float64) * 2.0**-53
-
-
 def normal(seed: int, purpose: int, layer: int, index: Hashes) -> Floats:
     """Mean 0, variance 1 - 2**-32, one for each index: the sum of twelve 16-bit uniforms.
 
@@ -112,7 +86,7 @@ def normal(seed: int, purpose: int, layer: int, index: Hashes) -> Floats:
     """
     total = np.zeros(index.shape, dtype=np.int64)
     for k in range(3):
-        words = _words(seed, purpose, layer, index * np.uint64(3) + np.uint64(k))
+        words = random_words(seed, purpose, layer, index * np.uint64(3) + np.uint64(k))
         for shift in (0, 16, 32, 48):
             total += ((words >> np.uint64(shift)) & np.uint64(0xFFFF)).astype(np.int64)
     return (total - 6 * 0xFFFF).astype(np.float64) * 2.0**-16

@@ -1,8 +1,9 @@
 """A GLE network as the user writes it: `hwgle/network/1`.
 
 Times (`dt`, `tau_m`, `tau_r`) share one unit of the user's choice; everything
-else is dimensionless.  Layer l maps the rates of the layer below (m of them,
-`fan_in`) to n = `size` rates.
+else is dimensionless.  Layer l maps the rates of its sources (m of them, `fan_in`)
+to n = `size` rates; unless its file says otherwise it hears the layer below alone.
+What sources, sparsity and feedback mean: see hwgle/topology.py.
 """
 
 from __future__ import annotations
@@ -14,9 +15,22 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import ConfigDict, Field, field_validator
 
-from hwgle.yamlfile import Checked, KeyPath, Rule, Where, find, mappings, number, read, validate
+from hwgle import topology
+from hwgle.topology import Feedback, Sparsity
+from hwgle.yamlfile import (
+    Checked,
+    KeyPath,
+    Rule,
+    Where,
+    canonical_hash,
+    find,
+    mappings,
+    number,
+    read,
+    validate,
+)
 
 MAX_SIZE = 4096
 MAX_LAYERS = 64
@@ -47,6 +61,8 @@ class Layer(Checked):
     of a weights file); tau_r stays.
     """
 
+    model_config = ConfigDict(serialize_by_alias=True)
+
     name: str = Field(
         pattern=r"^[A-Za-z][A-Za-z0-9_]*$",
         max_length=64,
@@ -57,12 +73,30 @@ class Layer(Checked):
     bias: bool = True
     learn_tau_m: bool = False
     init: Literal["uniform", "identity"] = "uniform"
+    sources: tuple[str, ...] | None = Field(
+        default=None,
+        alias="from",
+        strict=False,
+        description="a list of `input` and names of earlier layers",
+    )
+    recurrent: bool = False
+    sparsity: tuple[Sparsity, ...] = Field(
+        default=(),
+        strict=False,
+        max_length=MAX_LAYERS,
+        description="{density, modules, seed, of}, or a list of them",
+    )
     populations: tuple[Population, ...] = Field(
         strict=False,
         min_length=1,
         max_length=MAX_SIZE,
         description="a list of one or more {size, tau_m, tau_r}",
     )
+
+    @field_validator("sparsity", mode="before")
+    @classmethod
+    def _one_or_more(cls, value: object) -> object:
+        return (value,) if isinstance(value, (Mapping, Sparsity)) else value
 
     @property
     def size(self) -> int:
@@ -81,7 +115,7 @@ class Layer(Checked):
 
 
 class Network(Checked):
-    """A chain of GLE layers with its step dt, its loss and its nudging."""
+    """GLE layers with their step dt, their loss, their nudging and the way of errors back."""
 
     format: Literal["hwgle/network/1"]
     name: str = Field(
@@ -94,6 +128,7 @@ class Network(Checked):
     loss: Literal["cross_entropy", "mse"]
     beta: float = Field(1.0, gt=0)
     gamma: float = Field(0.0, ge=0)
+    feedback: Feedback | None = None
     layers: tuple[Layer, ...] = Field(
         strict=False,
         min_length=1,
@@ -124,6 +159,8 @@ class Network(Checked):
         names: dict[str, int] = {}
         for i, layer in mappings(data.get("layers")):
             name = layer.get("name")
+            if name == topology.INPUT:
+                yield Rule(("layers", i, "name"), repr(name), "another name: the inputs have it")
             if isinstance(name, str) and names.setdefault(name, i) != i:
                 found = f"{name!r}, the name of layers[{names[name]}] already"
                 yield Rule(("layers", i, "name"), found, "a name of its own for each layer")
@@ -140,6 +177,18 @@ class Network(Checked):
             if isinstance(layers[last], Mapping) and _layer_size(layers[last]) == 1:
                 allowed = "2 or more outputs for cross_entropy (or loss: mse)"
                 yield Rule(("layers", last, "populations"), "1 output", allowed)
+        yield from topology.rules(data)
+
+    def hash(self) -> str:
+        """See Checked; of a plain chain as before there was anything else."""
+        data = self.model_dump(mode="json")
+        if data["feedback"] is None:
+            del data["feedback"]
+        for layer in data["layers"]:
+            for key, plain in (("from", None), ("recurrent", False), ("sparsity", [])):
+                if layer[key] == plain:
+                    del layer[key]
+        return canonical_hash(data)
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -153,12 +202,17 @@ class Network(Checked):
 
     @property
     def parameters(self) -> int:
-        """Number of weights and biases, frozen layers included."""
-        return sum(n * (self.fan_in(i) + 1) for i, n in enumerate(self.sizes))
+        """Number of weights and biases, frozen layers included, absent synapses not."""
+        absent = sum(
+            int(np.count_nonzero(~topology.mask(self, i)))
+            for i in range(len(self.layers))
+            if topology.masked(self, i)
+        )
+        return -absent + sum(n * (self.fan_in(i) + 1) for i, n in enumerate(self.sizes))
 
     def fan_in(self, index: int) -> int:
-        """m of layer `index` (from 0): the inputs, or the size of the layer below."""
-        return self.inputs if index == 0 else self.layers[index - 1].size
+        """m of layer `index` (from 0): the rates of all of its sources."""
+        return topology.fan_in(self, index)
 
 
 def _layer_size(layer: Mapping[str, Any]) -> int | None:

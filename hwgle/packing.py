@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from hwgle import topology
 from hwgle._core import lib
 from hwgle.chip import Chip
 from hwgle.errors import UsageError
@@ -78,10 +79,18 @@ def noise_word(sd: float) -> int:
 # --- what is there at all ----------------------------------------------------------------------
 
 
-def sections(chip: Chip) -> int:
-    """Flags of the sections that an image of this chip has."""
+def sections(chip: Chip, network: Network | None = None) -> int:
+    """Flags of the sections that an image of this chip, and of this network, has."""
+    wiring = 0
+    if network is not None:
+        wiring = (
+            lib.GLE_HAS_MASKS * any(topology.masked(network, k) for k in _layers(network))
+            | lib.GLE_HAS_SOURCES * (not topology.is_chain(network))
+            | lib.GLE_HAS_FEEDBACK * (topology.feedback_kind(network) != "transposed")
+        )
     return int(
-        lib.GLE_HAS_ROWS * (chip.weight.scale == "neuron")
+        wiring
+        |        lib.GLE_HAS_ROWS * (chip.weight.scale == "neuron")
         | lib.GLE_HAS_ANALOG * chip.neurons_differ
         | lib.GLE_HAS_INPUTS * chip.inputs_differ
         | lib.GLE_HAS_GAINS * chip.synapses_differ
@@ -96,7 +105,52 @@ def section_words(network: Network, chip: Chip) -> int:
     if chip.synapses_differ:
         fan_in = [network.fan_in(k) for k in range(len(network.layers))]
         count += sum(n * (m + m % 2) // 2 for n, m in zip(network.sizes, fan_in, strict=True))
-    return int(count)
+    for k in _layers(network):
+        count += 3 * (not topology.is_chain(network))
+        if topology.masked(network, k):
+            count += network.sizes[k] * -(-network.fan_in(k) // 32)
+    return int(count) + 3 * (topology.feedback_kind(network) != "transposed")
+
+
+def _layers(network: Network) -> range:
+    return range(len(network.layers))
+
+
+# --- wiring ------------------------------------------------------------------------------------
+
+
+def source_words(network: Network) -> Words:
+    """Three words of bits a layer: the inputs, then layers."""
+    words: list[int] = []
+    for k in _layers(network):
+        bits = sum(1 << s.source + 1 for s in topology.segments(network, k))
+        words += [bits >> 32 * part & 0xFFFFFFFF for part in range(3)]
+    return np.array(words, dtype=np.int64)
+
+
+def feedback_words(network: Network) -> Words:
+    """Kind, and how weights and feedback decay."""
+    kind = {
+        "alignment": lib.GLE_ALIGNMENT,
+        "kolen-pollack": lib.GLE_KOLEN_POLLACK,
+    }.get(topology.feedback_kind(network), lib.GLE_DIRECT)
+    share = topology.feedback_decay(network)
+    every, shift = relaxation(1.0 / share) if share else (0, 1)
+    return np.array([kind, every, shift], dtype=np.int64)
+
+
+def mask_words(network: Network) -> Words:
+    """Bits of the masks of all layers that have one, 32 synapses of a row a word."""
+    parts = [np.zeros(0, dtype=np.int64)]
+    for k in _layers(network):
+        if topology.masked(network, k):
+            there = topology.mask(network, k)
+            n, m = there.shape
+            bits = np.zeros((n, -(-m // 32) * 32), dtype=np.int64)
+            bits[:, :m] = there
+            words = bits.reshape(n, -1, 32) << np.arange(32, dtype=np.int64)
+            parts.append(words.sum(axis=2).ravel())
+    return np.concatenate(parts)
 
 
 # --- the whole chip ----------------------------------------------------------------------------
@@ -104,9 +158,11 @@ def section_words(network: Network, chip: Chip) -> int:
 
 def drift_words(chip: Chip) -> tuple[int, int]:
     """(steps between two drifts, shift): weights lose 2**-shift of themselves each time."""
-    tau = chip.weight.drift
-    if tau is None:
-        return 0, 1
+    return (0, 1) if chip.weight.drift is None else relaxation(chip.weight.drift)
+
+
+def relaxation(tau: float) -> tuple[int, int]:
+    """(steps between two, shift) so that what is kept falls as e^(-steps/tau)."""
     found: tuple[float, int, int] = (math.inf, 1, 1)
     for shift in range(DRIFT_SHIFT, 0, -1):
         # e^(-every/tau) = 1 - x, and -1/ln(1 - x) = 1/x - 1/2 - x/12 - x^2/24 - ...
@@ -247,14 +303,17 @@ def input_words(chip: Chip, draws: Draws) -> Words:
     return pair(draws.input_gain * GAIN_ONE, draws.input_offset * 2.0**chip.input_left)
 
 
-def gain_words(draws: Draws) -> Words:
-    """Gains of all synapses, two a word, rows padded to an even number."""
+def gain_words(draws: Draws, network: Network) -> Words:
+    """Gains of all synapses, two a word, rows padded to an even number; 0 of absent ones,
+    which cannot be stuck."""
     parts = []
-    for own in draws.layers:
+    for k, own in enumerate(draws.layers):
         assert own.gain is not None
         n, m = own.gain.shape
         rows = np.zeros((n, m + m % 2), dtype=np.int64)
         rows[:, :m] = own.gain
+        if topology.masked(network, k):
+            rows[:, :m] *= topology.mask(network, k)
         rows &= 0xFFFF
         parts.append((rows[:, 0::2] | rows[:, 1::2] << 16).ravel())
     return np.concatenate(parts)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from hwgle import topology
 from hwgle._core import ffi, lib
 from hwgle.chip import Chip, full_scale
 from hwgle.errors import UsageError
@@ -28,13 +29,16 @@ from hwgle.packing import (
     coefficient,
     drift_words,
     error_noise,
+    feedback_words,
     gain_words,
     input_words,
+    mask_words,
     neuron_words,
     noise_word,
     readout_noise,
     round_half_up,
     sections,
+    source_words,
     update_words,
 )
 
@@ -166,6 +170,17 @@ class Image:
         return [s.weight + self.chip.weight_left for s in self.scales.layers]
 
 
+def check_learnable(network: Network, learner: OnChip) -> None:
+    """Feedback that learns copies each update of plain SGD: raises UsageError for a rule on the
+    chip that remembers."""
+    if learner.remembers and topology.learns_feedback(network):
+        raise UsageError(
+            f"network {network.name}: feedback kolen-pollack: found rule {learner.rule}, "
+            f"momentum_shift {learner.momentum_shift}, apply_every {learner.apply_every}; "
+            "allowed on the chip: rule sgd, momentum_shift 0, apply_every 1"
+        )
+
+
 def build_image(
     network: Network,
     chip: Chip,
@@ -185,8 +200,10 @@ def build_image(
     OnChip.applied_rate). `range_every` is the number of steps between two looks of the
     auto-ranging, 0 for none. `seed` overrides the chip's for what happens while it runs
     (stochastic rounding, noise); mismatch is always that of the chip.
-    Raises UsageError when the core refuses the image.
+    Raises UsageError when the core refuses the image, and for feedback that learns beside a
+    rule that remembers.
     """
+    check_learnable(network, learner)
     words = image_words(
         network,
         chip,
@@ -219,7 +236,7 @@ def image_words(
     """The words of an image, unchecked: see csrc/gle.h. rate: shift of learning on the chip."""
     draws = draw(chip, network)
     neurons = built(network, chip, draws)
-    flags = sections(chip)
+    flags = sections(chip, network)
     every, drift = drift_words(chip)
     most, update_noise = update_words(chip)
     head = np.zeros(HEAD, dtype=np.int64)
@@ -249,6 +266,10 @@ def image_words(
     parts = [head]
     parts += [_layer_words(network, chip, scales, k, rate) for k in range(len(network.layers))]
     parts.append(neuron_words(network, neurons))
+    if flags & lib.GLE_HAS_SOURCES:
+        parts.append(source_words(network))
+    if flags & lib.GLE_HAS_FEEDBACK:
+        parts.append(feedback_words(network))
     if flags & lib.GLE_HAS_ROWS:
         parts.append(_row_words(network, scales))
     elif any(any(s.rows) for s in scales.layers):
@@ -262,7 +283,9 @@ def image_words(
     if flags & lib.GLE_HAS_INPUTS:
         parts.append(input_words(chip, draws))
     if flags & lib.GLE_HAS_GAINS:
-        parts.append(gain_words(draws))
+        parts.append(gain_words(draws, network))
+    if flags & lib.GLE_HAS_MASKS:
+        parts.append(mask_words(network))
     words = np.concatenate(parts)
     words[1] = words.size
     return (words & 0xFFFFFFFF).astype(np.uint32)
@@ -274,7 +297,7 @@ def _layer_words(
     layer, s = network.layers[k], scales.layers[k]
     shift = weight_shift(chip)
     words = np.zeros(LAYER, dtype=np.int64)
-    words[:19] = [
+    words[:20] = [
         layer.size,
         PHI[layer.phi],
         int(
@@ -298,6 +321,7 @@ def _layer_words(
         readout_noise(chip),
         chip.adc_drop,
         chip.adc_max,
+        int(topology.masked(network, k)),
     ]
     return words
 
@@ -339,7 +363,8 @@ Quantised = dict[str, tuple[NDArray[np.int16], NDArray[np.int32]]]
 def quantise_weights(
     image: Image, weights: Mapping[str, ArrayLike], *, stored: bool = True
 ) -> Quantised:
-    """Weights and biases as a chip stores them, per layer name.
+    """Weights and biases as a chip stores them, per layer name; feedback as "<layer>.feedback",
+    whose biases are none, drawn where the weights have none.
 
     stored=False: only steps that the array can tell apart (what a host writes that
     keeps the fine weights itself).
@@ -347,14 +372,20 @@ def quantise_weights(
     chip = image.chip
     shift = weight_shift(chip)
     result: Quantised = {}
-    for layer, s in zip(image.network.layers, image.scales.layers, strict=True):
-        w = weights[f"{layer.name}.weight"]
+
+    def codes(w: ArrayLike, frac: ArrayLike) -> NDArray[np.int16]:
         if stored:
-            fine, _ = to_int16(w, s.weights() + shift, chip.stored_max)
-        else:
-            seen, _ = to_int16(w, s.weights(), chip.weight_max)
-            fine = (seen.astype(np.int32) << shift).astype(np.int16)
+            return to_int16(w, np.asarray(frac) + shift, chip.stored_max)[0]
+        seen, _ = to_int16(w, frac, chip.weight_max)
+        return (seen.astype(np.int32) << shift).astype(np.int16)
+
+    weights = topology.with_feedback(image.network, weights)
+    for layer, s in zip(image.network.layers, image.scales.layers, strict=True):
+        fine = codes(weights[f"{layer.name}.weight"], s.weights())
         result[layer.name] = (fine, to_int32(weights[f"{layer.name}.bias"], s.membrane))
+        back = f"{layer.name}.feedback"
+        if back in weights:
+            result[back] = codes(weights[back], s.weight), np.zeros(0, dtype=np.int32)
     return result
 
 

@@ -17,7 +17,10 @@ time constants tau_m, tau_r (one per neuron) and activation phi:
     r      = phi(uhat)
     dW     = e below^T,  db = e,  dtau_m = -e (x - u_old)/tau_m
 
-All layers step together from their neighbours' values of the previous step.
+All layers step together from their neighbours' values of the previous step. Where a
+network has other sources than the layer below, `below` is their rates one behind the
+other; where it has another feedback than the transposed weights, `above` is what
+hwgle/topology.py says. Weights that a mask leaves out are 0 and stay so.
 Potentials, rates and errors are in network units (dimensionless); dt and the
 time constants share one unit of time. B is the number of streams (the batch),
 T the number of steps; arrays are (B, n) and (T, B, n).
@@ -32,6 +35,7 @@ from typing import Any, Final, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+from hwgle import topology
 from hwgle.activation import Activation, FloatArray, activation, softmax
 
 SIGNALS: Final = ("r", "u", "uhat", "v", "e")
@@ -65,7 +69,8 @@ class NetworkLike(Protocol):
     """What the reference needs to know of a network; layers run from input to output.
 
     `loss` is "cross_entropy" or "mse", `beta` the strength of nudging and `gamma`
-    how strongly an error drives its membrane.
+    how strongly an error drives its membrane. `sources`, `recurrent` and `sparsity` of a
+    layer and `feedback` of the network may be missing: a plain chain.
     """
 
     @property
@@ -133,7 +138,8 @@ class Reference:
     Args:
         network: see `NetworkLike`.
         weights: `<layer>.weight` (n, m) and `<layer>.bias` (n,) of every layer, in network
-            units; copied. Other keys are ignored.
+            units; copied. `<layer>.feedback` where the network has such a path: as its own
+            seed draws it if it is missing. Other keys are ignored.
         batch: number of streams B, at least 1.
         dtype: float64 (the oracle) or float32.
 
@@ -170,23 +176,36 @@ class Reference:
         self._k: list[_Multipliers] = []
         self._input = np.zeros((batch, network.inputs), self.dtype)
         self._mean = np.full(batch, 1 / batch, self.dtype)  # its product with (B, n) is the mean
-        below = network.inputs
-        for layer in network.layers:
-            shapes = {
-                f"{layer.name}.weight": (layer.size, below),
+        self._segments = [topology.segments(network, k) for k in range(len(network.layers))]
+        self._feedback = topology.feedback_kind(network)
+        self._plain = topology.is_chain(network) and self._feedback == "transposed"
+        self._masks: dict[str, FloatArray] = {}  # of weights and feedback
+        weights = topology.with_feedback(network, weights)
+        for k, layer in enumerate(network.layers):
+            shapes: dict[str, tuple[int, ...]] = {
+                f"{layer.name}.weight": (layer.size, topology.fan_in(network, k)),
                 f"{layer.name}.bias": (layer.size,),
             }
+            back = topology.feedback_shape(network, k)
+            if back is not None:
+                shapes[f"{layer.name}.feedback"] = back
+            if topology.masked(network, k):
+                there = topology.mask(network, k).astype(self.dtype)
+                self._masks[f"{layer.name}.weight"] = there
+                if back == there.shape and not topology.is_direct(network):
+                    self._masks[f"{layer.name}.feedback"] = there
             for key, shape in shapes.items():
                 if key not in weights:
                     raise ValueError(f"{key} is missing from the weights")
                 value = self.weights[key] = np.array(weights[key], self.dtype)
                 if value.shape != shape:
                     raise ValueError(f"{key} has shape {value.shape}; it must be {shape}")
+                if key in self._masks:
+                    value *= self._masks[key]
             self.tau_m[layer.name] = np.array(layer.tau_m, self.dtype)
             self.state[layer.name] = LayerState.zeros(batch, layer.size, self.dtype)
             self._phi.append(activation(layer.phi))
             self._k.append(self._make_multipliers(layer))
-            below = layer.size
         self._layers = [self.state[layer.name] for layer in network.layers]
 
     def _make_multipliers(self, layer: LayerLike) -> _Multipliers:
@@ -239,6 +258,9 @@ class Reference:
     def _exchange(self, sample: FloatArray) -> None:
         """Hand each layer its neighbours' values of the previous step: `above`, W below + b."""
         np.copyto(self._input, sample)
+        if not self._plain:
+            self._exchange_any()
+            return
         below = self._input
         s_below: LayerState | None = None
         for layer, s in zip(self.network.layers, self._layers, strict=True):
@@ -249,6 +271,35 @@ class Reference:
             s.x += self.weights[f"{layer.name}.bias"]
             np.copyto(s.r_old, s.r)
             below, s_below = s.r_old, s
+
+    def _exchange_any(self) -> None:
+        """The same for any sources and any feedback."""
+        top = self._layers[-1]
+        direct = self._feedback in ("direct", "broadcast")
+        for s in self._layers:
+            np.copyto(s.r_old, s.r)
+            if s is not top:
+                s.above.fill(0)
+        for k, (layer, s) in enumerate(zip(self.network.layers, self._layers, strict=True)):
+            weight = self.weights[f"{layer.name}.weight"]
+            np.matmul(self._heard(k), weight.T, out=s.x)
+            s.x += self.weights[f"{layer.name}.bias"]
+            back = self.weights.get(f"{layer.name}.feedback", weight)
+            if direct:
+                if s is not top:
+                    np.matmul(top.e, back, out=s.above)
+                continue
+            for segment in self._segments[k]:
+                if segment.source >= 0:
+                    self._layers[segment.source].above += s.e @ back[:, segment.columns]
+
+    def _heard(self, k: int) -> FloatArray:
+        """What layer k heard in the latest step: rates of its sources, (B, m)."""
+        parts = [
+            self._input if s.source < 0 else self._layers[s.source].r_old
+            for s in self._segments[k]
+        ]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
     def gradient(
         self, parameters: Iterable[str] = PARAMETERS, learned_only: bool = False
@@ -262,30 +313,47 @@ class Reference:
             learned_only: leave out layers whose `learn` is false.
 
         Returns:
-            `<layer>.weight` (n, m), `<layer>.bias` (n,) and `<layer>.tau_m` (n,), new arrays.
+            `<layer>.weight` (n, m), `<layer>.bias` (n,) and `<layer>.tau_m` (n,), new arrays;
+            with Kolen-Pollack `<layer>.feedback` too, where "weight" is asked for.
         """
         kinds = frozenset(parameters)
         grads: dict[str, FloatArray] = {}
-        below = self._input
-        for layer, s in zip(self.network.layers, self._layers, strict=True):
+        for k, (layer, s) in enumerate(zip(self.network.layers, self._layers, strict=True)):
             if layer.learn or not learned_only:
                 if "weight" in kinds:
-                    dw = np.matmul(s.e.T, below)
+                    name = f"{layer.name}.weight"
+                    dw = np.matmul(s.e.T, self._heard(k))
                     dw /= self.batch
-                    grads[f"{layer.name}.weight"] = dw
+                    if name in self._masks:
+                        dw *= self._masks[name]
+                    grads[name] = dw
+                    if self._feedback == "kolen-pollack" and self._back(layer.name) is not None:
+                        grads[f"{layer.name}.feedback"] = dw.copy()
                 if "bias" in kinds:
                     grads[f"{layer.name}.bias"] = self._mean @ s.e
                 if "tau_m" in kinds:
                     pull = self._mean @ (s.e * s.x_minus_u)
                     grads[f"{layer.name}.tau_m"] = -pull / self.tau_m[layer.name]
-            below = s.r_old
         return grads
+
+    def _back(self, name: str) -> FloatArray | None:
+        return self.weights.get(f"{name}.feedback")
+
+    def decay(self) -> None:
+        """Weights and feedback of layers that learn lose the share that the network's
+        feedback says (0 but for Kolen-Pollack)."""
+        share = topology.feedback_decay(self.network)
+        for layer in self.network.layers if share else ():
+            for kind in ("weight", "feedback"):
+                if layer.learn and f"{layer.name}.{kind}" in self.weights:
+                    self.weights[f"{layer.name}.{kind}"] *= 1 - share
 
     def add(self, parameter: str, increment: ArrayLike) -> None:
         """Add to one parameter; a time constant stops at `tau_m_floor` and its tau_r stays.
 
         Args:
-            parameter: `<layer>.weight`, `<layer>.bias` or `<layer>.tau_m`.
+            parameter: `<layer>.weight`, `<layer>.bias`, `<layer>.feedback` or
+                `<layer>.tau_m`; absent synapses stay 0.
             increment: array of the parameter's shape, in its unit.
 
         Raises:
@@ -294,6 +362,8 @@ class Reference:
         layer_name, _, kind = parameter.rpartition(".")
         if kind != "tau_m":
             self.weights[parameter] += np.asarray(increment, self.dtype)
+            if parameter in self._masks:
+                self.weights[parameter] *= self._masks[parameter]
             return
         tau_m = self.tau_m[layer_name]
         tau_m += np.asarray(increment, self.dtype)
@@ -455,6 +525,7 @@ class Sgd:
         for name, grad in reference.gradient(self.parameters, learned_only=True).items():
             grad *= self.lr
             reference.add(name, grad)
+        reference.decay()
 
 
 class Adam:
@@ -497,3 +568,4 @@ class Adam:
             root = np.sqrt(v / unbias2)
             root += self.eps
             reference.add(name, m * (self.lr / unbias1) / root)
+        reference.decay()

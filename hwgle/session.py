@@ -98,6 +98,9 @@ def weights_from(image: Image, stored: Quantised, formats: Sequence[Formats]) ->
         w, b = stored[layer.name]
         result[f"{layer.name}.weight"] = to_float(w, f.stored + s.weights() - s.weight)
         result[f"{layer.name}.bias"] = to_float(b, f.membrane)
+        if f"{layer.name}.feedback" in stored:
+            back, _ = stored[f"{layer.name}.feedback"]
+            result[f"{layer.name}.feedback"] = to_float(back, f.stored)
     return result
 
 
@@ -192,7 +195,7 @@ def run(
     loaded = Loaded(device, build, weights, uhat="uhat" in record)
     digests: list[NDArray[np.uint64]] = []
     done = 0
-    watch = Watch(network, chip, weights, steps, batch)
+    watch = Watch(network, chip, weights, steps, batch, scales.input)
     pieces = list(_pieces(steps, max(4, 64 * group // batch), watch.steps))
     for part in loaded.groups(batch, group, alone=learning):
         under_way: deque[tuple[Pending, int, int, bool]] = deque()

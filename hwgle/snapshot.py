@@ -10,6 +10,7 @@
                     multipliers u32 (n, 4), of layers that learn tau_m
                     momentum i32 (n, m) and (n,), of biases: layers that learn by a rule that
                     remembers; norm u8 likewise: by one that normalises
+                    feedback i16 (its rows, columns), of layers that have any
                     u i32, v i32, r i16, e i16, phi' u16                     (n, B) each
                     uhat i32 (n, B), of the last layer only
 
@@ -25,6 +26,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from hwgle import topology
 from hwgle._core import ffi
 from hwgle.errors import DeviceError
 from hwgle.network import Network
@@ -37,7 +39,8 @@ FORMATS = ("w_frac", "r_frac", "e_frac", "v_frac", "rate_shift")
 WINDOW = ("samples", "sat_e", "half_e", "sat_r", "peak_r", "sat_w")
 # A step computes them in this order; what stands first is what the rest follows from.
 LEARNT = ("momentum", "momentum of bias", "norm", "norm of bias")
-CAUSES = ("v", "e", "u", "uhat", "r", "phi'", *LEARNT, "weight", "bias", "multiplier", "format")
+CAUSES = ("v", "e", "u", "uhat", "r", "phi'", *LEARNT, "weight", "bias", "multiplier", "feedback",
+          "format")  # fmt: skip
 FOLLOWS = ("counter", "window", "step", "first stream", "learned", "digest")
 RANK = {kind: k for k, kind in enumerate((*CAUSES, *FOLLOWS))}
 
@@ -115,6 +118,9 @@ def pieces(network: Network, batch: int, learner: OnChip = PLAIN) -> Iterator[Pi
         if learner.normalises and layer.learn:
             yield piece("norm", k, "<u1", n, network.fan_in(k))
             yield piece("norm of bias", k, "<u1", n)
+        back = topology.feedback_shape(network, k)
+        if back is not None:
+            yield piece("feedback", k, "<i2", *back)
         for kind, code in (("u", "<i4"), ("v", "<i4"), ("r", "<i2"), ("e", "<i2"), ("phi'", "<u2")):
             yield piece(kind, k, code, n, batch)
         if k + 1 == len(network.layers):
@@ -168,4 +174,6 @@ def place(network: Network, d: Difference) -> str:
         return f"{text} from input {d.at[1]}"
     if d.kind == "multiplier":
         return f"{text} {('leak_u', 'ratio_u', 'leak_v', 'ratio_v')[d.at[1]]}"
+    if d.kind == "feedback":
+        return f"layer {layer}, feedback row {d.at[0]}, column {d.at[1]}"
     return f"{text}, stream {d.at[1]}" if len(d.at) > 1 else text

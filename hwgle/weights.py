@@ -2,7 +2,8 @@
 
 Everywhere a dict with `<layer>.weight` (n, m) and `<layer>.bias` (n,), float64,
 in the network's own units, layers in the network's order. Layers that learn their tau_m
-may have `<layer>.tau_m` (n,) too, in the network's unit of time.
+may have `<layer>.tau_m` (n,) too, in the network's unit of time; a network with feedback of
+its own (hwgle/topology.py) has `<layer>.feedback`, which a file may leave out.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from io import BytesIO
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from hwgle import topology
 from hwgle.arrays import (
     HEADER_MAX,
     Header,
@@ -37,17 +39,20 @@ Weights = dict[str, NDArray[np.float64]]
 # The largest layer allowed, 4096 x 4096 in float64, is 128 MiB; nothing needs this.
 MEMBER_MAX = 1 << 30
 ITEM_MAX = 16  # bytes of the widest float that numpy writes
-SUFFIXES = (".weight", ".bias", ".tau_m")
+SUFFIXES = (".weight", ".bias", ".tau_m", ".feedback")
 CALIBRATION = "calibration"  # key of the hash of what corrected them, if anything did
 READABLE = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # what numpy itself writes
 
 
 def shapes(network: Network) -> dict[str, tuple[int, ...]]:
-    """Shape of every weight (n, m) and bias (n,) by key, in the network's order."""
+    """Shape of every weight (n, m), bias (n,) and feedback by key, in the network's order."""
     result: dict[str, tuple[int, ...]] = {}
     for index, layer in enumerate(network.layers):
         result[f"{layer.name}.weight"] = (layer.size, network.fan_in(index))
         result[f"{layer.name}.bias"] = (layer.size,)
+        back = topology.feedback_shape(network, index)
+        if back is not None:
+            result[f"{layer.name}.feedback"] = back
     return result
 
 
@@ -71,13 +76,25 @@ def with_times(network: Network, weights: Mapping[str, ArrayLike]) -> Network:
     return network.model_copy(update={"layers": tuple(layers)})
 
 
+def masked_away(network: Network, weights: Weights) -> None:
+    """Set to 0 in the mapping what the network's masks leave out."""
+    for index, layer in enumerate(network.layers):
+        if topology.masked(network, index):
+            there = topology.mask(network, index)
+            kinds = ("weight",) if topology.is_direct(network) else ("weight", "feedback")
+            for name in (f"{layer.name}.{kind}" for kind in kinds):
+                if name in weights:
+                    weights[name] = weights[name] * there
+
+
 def initial(network: Network, seed: int, gain: float = 1.0) -> Weights:
     """Weights before learning.
 
     `uniform`: weight and bias from U(-1/sqrt(m), 1/sqrt(m)), drawn from PCG64 of
     `seed` in the order of the layers, weight before bias.  `identity`:
     W[i, i mod m] = 1, everything else 0, nothing drawn.  `gain`: factor on the drawn
-    weights of all layers but the last.
+    weights of all layers but the last. What a mask leaves out is 0; feedback is drawn from
+    the network's own seed.
     """
     draws = np.random.Generator(np.random.PCG64(seed))
     result: Weights = {}
@@ -94,6 +111,8 @@ def initial(network: Network, seed: int, gain: float = 1.0) -> Weights:
         if not layer.bias:
             bias = np.zeros(n)
         result[f"{layer.name}.weight"], result[f"{layer.name}.bias"] = weight, bias
+    result |= topology.drawn_feedback(network)
+    masked_away(network, result)
     return result
 
 
@@ -152,9 +171,10 @@ def corrected_by(path: str | os.PathLike[str]) -> str | None:
 def load(path: str | os.PathLike[str], network: Network) -> Weights:
     """Read the weights of `network` from a `.npz`, as float64.
 
-    Keys that do not end in .weight or .bias (recordings, scales, counters of an
+    Keys that do not end in .weight, .bias or .feedback (recordings, scales, counters of an
     OUT.npz, the calibration's hash) are passed over.  Sizes are checked in the zip directory before
-    anything is unpacked.
+    anything is unpacked. Feedback that a file lacks is drawn; synapses that the network
+    does not have are 0 whatever the file says.
 
     Raises:
         FileMistakes: no (complete) zip, keys missing or of a layer that the
@@ -188,6 +208,9 @@ def load(path: str | os.PathLike[str], network: Network) -> Weights:
                     mistakes.append(Mistake(file, None, key, refused.found, refused.allowed))
     if mistakes:
         raise FileMistakes(mistakes)
+    drawn = topology.drawn_feedback(network)
+    result |= {key: back for key, back in drawn.items() if key not in result}
+    masked_away(network, result)
     return result
 
 
@@ -251,7 +274,7 @@ def _members(
                 )
             )
     for key, shape in wanted.items():
-        if key not in found:
+        if key not in found and not key.endswith(".feedback"):
             allowed = f"{describe_shape(shape)}, float"
             mistakes.append(Mistake(file, None, key, "nothing, the key is missing", allowed))
     return {key: found[key] for key in (*wanted, *optional) if key in found}, mistakes

@@ -85,10 +85,13 @@ class Checked(BaseModel):
 
     def hash(self) -> str:
         """SHA-256 (hex) of the content as canonical JSON, defaults written out."""
-        text = json.dumps(
-            self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), allow_nan=False
-        )
-        return hashlib.sha256(text.encode()).hexdigest()
+        return canonical_hash(self.model_dump(mode="json"))
+
+
+def canonical_hash(data: Any) -> str:
+    """SHA-256 (hex) of plain data as canonical JSON."""
+    text = json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def number(value: object) -> float | None:
@@ -343,7 +346,7 @@ def _rule(model: type[BaseModel], error: Any) -> Rule | None:
         return Rule(path, "nothing, the key is missing", describe(field))
     if kind == "extra_forbidden":
         parent = _locate(model, loc[:-1])[1]
-        known = list(_unwrap(parent)[0].model_fields)
+        known = list(_keys(_unwrap(parent)[0]))
         return Rule(path, "unknown key", with_hint(str(loc[-1]), known))
     if kind in ("union_tag_invalid", "union_tag_not_found"):
         tag = context["discriminator"].strip("'")
@@ -370,7 +373,17 @@ def _unwrap(annotation: Any) -> tuple[Any, list[Any], str | None]:
         for item in extra:
             constraints += item.metadata if isinstance(item, FieldInfo) else [item]
             words = words or getattr(item, "description", None)
+    if get_origin(annotation) in (Union, UnionType):  # what may be left out
+        given = [member for member in get_args(annotation) if member is not type(None)]
+        if len(given) == 1:
+            bare, more, described = _unwrap(given[0])
+            return bare, constraints + more, words or described
     return annotation, constraints, words
+
+
+def _keys(model: Any) -> dict[str, Any]:
+    """The fields of a model by the keys that a file has."""
+    return {f.alias or name: f for name, f in getattr(model, "model_fields", {}).items()}
 
 
 def _members(bare: Any) -> list[Any]:
@@ -404,10 +417,8 @@ def _locate(model: Any, loc: Iterable[str | int]) -> tuple[KeyPath, Any]:
             here = union[0]
             continue
         path = (*path, part)
-        if isinstance(part, int):
-            here = next(iter(get_args(bare)), None)
-        else:
-            here = getattr(bare, "model_fields", {}).get(part)
+        items = next(iter(get_args(bare)), None)
+        here = items if isinstance(part, int) else _keys(bare).get(part)
     return path, here
 
 

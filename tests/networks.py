@@ -214,3 +214,62 @@ def chip_with(seed: int = 0, *, rounding: str = "stochastic", **bits: int) -> Ch
     for name, width in bits.items():
         data[name] = {"bits": width}
     return Chip.model_validate(data)
+
+
+def draw_topology(
+    rng: np.random.Generator,
+    kind: str = "transposed",
+    *,
+    sparse: bool | None = None,
+    smooth: bool = False,
+    neurons: int = 5,
+    inputs: int = 3,
+    loss: str | None = None,
+) -> Network:
+    """A random network of three or four layers with skips, recurrence, masks, frozen layers.
+
+    sparse: every layer has a mask, none has; None: some. smooth: no kinks, gamma 0.
+    """
+    depth = int(rng.integers(3, 5))
+    names = [f"l{k}" for k in range(depth)]
+    dt = 0.1
+    phis = PHIS if not smooth else [p for p in PHIS if p != "relu"]
+    layers: list[dict[str, Any]] = []
+    for k, name in enumerate(names):
+        size = int(rng.integers(2, neurons + 1))
+        tau_m, tau_r = (float(t) for t in dt * rng.uniform(1, 4, 2))
+        one: dict[str, Any] = {
+            "name": name,
+            "phi": str(rng.choice(phis)),
+            "learn": bool(rng.random() < 0.75 or k + 1 == depth),
+            "recurrent": bool(rng.random() < 0.5),
+            "populations": [
+                {"size": 1, "tau_m": tau_m, "tau_r": tau_r},
+                {"size": size - 1, "tau_m": tau_r, "tau_r": tau_r},
+            ],
+        }
+        earlier = ["input", *names[: max(0, k - 1)]]
+        skips = [s for s in earlier if rng.random() < 0.5] if k else []
+        if skips:
+            one["from"] = [names[k - 1], *skips]
+        if sparse or (sparse is None and rng.random() < 0.5):
+            one["sparsity"] = [
+                {"density": 0.6, "seed": int(rng.integers(99))},
+                {"modules": 2, "density": 0.5, "of": [names[k - 1] if k else "input"]},
+            ]
+        layers.append(one)
+    data: dict[str, Any] = {
+        "format": "hwgle/network/1",
+        "name": "drawn",
+        "dt": dt,
+        "inputs": inputs,
+        "loss": loss or str(rng.choice(["mse", "cross_entropy"])),
+        "beta": 1.0,
+        "gamma": 0.0 if smooth else float(rng.choice([0.0, 0.05])),
+        "layers": layers,
+    }
+    if kind != "transposed":
+        data["feedback"] = {"kind": kind}
+        if kind == "kolen-pollack" and rng.random() < 0.5:
+            data["feedback"]["decay"] = 0.01
+    return Network.model_validate(data)

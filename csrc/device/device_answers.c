@@ -157,7 +157,8 @@ static void read_range(struct device *d, uint32_t layer, uint32_t first, uint32_
         return;
     }
     (void)gle_shape_of(d->chip, (int32_t)layer, &shape);
-    have = (uint32_t)shape.neurons * (weights ? (uint32_t)shape.inputs : 1);
+    have = weights ? (uint32_t)shape.neurons * (uint32_t)shape.inputs + (uint32_t)shape.feedback
+                   : (uint32_t)shape.neurons;
     if (!device_range_ok(d, first, count, have)) {
         return;
     }

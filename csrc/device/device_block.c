@@ -374,7 +374,8 @@ void device_tamper_set(struct device *d, const struct message_TAMPER *m)
     (void)gle_shape_of(d->chip, m->layer, &shape);
     count = (uint32_t)shape.neurons * (m->signal == GLE_STORED_WEIGHT ? (uint32_t)shape.inputs
                                        : m->signal == GLE_STORED_BIAS ? 1
-                                                                      : d->batch);
+                                                                      : d->batch) +
+            (m->signal == GLE_STORED_WEIGHT ? (uint32_t)shape.feedback : 0);
     if (m->signal >= GLE_FLIP_COUNT || (m->signal == GLE_SIGNAL_UHAT && !shape.uhat)) {
         device_refuse(d, REASON_BAD_VALUE, GLE_FLIP_COUNT - 1, m->signal);
     } else if (m->bit >= bits) {

@@ -24,7 +24,10 @@ static uint32_t numbers(const struct device *d, uint32_t message, uint32_t layer
     if (gle_shape_of(d->chip, (int32_t)layer, &shape) != GLE_OK) {
         return 0;
     }
-    return (uint32_t)shape.neurons * (message == MESSAGE_WEIGHTS_DATA ? (uint32_t)shape.inputs : 1);
+    if (message != MESSAGE_WEIGHTS_DATA) {
+        return (uint32_t)shape.neurons;
+    }
+    return (uint32_t)shape.neurons * (uint32_t)shape.inputs + (uint32_t)shape.feedback;
 }
 
 static uint64_t whole_set(const struct device *d)

@@ -2,7 +2,7 @@
  * them back as the array can hold them. Adam at every time step, as in the paper. */
 #include <math.h>
 
-#include "../chip.h"
+#include "../topology.h"
 #include "loop.h"
 
 int64_t gle_adam_size(const gle_chip *chip)
@@ -50,6 +50,15 @@ static adam_loops loops_of_this_machine(void)
     return (adam_loops){values_plain, store_plain};
 }
 
+/* The update that `values` has just given to a row of weights, for their feedback. */
+static void follow(float *back, const float *m, const float *v, int32_t count, float rate,
+                   float root_correction, float epsilon)
+{
+    for (int32_t j = 0; j < count; j++) {
+        back[j] += rate * m[j] / (sqrtf(v[j]) * root_correction + epsilon);
+    }
+}
+
 /* A multiplier of 15 significant bits, as hwgle/packing.py makes it. */
 static gle_coef coefficient(float value)
 {
@@ -68,7 +77,7 @@ static gle_coef coefficient(float value)
 
 /* Where a layer's parameters begin. */
 typedef struct {
-    float *w, *m, *v;
+    float *w, *m, *v, *back;
     int32_t times; /* index of its first tau_m among those that are learned */
 } place;
 
@@ -100,6 +109,14 @@ static void learn_weights(gle_chip *chip, int32_t l, const adam_loops *loops, fl
                       adam);
         clipped += loops->store(layer->w + row, at->w, layer->m, fine,
                                 (float)(layer->image->w_max >> shift), shift);
+        if (at->back != NULL && layer->back != NULL) {
+            follow(at->back, at->m, at->v, layer->m, rate, root, adam->epsilon);
+            clipped += loops->store(layer->back->w + (size_t)i * (size_t)layer->back->stride,
+                                    at->back, layer->m, seen,
+                                    (float)(layer->image->w_max >> shift), shift);
+            layer->back->stale = 1;
+            at->back += layer->m;
+        }
         passed(at, layer->m);
     }
     layer->window.sat_w += (uint32_t)clipped;
@@ -115,6 +132,7 @@ static void learn_weights(gle_chip *chip, int32_t l, const adam_loops *loops, fl
     }
     passed(at, layer->n);
     layer->stale = 1;
+    gle_absent_weights(layer);
 }
 
 /* tau_m of a layer, and the multipliers that follow from it. */
@@ -146,7 +164,7 @@ static void learn_times(gle_chip *chip, int32_t l, const adam_loops *loops, floa
 void gle_adam_step(gle_chip *chip, gle_adam *adam)
 {
     const adam_loops loops = loops_of_this_machine();
-    place at = {adam->weight, adam->m, adam->v, 0};
+    place at = {adam->weight, adam->m, adam->v, adam->feedback, 0};
     float rate, root;
 
     adam->beta1_power *= (double)adam->beta1;

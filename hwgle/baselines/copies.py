@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from hwgle import topology
 from hwgle.activation import Activation, activation
 from hwgle.reference import LOSSES, PARAMETERS, LayerLike, NetworkLike, target_error
 
@@ -71,7 +72,8 @@ class Copies:
         tau_m_floor: `add` keeps every tau_m at or above it; dt at first.
 
     Raises:
-        ValueError: no copies, parameters missing or of the wrong shape, an unknown loss.
+        ValueError: no copies, parameters missing or of the wrong shape, an unknown loss, or a
+            network that is no plain chain.
     """
 
     def __init__(
@@ -81,6 +83,11 @@ class Copies:
             raise ValueError(f"{len(weights)} copies of {batch} streams; at least one of each")
         if network.loss not in LOSSES:
             raise ValueError(f"loss is {network.loss!r}; there are {', '.join(LOSSES)}")
+        plain = topology.is_chain(network) and topology.feedback_kind(network) == "transposed"
+        if not plain or any(topology.masked(network, k) for k in range(len(network.layers))):
+            raise ValueError(
+                "the baselines know plain chains only: no from, recurrent, sparsity or feedback"
+            )
         self.network = network
         self.copies, self.batch = len(weights), batch
         self.tau_m_floor = float(network.dt)

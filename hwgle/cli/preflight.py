@@ -22,6 +22,7 @@ from hwgle.preflight import check_network, machine_of, replaced_in_place
 from hwgle.preflight.memory import Machine, Shape, arena_bytes, board_bytes, image_bytes
 from hwgle.preflight.pace import Speed
 from hwgle.preflight.wire import BITS, block_traffic, load_bytes
+from hwgle.quantise import check_learnable
 
 DEFAULT_BAUD = 115200
 
@@ -92,9 +93,10 @@ def command(
     assert loaded is not None
     net, own, training = loaded
     chip = chip or own or Chip.load("ideal")
-    draw(chip, net)  # a twin for another network is refused before any board is asked
-    facts = _ask(board, device, baud)
     learner = learner_of(training, rule) if learn else PLAIN
+    check_learnable(net, learner)  # before any board is asked
+    draw(chip, net)  # so is a twin for another network
+    facts = _ask(board, device, baud)
     asked = Asked(batch, learn, learner, signals, rate, baud or DEFAULT_BAUD)
     options_ = int(lib.GLE_WITH_UHAT) if "uhat" in signals else 0
     problems = check_network(

@@ -9,6 +9,7 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
+from hwgle import topology
 from hwgle.chip import MAX_SEED, Chip
 from hwgle.cli import options
 from hwgle.cli.files import Files
@@ -210,7 +211,11 @@ def _facts(case: Case, one: str, other: str, kernels: str, o: Outcome) -> list[t
         if case.learn:
             text = f"{case.learner.rule}: {o.updates:,} updates, {rounding} rounding; "
             text += f"{o.weights_changed:,} of "
-            text += f"{n.parameters - sum(n.sizes):,} weights changed, {o.moves} moves of scales"
+            there = n.parameters - sum(n.sizes)
+            if topology.learns_feedback(n):
+                backs = [k for k in range(len(n.layers)) if topology.feedback_shape(n, k)]
+                there += sum(int(topology.mask(n, k).sum()) for k in backs)
+            text += f"{there:,} weights changed, {o.moves} moves of scales"
             rows.append(("learning", text))
         rows.append(("digest", f"{o.digest:016x}; snapshots of {o.snapshot_bytes:,} bytes"))
     return rows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from hwgle import topology
 from hwgle._core import ffi, lib
 from hwgle.device import SIGNALS, Block, Device, Done, Formats, Gradient, Limits, Pending, Records
 from hwgle.errors import DeviceError, UsageError
@@ -32,7 +34,8 @@ class AdamState:
     Order: layer by layer, weights row by row and biases of one that learns them, then tau_m
     of one that learns that. Powers are beta**steps. layer_rate: (layers,) factors on the
     rate, None for 1 throughout. tau_rate: factor on the rate of tau_m; tau_r, tau_least,
-    tau_most: (neurons that learn tau_m,) in the network's unit of time, as is dt.
+    tau_most: (neurons that learn tau_m,) in the network's unit of time, as is dt. feedback: with
+    Kolen-Pollack that of all layers that learn and have some, which follows their weights.
     """
 
     weight: NDArray[np.float32]
@@ -46,6 +49,7 @@ class AdamState:
     beta2_power: float = 1.0
     clipped: int = 0
     layer_rate: NDArray[np.float32] | None = None
+    feedback: NDArray[np.float32] | None = None
     tau_rate: float = 1.0
     dt: float = 1.0
     tau_r: NDArray[np.float32] = field(default_factory=lambda: NO_TIMES)
@@ -60,6 +64,7 @@ class AdamState:
         of the image's network. tau_floor: least tau_m in steps of dt."""
         parts, tau_r, tau_least, tau_most = [NO_TIMES], [NO_TIMES], [NO_TIMES], [NO_TIMES]
         network = image.network
+        weights = topology.with_feedback(network, weights)
         for k, layer in enumerate(network.layers):
             if layer.learn:
                 parts += [
@@ -77,6 +82,13 @@ class AdamState:
         state.tau_r, state.tau_least, state.tau_most = map(
             np.concatenate, (tau_r, tau_least, tau_most)
         )
+        if topology.learns_feedback(network):
+            backs = [
+                np.asarray(weights[f"{layer.name}.feedback"], dtype=np.float32).ravel()
+                for k, layer in enumerate(network.layers)
+                if layer.learn and topology.feedback_shape(network, k) is not None
+            ]
+            state.feedback = np.concatenate([NO_TIMES, *backs])
         return state
 
 
@@ -167,6 +179,12 @@ class Emulator(Device):
             check(lib.gle_weights_write(self._chip, k, 0, w.size, to), layer.name)
             to = ffi.from_buffer("int32_t[]", b)
             check(lib.gle_bias_write(self._chip, k, 0, b.size, to), layer.name)
+        for k, layer in enumerate(self.image.network.layers):
+            back = self._back(k, weights)
+            to = ffi.from_buffer("int16_t[]", back)
+            first = math.prod(self._shape(k))
+            if back.size:
+                check(lib.gle_weights_write(self._chip, k, first, back.size, to), layer.name)
 
     def read_weights(self) -> Quantised:
         """See Device."""
@@ -177,6 +195,12 @@ class Emulator(Device):
             lib.gle_weights_read(self._chip, k, 0, w.size, ffi.from_buffer("int16_t[]", w))
             lib.gle_bias_read(self._chip, k, 0, b.size, ffi.from_buffer("int32_t[]", b))
             result[layer.name] = (w, b)
+            shape = topology.feedback_shape(self.image.network, k)
+            if shape is not None:
+                back = np.empty(shape, dtype=np.int16)
+                to = ffi.from_buffer("int16_t[]", back)
+                lib.gle_weights_read(self._chip, k, w.size, back.size, to)
+                result[f"{layer.name}.feedback"] = back, np.zeros(0, dtype=np.int32)
         return result
 
     def add_weights(self, increments: Quantised) -> None:
@@ -189,6 +213,10 @@ class Emulator(Device):
             check(lib.gle_weights_add(self._chip, k, 0, w.size, to), layer.name)
             to = ffi.from_buffer("int32_t[]", b)
             check(lib.gle_bias_add(self._chip, k, 0, b.size, to), layer.name)
+            back = self._back(k, increments)
+            if back.size:
+                to = ffi.from_buffer("int16_t[]", back)
+                check(lib.gle_weights_add(self._chip, k, w.size, back.size, to), layer.name)
 
     def write_times(self, times: Mapping[str, NDArray[np.uint32]]) -> None:
         """See Device."""
@@ -350,7 +378,17 @@ class Emulator(Device):
         return w, b
 
     def _shape(self, k: int) -> tuple[int, int]:
-        return self._sizes[k], self._sizes[k - 1] if k else self.image.network.inputs
+        return self._sizes[k], self.image.network.fan_in(k)
+
+    def _back(self, k: int, given: Quantised) -> NDArray[np.int16]:
+        """Feedback weights of a layer as they are given; none where there are none."""
+        name = f"{self.image.network.layers[k].name}.feedback"
+        if name not in given:
+            return np.zeros(0, dtype=np.int16)
+        back = np.ascontiguousarray(given[name][0], dtype=np.int16)
+        if back.shape != topology.feedback_shape(self.image.network, k):
+            raise UsageError(f"{name}: {back.shape} does not fit")
+        return back
 
     def _target(
         self, target: NDArray[np.int16] | None, steps: int
@@ -381,6 +419,8 @@ class Emulator(Device):
         for name in ("tau_r", "tau_least", "tau_most"):
             setattr(state, name, ffi.from_buffer("float[]", getattr(adam, name)))
         state.dt, state.tau_rate = adam.dt, adam.tau_rate
+        if adam.feedback is not None:
+            state.feedback = ffi.from_buffer("float[]", adam.feedback)
         state.epsilon, state.clipped = adam.epsilon, adam.clipped
         state.beta1_power, state.beta2_power = adam.beta1_power, adam.beta2_power
         return state

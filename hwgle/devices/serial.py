@@ -7,6 +7,7 @@ the call that caused it.
 
 from __future__ import annotations
 
+import math
 import struct
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hwgle import topology
 from hwgle._core import ffi, lib
 from hwgle.device import SIGNALS, Block, Device, Formats, Gradient, Limits, Pending, Records
 from hwgle.devices.answers import BlockAnswer, Digests, Numbers, Snapshot, joined
@@ -201,6 +203,8 @@ class SerialDevice(Device):
             if layer.name in weights:
                 w, b = self._fitting(k, weights[layer.name])
                 messages += list(self._numbers("WEIGHTS_DATA", k, w.ravel()))
+                back = self._back(k, weights).ravel()
+                messages += list(self._numbers("WEIGHTS_DATA", k, back, w.size))
                 messages += list(self._numbers("BIAS_DATA", k, b))
         crc = 0
         for message in messages:
@@ -216,6 +220,8 @@ class SerialDevice(Device):
             if layer.name in increments:
                 w, b = self._fitting(k, increments[layer.name])
                 self.port.send_all(list(self._numbers("WEIGHTS_ADD", k, w.ravel())))
+                back = self._back(k, increments).ravel()
+                self.port.send_all(list(self._numbers("WEIGHTS_ADD", k, back, w.size)))
                 self.port.send_all(list(self._numbers("BIAS_ADD", k, b)))
                 self._talk.acted = True
 
@@ -244,12 +250,19 @@ class SerialDevice(Device):
         """See Device."""
         asked = []
         for k, size in enumerate(self._sizes_of()):
-            m = self._shape(k)[1]
-            asked.append((self._read("WEIGHTS", k, size * m), self._read("BIAS", k, size)))
+            count = size * self._shape(k)[1]
+            count += math.prod(topology.feedback_shape(self.image.network, k) or (0,))
+            asked.append((self._read("WEIGHTS", k, count), self._read("BIAS", k, size)))
         result: Quantised = {}
         for k, (layer, (w, b)) in enumerate(zip(self.image.network.layers, asked, strict=True)):
-            stored = self._collected(w).astype(np.int16).reshape(self._shape(k))
-            result[layer.name] = stored, self._collected(b).astype(np.int32)
+            n, m = self._shape(k)
+            stored = self._collected(w).astype(np.int16)
+            own = stored[: n * m].reshape(n, m)
+            result[layer.name] = own, self._collected(b).astype(np.int32)
+            shape = topology.feedback_shape(self.image.network, k)
+            if shape is not None:
+                back = stored[n * m :].reshape(shape)
+                result[f"{layer.name}.feedback"] = back, np.zeros(0, dtype=np.int32)
         return result
 
     # --- steps ---------------------------------------------------------------------------
@@ -423,7 +436,17 @@ class SerialDevice(Device):
         return self._sizes
 
     def _shape(self, k: int) -> tuple[int, int]:
-        return self._sizes[k], self._sizes[k - 1] if k else self.image.network.inputs
+        return self._sizes[k], self.image.network.fan_in(k)
+
+    def _back(self, k: int, given: Quantised) -> NDArray[np.int16]:
+        """Feedback weights of a layer as they are given; none where there are none."""
+        name = f"{self.image.network.layers[k].name}.feedback"
+        if name not in given:
+            return np.zeros(0, dtype=np.int16)
+        back = np.ascontiguousarray(given[name][0], dtype=np.int16)
+        if back.shape != topology.feedback_shape(self.image.network, k):
+            raise UsageError(f"{name}: {back.shape} does not fit")
+        return back
 
     def _fitting(
         self, k: int, given: tuple[NDArray[Any], NDArray[Any]]
@@ -442,11 +465,13 @@ class SerialDevice(Device):
         self.port.send_all([pack(name, k, tail=data[k : k + most]) for k in at])
         self._talk.acted = True
 
-    def _numbers(self, name: str, layer: int, numbers: NDArray[Any]) -> Iterator[bytes]:
+    def _numbers(
+        self, name: str, layer: int, numbers: NDArray[Any], first: int = 0
+    ) -> Iterator[bytes]:
         layout = LAYOUTS[name]
         most = (self.port.largest - layout.overhead) // numbers.dtype.itemsize
         for k in range(0, numbers.size, most):
-            yield layout.pack(layer, k, tail=numbers[k : k + most])
+            yield layout.pack(layer, first + k, tail=numbers[k : k + most])
 
     def _read(self, what: str, layer: int, count: int) -> list[Numbers]:
         """Ask for numbers in pieces that fit an answer each."""

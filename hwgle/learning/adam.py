@@ -29,7 +29,8 @@ class Learner:
     the weights of the moment carry the noise of the last samples.
 
     `weight_decay` shrinks weights, not biases, after each batch of samples: decoupled from
-    Adam's means (Loshchilov and Hutter, arXiv 1711.05101).
+    Adam's means (Loshchilov and Hutter, arXiv 1711.05101). Kolen-Pollack feedback gets the
+    updates and the decay of its weights; it takes no part in the average.
     """
 
     def __init__(self, training: Training | None = None, batches: int = 0) -> None:
@@ -86,6 +87,8 @@ class Learner:
         if self._decay:
             lost = self._decay * self._adam.rate * self._steps
             self._adam.weight[self._shrinks] *= np.float32(1.0 - lost)
+            if self._adam.feedback is not None:
+                self._adam.feedback *= np.float32(1.0 - lost)
         self._steps = 0
         share = 1.0 / min(max(self._window, 1.0), self._samples)
         self._average += (self._adam.weight - self._average) * share
@@ -120,7 +123,8 @@ class Learner:
     def state(self) -> Arrays:
         """See Rule."""
         a = self._adam
-        return {
+        more: Arrays = {} if a.feedback is None else {"adam.feedback": a.feedback}
+        return more | {
             "adam.weight": a.weight,
             "adam.m": a.m,
             "adam.v": a.v,
@@ -134,7 +138,7 @@ class Learner:
     def restore(self, state: Mapping[str, NDArray[np.generic]]) -> None:
         """See Rule."""
         a = self._adam
-        for name in ("weight", "m", "v"):
+        for name in ("weight", "m", "v") + (("feedback",) if a.feedback is not None else ()):
             getattr(a, name)[:] = state[f"adam.{name}"]
         a.beta1_power, a.beta2_power = (float(p) for p in state["adam.powers"])
         a.clipped = int(state["adam.clipped"])

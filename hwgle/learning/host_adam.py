@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from hwgle import packing
+from hwgle import packing, topology
 from hwgle._core import lib
 from hwgle.device import Block, Device, Formats, Gradient, Records
 from hwgle.devices.answers import joined
@@ -57,7 +57,8 @@ class HostAdam:
         written: Quantised = {}
         times: dict[str, NDArray[np.uint32]] = {}
         clipped = [0] * len(formats)
-        at = of_times = 0
+        network = self._image.network
+        at = of_times = behind = 0
         for k, (layer, g, f) in enumerate(
             zip(self._image.network.layers, gradient, formats, strict=True)
         ):
@@ -66,8 +67,15 @@ class HostAdam:
             if layer.learn:
                 part = slice(at, at + g.weight.size)
                 unit = np.float32(2.0**-g.frac) / share
-                self._values(part, g.weight.ravel(), unit, own, root)
+                update = self._values(part, g.weight.ravel(), unit, own, root)
                 w, clipped[k] = self._stored(a.weight[part].reshape(g.weight.shape), k, f)
+                if a.feedback is not None and topology.feedback_shape(network, k) is not None:
+                    back = a.feedback[behind : behind + update.size]
+                    back += update
+                    behind += update.size
+                    stored, more = self._stored(back.reshape(g.weight.shape), k, f, rows=False)
+                    clipped[k] += more
+                    written[f"{layer.name}.feedback"] = stored, np.zeros(0, dtype=np.int32)
                 part = slice(part.stop, part.stop + g.bias.size)
                 if layer.bias:
                     self._values(part, g.bias, np.float32(2.0**-g.bias_frac) / share, own, root)
@@ -98,23 +106,26 @@ class HostAdam:
         unit: np.float32,
         rate: np.float32,
         root: np.float32,
-    ) -> None:
+    ) -> NDArray[np.float32]:
         a = self._state
         beta1, beta2 = np.float32(a.beta1), np.float32(a.beta2)
         g = gradient.astype(np.float32) * unit
         m = beta1 * a.m[part] + (ONE - beta1) * g
         v = beta2 * a.v[part] + (ONE - beta2) * (g * g)
         a.m[part], a.v[part] = m, v
-        a.weight[part] += rate * m / (np.sqrt(v) * root + np.float32(a.epsilon))
+        update: NDArray[np.float32] = rate * m / (np.sqrt(v) * root + np.float32(a.epsilon))
+        a.weight[part] += update
+        return update
 
     def _stored(
-        self, w: NDArray[np.float32], layer: int, f: Formats
+        self, w: NDArray[np.float32], layer: int, f: Formats, rows: bool = True
     ) -> tuple[NDArray[np.int16], int]:
         """Nearest values that the array can tell apart, (n, m), and how many clipped."""
         shift = weight_shift(self._image.chip)
         limit = np.float32(self._image.chip.stored_max >> shift)
         s = self._image.scales.layers[layer]
-        scale = np.ldexp(np.float32(1), f.stored - shift + s.weights() - s.weight)
+        finer = s.weights() - s.weight if rows else np.int64(0)
+        scale = np.ldexp(np.float32(1), f.stored - shift + finer)
         x = np.floor(w * scale + HALF)
         clipped = int(np.count_nonzero(np.abs(x) > limit))
         kept = np.clip(x, -limit, limit).astype(np.int32) * (1 << shift)

@@ -14,9 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hwgle import topology
 from hwgle.activation import activation
 from hwgle.chip import MIN_STATE_FRAC, Chip, Profile
 from hwgle.device import Block, Device
+from hwgle.errors import UsageError
 from hwgle.network import Network
 from hwgle.quantise import Image, LayerScales, Quantised, Scales, weight_shift
 
@@ -107,6 +109,14 @@ class Bench:
     """A device with one chip on it, and the data sheet."""
 
     def __init__(self, device: Device, build: Build, profile: Profile, network: Network) -> None:
+        if not topology.is_chain(network) or any(
+            topology.masked(network, k) for k in range(len(network.layers))
+        ):
+            raise UsageError(
+                f"network {network.name}: a bench measures chains, where a layer is driven by "
+                "the one below alone; this one has from, recurrent or sparsity"
+            )
+        network = network.model_copy(update={"feedback": None})  # errors play no part here
         self._device, self._build = device, build
         self.profile, self.network = profile, network
         self.chip = nominal(profile)

@@ -11,6 +11,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from hwgle import topology
 from hwgle._core import lib
 from hwgle.chip import Chip
 from hwgle.network import Network
@@ -24,14 +25,15 @@ LANES = 16
 # Padding follows from the rules of C for the machine.
 CHIP = {
     "image": "p", "kernels": "p", "layers": "i", "batch": "i", "columns": "i", "options": "i",
-    "inputs": "p", "seed": "q", "step": "q", "learned": "q", "learner": "i" * 8,
-    "first": "i", "weights_digest": "q",
+    "inputs": "p", "feedback": "p", "e_top": "p", "gathered": "p", "seed": "q", "step": "q",
+    "learned": "q", "learner": "i" * 8, "first": "i", "weights_digest": "q",
     "digest_known": "i", "input": "p", "pairs": "p", "turned": "p",
     "sums": "p", "above": "pp", "rows": "p", "hash": "p", "digest": "p",
 }  # fmt: skip
 LAYER = {
     "image": "p", "neurons": "p", "times": "p", "analog": "p", "off": "i", "rows": "p",
-    "gains": "p", "gain_words": "i",
+    "gains": "p", "gain_words": "i", "mask": "p", "sources": "p", "back": "p", "above": "p",
+    "noted": "i",
     "n": "i", "m": "i", "first": "i", "stride": "i",
     "stride_t": "i", "w_frac": "i", "u_frac": "i", "r_frac": "i", "e_frac": "i", "v_frac": "i",
     "rate_shift": "i", "stale": "i", "fits": "i", "fits_t": "i", "w": "p", "seen": "p",
@@ -72,26 +74,51 @@ class Shape:
     """What of a network decides on bytes. copied: layers whose array does not see what is
     stored, so that with several streams the core keeps a copy of what it does see. timed:
     layers that learn tau_m. gained: synapses differ, so that it does for one stream too
-    where there are vectors. remembered: layers with accumulators of learning. normalised:
-    and with running means."""
+    where there are vectors.
+
+    fan_in: inputs of each layer. backs: shapes of feedback weights. wired: layers have sources
+    of their own. direct: errors come from the output layer alone. back_copied, back_left: of
+    feedback, what `copied` and `gained` are of weights. remembered: layers with accumulators of
+    learning. normalised: and with running means."""
 
     inputs: int
     sizes: tuple[int, ...]
     copied: tuple[bool, ...]
     timed: tuple[bool, ...]
-    gained: bool = False
-    remembered: tuple[bool, ...] = ()
-    normalised: bool = False
+    gained: bool
+    fan_in: tuple[int, ...]
+    backs: tuple[tuple[int, int] | None, ...]
+    wired: bool
+    fed_back: bool
+    direct: bool
+    back_copied: tuple[bool, ...]
+    back_left: tuple[bool, ...]
+    remembered: tuple[bool, ...]
+    normalised: bool
 
     @classmethod
     def of(cls, network: Network, chip: Chip, learner: OnChip = PLAIN) -> Shape:
         """Of a network on a chip that learns by such a rule."""
         copied = weight_shift(chip) > 0 or chip.synapses_differ
-        copies = (copied,) * len(network.layers)
-        timed = tuple(layer.learn_tau_m for layer in network.layers)
-        remembered = tuple(learner.remembers and layer.learn for layer in network.layers)
-        return cls(network.inputs, network.sizes, copies, timed, chip.synapses_differ, remembered,
-                   learner.normalises)  # fmt: skip
+        count = range(len(network.layers))
+        left = chip.weight_left > 0
+        fed_back = topology.feedback_kind(network) != "transposed"
+        return cls(
+            network.inputs,
+            network.sizes,
+            tuple(copied for _ in count),
+            tuple(layer.learn_tau_m for layer in network.layers),
+            chip.synapses_differ,
+            tuple(network.fan_in(k) for k in count),
+            tuple(topology.feedback_shape(network, k) for k in count),
+            not topology.is_chain(network),
+            fed_back,
+            topology.is_direct(network),
+            tuple(fed_back and (weight_shift(chip) > 0 or left) for _ in count),
+            tuple(fed_back and left for _ in count),
+            tuple(learner.remembers and layer.learn for layer in network.layers),
+            learner.normalises,
+        )
 
     @classmethod
     def of_words(cls, words: Sequence[int]) -> Shape:
@@ -99,12 +126,41 @@ class Shape:
         heads = [words[HEAD + LAYER_WORDS * k :][:LAYER_WORDS] for k in range(words[2])]
         gains = words[15] & lib.GLE_HAS_GAINS != 0
         copied = tuple(gains or h[4] != 0 or h[14] != 0 for h in heads)
-        timed = tuple(h[2] & lib.GLE_LEARNS_TAU != 0 for h in heads)
         learner = OnChip.of_words(words)
-        learning = lib.GLE_LEARNS_WEIGHTS
-        remembered = tuple(learner.remembers and h[2] & learning != 0 for h in heads)
         sizes = tuple(h[0] for h in heads)
-        return cls(words[3], sizes, copied, timed, gains, remembered, learner.normalises)
+        count, last = range(len(sizes)), len(sizes) - 1
+        at = HEAD + LAYER_WORDS * len(sizes) + 4 * sum(sizes)
+        wired = words[15] & lib.GLE_HAS_SOURCES != 0
+        heard = [[k - 1] for k in count]
+        if wired:
+            bits = [sum(words[at + 3 * k + i] << 32 * i for i in range(3)) for k in count]
+            heard = [[s for s in range(-1, k + 1) if bits[k] >> s + 1 & 1] for k in count]
+            at += 3 * len(sizes)
+        fan_in = tuple(sum(words[3] if s < 0 else sizes[s] for s in heard[k]) for k in count)
+        fed_back = words[15] & lib.GLE_HAS_FEEDBACK != 0
+        direct = fed_back and words[at] == lib.GLE_DIRECT
+        backs: list[tuple[int, int] | None] = [None] * len(sizes)
+        for k in count if fed_back else ():
+            if direct and k < last:
+                backs[k] = sizes[last], sizes[k]
+            elif not direct and max(heard[k]) >= 0:
+                backs[k] = sizes[k], fan_in[k]
+        return cls(
+            words[3],
+            sizes,
+            copied,
+            tuple(h[2] & lib.GLE_LEARNS_TAU != 0 for h in heads),
+            gains,
+            fan_in,
+            tuple(backs),
+            wired,
+            fed_back,
+            direct,
+            tuple(fed_back and (h[4] != 0 or h[14] != 0) for h in heads),
+            tuple(fed_back and h[14] != 0 for h in heads),
+            tuple(learner.remembers and h[2] & lib.GLE_LEARNS_WEIGHTS != 0 for h in heads),
+            learner.normalises,
+        )
 
 
 def up(n: int, to: int) -> int:
@@ -124,15 +180,22 @@ def arena_bytes(shape: Shape, batch: int, options: int, machine: Machine) -> int
     pad = LANES if columns > 1 else 32 if machine.align >= 64 else 2
     layers = len(shape.sizes)
     take(1, machine.struct_bytes(CHIP, "q") + layers * machine.struct_bytes(LAYER))
+    if shape.fed_back:
+        take(layers, machine.struct_bytes(LAYER))
     take(shape.inputs * columns, 2)
-    m = most = shape.inputs
-    for k, n in enumerate(shape.sizes):
-        stride, cells = up(m, pad), n * columns
-        take(n * stride, 2)
-        if shape.copied[k] and (columns > 1 or (machine.align >= 64 and shape.gained)):
-            take(n * stride, 2)
+
+    def matrix(n: int, m: int, copied: bool, copy_one: bool) -> None:
+        take(n * up(m, pad), 2)
+        if copied and (columns > 1 or (machine.align >= 64 and copy_one)):
+            take(n * up(m, pad), 2)
         if columns > 1:
             take(m * up(n, pad), 2)
+
+    most = shape.inputs
+    for k, n in enumerate(shape.sizes):
+        m = shape.fan_in[k]
+        stride, cells = up(m, pad), n * columns
+        matrix(n, m, shape.copied[k], shape.gained)
         take(n, 4)
         if options & lib.GLE_WITH_GRADIENT:
             take(n * stride, 4)
@@ -142,7 +205,7 @@ def arena_bytes(shape: Shape, batch: int, options: int, machine: Machine) -> int
             if options & lib.GLE_WITH_GRADIENT:
                 take(n, 4)
                 take(cells, 4)
-        if shape.remembered and shape.remembered[k]:
+        if shape.remembered[k]:
             take(n * stride, 4)
             take(n, 4)
             if shape.normalised:
@@ -154,7 +217,12 @@ def arena_bytes(shape: Shape, batch: int, options: int, machine: Machine) -> int
             take(cells, 4)
         for _ in range(3):
             take(cells, 2)
-        m, most = n, max(most, n)
+        back = shape.backs[k]
+        if back is not None:
+            matrix(*back, shape.back_copied[k], shape.back_left[k])
+        if shape.wired and not shape.direct:
+            take(cells, 4)
+        most = max(most, n, m)
     take(0 if columns == 1 else up(most, 2) * columns, 2)
     take(0 if columns == 1 else up(most, LANES) * columns, 2)
     for _ in range(3):
@@ -162,6 +230,8 @@ def arena_bytes(shape: Shape, batch: int, options: int, machine: Machine) -> int
     take(up(most, max(pad, LANES)) * 4, 4)
     take(columns, 4)
     take(batch, 8)
+    take(shape.sizes[-1] * columns if shape.direct else 0, 2)
+    take(up(most, max(pad, LANES)) * columns if shape.wired else 0, 2)
     return up(used, machine.align)
 
 
@@ -190,4 +260,5 @@ def board_bytes(
 def weights_bytes(network: Network) -> int:
     """What a second set of weights needs beside the one in service (device_weights.c)."""
     numbers = sum(n * (2 * network.fan_in(k) + 4) for k, n in enumerate(network.sizes))
+    numbers += 2 * topology.feedback_count(network)
     return numbers + 24 * len(network.layers)

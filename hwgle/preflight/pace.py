@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any
 
+from hwgle import topology
 from hwgle.network import Network
 
 
@@ -40,11 +41,17 @@ class Speed:
         """Of one step of all streams."""
         sizes = network.sizes
         products = [n * network.fan_in(k) for k, n in enumerate(sizes)]
+        backs = [
+            n * sum(s.size for s in topology.segments(network, k) if s.source >= 0)
+            for k, n in enumerate(sizes)
+        ]
+        if topology.is_direct(network):
+            backs = [topology.feedback_count(network)]
         learning = sum(p for p, layer in zip(products, network.layers, strict=True) if layer.learn)
         each = (
             self.neuron * sum(sizes)
             + self.forward * sum(products)
-            + self.back * sum(products[1:])
+            + self.back * sum(backs)
             + (self.update * learning if learn else 0.0)
         )
         return self.step + batch * each

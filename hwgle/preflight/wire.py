@@ -6,9 +6,11 @@ them: hwgle/devices/serial.py and csrc/device/device_block.c.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from hwgle import topology
 from hwgle._core import lib
 from hwgle.chip import Chip
 from hwgle.devices.answers import WIDTH
@@ -94,4 +96,9 @@ def load_bytes(network: Network, chip: Chip, payload: int) -> int:
         for numbers, width in ((n * network.fan_in(k), 2), (n, 4)):
             most = (room - 6) // width
             total += sum(frame_bytes(6 + width * c) for c in _cut(numbers, most))
+    backs = [topology.feedback_shape(network, k) for k in range(len(network.sizes))]
+    for shape in backs:
+        most = (room - 6) // 2
+        parts = _cut(math.prod(shape), most) if shape is not None else []
+        total += sum(frame_bytes(6 + 2 * c) for c in parts)
     return total

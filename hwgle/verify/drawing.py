@@ -8,17 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hwgle import topology
 from hwgle.device import Block
 from hwgle.network import Network
 from hwgle.quantise import Image, to_int16
-from hwgle.weights import Weights
+from hwgle.weights import Weights, masked_away
 
 OUTPUTS = 10  # at most: mean squared error sends a target for each at every step
 PHIS = ("linear", "tanh", "sigmoid", "softplus", "relu")
+KINDS = ("transposed", "alignment", "kolen-pollack", "direct", "broadcast")
 LOSSES = ("cross_entropy", "mse")
 BLOCK = 256  # steps; of one block on the wire too
 SINES = 3
@@ -50,13 +53,15 @@ def _network(rng: np.random.Generator, neurons: int, name: str) -> Network:
     if loss == "cross_entropy":
         sizes[-1] = max(2, sizes[-1])
     dt = float(10 ** rng.uniform(-2, 0))
-    layers = [
+    layers: list[dict[str, Any]] = [
         {"name": f"l{k}", "phi": PHIS[int(rng.integers(len(PHIS)))],
          "populations": _populations(rng, size, dt)}
         for k, size in enumerate(sizes)
     ]  # fmt: skip
+    wiring = _wiring(rng.spawn(1)[0], layers)
     return Network.model_validate(
         {
+            **wiring,
             "format": "hwgle/network/1",
             "name": name,
             "dt": dt,
@@ -67,6 +72,26 @@ def _network(rng: np.random.Generator, neurons: int, name: str) -> Network:
             "layers": layers,
         }
     )
+
+
+def _wiring(rng: np.random.Generator, layers: list[dict[str, Any]]) -> dict[str, Any]:
+    """Half of the networks: skips, recurrence, masks and a way of feedback, in part put into
+    the layers; of a generator of its own, so that everything else is drawn as ever."""
+    if rng.random() < 0.5:
+        return {}
+    for k, layer in enumerate(layers):
+        if k and rng.random() < 0.3:
+            earlier = ["input", *(y["name"] for y in layers[: k - 1])]
+            layer["from"] = [layers[k - 1]["name"], *(s for s in earlier if rng.random() < 0.5)]
+        if rng.random() < 0.25:
+            layer["recurrent"] = True
+        if rng.random() < 0.25:
+            layer["sparsity"] = {
+                "density": float(rng.choice([0.2, 0.6])), "modules": int(rng.integers(1, 4)),
+                "seed": int(rng.integers(1000)),
+            }  # fmt: skip
+    kind = KINDS[int(rng.integers(len(KINDS)))]
+    return {"feedback": {"kind": kind}} if kind != "transposed" else {}
 
 
 def _populations(rng: np.random.Generator, size: int, dt: float) -> list[dict[str, float]]:
@@ -90,6 +115,8 @@ def draw_weights(network: Network, rng: np.random.Generator) -> Weights:
         m = network.fan_in(k)
         weights[f"{layer.name}.weight"] = rng.normal(0, 1 / np.sqrt(m), (layer.size, m))
         weights[f"{layer.name}.bias"] = rng.normal(0, 0.2, layer.size)
+    weights |= topology.drawn_feedback(network)
+    masked_away(network, weights)
     return weights
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from hwgle import topology
 from hwgle._core import lib
 from hwgle.errors import UsageError
 from hwgle.quantise import Quantised
@@ -46,8 +47,13 @@ def draw(blocks: Blocks, stored: Quantised, seed: int, uhat: bool) -> Tampering:
             if signal == "uhat" and not uhat and layer + 1 < len(network.layers):
                 continue
             n, m = network.sizes[layer], network.fan_in(layer)
+            absent = np.zeros(0, dtype=np.bool_)
+            if signal == "weight" and topology.masked(network, layer):
+                absent = ~topology.mask(network, layer).ravel()
             count = {"weight": n * m, "bias": n}.get(signal, n * run.batch)
             index, bit = int(rng.integers(count)), int(rng.integers(WIDTH.get(signal, 32)))
+            if absent.size and absent[index]:
+                continue
             emulator.restore(snapshot)
             emulator.flip(layer, signal, index, bit)
             advance(step + 1, end)

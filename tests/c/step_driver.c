@@ -13,8 +13,10 @@
 #include "chip.h"
 #include "host/loop.h"
 #include "image.h"
+#include "sections.h"
+#include "topology.h"
 
-enum { MOST_WORDS = 1 << 14, MOST_LAYERS = 3 };
+enum { MOST_WORDS = 1 << 17, MOST_LAYERS = 3 };
 
 static uint64_t state;
 
@@ -113,10 +115,23 @@ static uint32_t halves(int32_t low, int32_t high)
 /* What the image says it has. */
 static uint32_t *draw_sections(uint32_t *at, const gle_image *image, const gle_image_layer *layers)
 {
-    int32_t total = 0, m = image->inputs;
+    const uint32_t *const words = (const uint32_t *)(const void *)image;
+    const int wired = (image->sections & GLE_HAS_SOURCES) != 0;
+    int32_t total = 0;
 
     for (int32_t l = 0; l < image->layers; l++) {
         total += layers[l].size;
+    }
+    for (int32_t l = 0; l < image->layers && wired; l++, at += GLE_SOURCE_WORDS) {
+        const uint32_t may = (uint32_t)(((uint64_t)1 << (l + 2)) - 1);
+        at[0] = ((uint32_t)draw() & may) | 1u << (l == 0 ? 0 : between(0, 1) ? l : 0);
+        at[1] = at[2] = 0;
+    }
+    if (image->sections & GLE_HAS_FEEDBACK) {
+        *at++ = (uint32_t)between(GLE_ALIGNMENT, GLE_DIRECT);
+        at[0] = at[-1] == GLE_KOLEN_POLLACK ? (uint32_t)between(0, 2) : 0;
+        at[1] = (uint32_t)between(1, 30);
+        at += 2;
     }
     for (int32_t i = 0; i < total && (image->sections & GLE_HAS_ROWS); i++) {
         *at++ = (uint32_t)between(0, 7);
@@ -127,14 +142,21 @@ static uint32_t *draw_sections(uint32_t *at, const gle_image *image, const gle_i
         *at++ = noise();
         *at++ = halves(often(8192, 0, 32767), often(0, -32768, 32767));
     }
-    for (int32_t j = 0; j < m && (image->sections & GLE_HAS_INPUTS); j++) {
+    for (int32_t j = 0; j < image->inputs && (image->sections & GLE_HAS_INPUTS); j++) {
         *at++ = halves(often(8192, 0, 32767), often(0, -32768, 32767));
     }
     for (int32_t l = 0; l < image->layers && (image->sections & GLE_HAS_GAINS); l++) {
-        for (int32_t k = 0; k < layers[l].size * ((m + 1) / 2); k++) {
-            *at++ = halves(often(8192, -16383, 32767), often(8000, -16383, 32767));
+        const int32_t pairs = (gle_image_fan_in(words, l) + 1) / 2;
+        const int32_t least = layers[l].masked ? 0 : -16383; /* what is absent is not stuck */
+        for (int32_t k = 0; k < layers[l].size * pairs; k++) {
+            *at++ = halves(often(8192, least, 32767), often(8000, least, 32767));
         }
-        m = layers[l].size;
+    }
+    for (int32_t l = 0; l < image->layers; l++) {
+        const int32_t words_a_row = (gle_image_fan_in(words, l) + 31) / 32;
+        for (int32_t k = 0; layers[l].masked && k < layers[l].size * words_a_row; k++) {
+            *at++ = (uint32_t)draw() | (uint32_t)draw();
+        }
     }
     return at;
 }
@@ -162,7 +184,7 @@ static size_t draw_image(uint32_t *words, int32_t most)
         image->seed_low = (uint32_t)draw();
         image->seed_high = (uint32_t)draw();
         image->range_clip = between(0, 1 << 16);
-        image->sections = between(0, 2) == 0 ? 0u : (uint32_t)between(0, 15);
+        image->sections = between(0, 2) == 0 ? 0u : (uint32_t)between(0, 127);
         image->input_left = often(0, 0, 13);
         image->input_max = image->input_max >> image->input_left;
         image->drift_every = often(0, 0, 3);
@@ -172,6 +194,7 @@ static size_t draw_image(uint32_t *words, int32_t most)
         at = (uint32_t *)(void *)(layers + image->layers);
         for (int32_t l = 0; l < image->layers; l++) {
             draw_layer(&layers[l], between(1, most), often(10, -14, 24));
+            layers[l].masked = (image->sections & GLE_HAS_MASKS) && (l == 0 || between(0, 1));
             for (int32_t i = 0; i < layers[l].size; i++) {
                 *at++ = coef(1, 0);
                 *at++ = coef(0, 1);
@@ -223,7 +246,7 @@ static void write_weights(gle_chip *chip)
 {
     for (int32_t l = 0; l < gle_layers(chip); l++) {
         const gle_layer *y = &chip->layer[l];
-        const int32_t size = y->n * y->m;
+        const int32_t size = gle_weight_count(y);
         int16_t *w = malloc((size_t)size * sizeof *w);
         int32_t *b = malloc((size_t)y->n * sizeof *b);
         draw16(w, (size_t)size, between(0, 1) ? 32767 : 100);

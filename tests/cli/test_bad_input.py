@@ -251,6 +251,17 @@ def test_weights_and_target_are_looked_at_without_a_network(files: Path) -> None
             2,
             "--json no/x.json: there is no folder no",
         ),
+        (
+            ["verify", "mnist1d-15k-kolen-pollack", "--rule", "sign", "--steps", "2"],
+            2,
+            r"kolen-pollack: found rule sign.*; allowed on the chip: rule sgd",
+        ),
+        (
+            ["preflight", "mnist1d-15k-kolen-pollack", "--board", "nope", "--learn",
+             "--rule", "normalised"],
+            2,
+            r"kolen-pollack: found rule normalised.*; allowed on the chip: rule sgd",
+        ),
         (["demo", "--device", "nope:"], 2, "is not known"),
         (["demo", "--out", "/proc/x"], 2, "cannot write to folder /proc"),
         (["demo", "--out", "x.npy"], 2, "is not a folder"),

@@ -20,6 +20,8 @@ U32, U64 = (1 << 32) - 1, (1 << 64) - 1
 WEIGHT_UPDATE, BIAS_UPDATE, NEURON_NOISE, READ_OUT_NOISE, UPDATE_NOISE, DRIFT = 1, 2, 3, 5, 6, 7
 NORM, NORM_BIAS = 8, 9
 SGD, NORMALISED, SIGN = range(3)
+FEEDBACK_UPDATE, FEEDBACK_NOISE, FEEDBACK_DRIFT, DECAY, FEEDBACK_DECAY = range(32, 37)
+ALIGNMENT, KOLEN_POLLACK, DIRECT = 1, 2, 3
 
 
 def nearest(x: int, k: int) -> int:
@@ -225,7 +227,10 @@ class Layer:
     adc_drop: int
     adc_max: int
     cells: list[Cell]
+    sources: list[int]  # -1: the inputs; columns are in this order
     gains: Rows | None = None
+    mask: Rows | None = None
+    back: Rows | None = None  # feedback weights, [neuron or output][input or neuron]
     w: Rows = field(default_factory=list)
     bias: list[int] = field(default_factory=list)
     memory: Rows = field(default_factory=list)
@@ -251,6 +256,15 @@ class Layer:
             return code << self.w_left
         g = self.gains[i][j]
         return clip(nearest(code * g, 13 - self.w_left), 8191) if g >= 0 else -g - 8192
+
+    def there(self, i: int, j: int) -> int:
+        """Whether there is a synapse."""
+        return 1 if self.mask is None else self.mask[i][j]
+
+    def seen_back(self, i: int, j: int) -> int:
+        """The feedback weight as the array sees it: no gains, no scales of its rows."""
+        assert self.back is not None
+        return nearest(self.back[i][j], self.w_shift) << self.w_left
 
     @property
     def seen_frac(self) -> int:
@@ -290,27 +304,46 @@ class IntegerChip:
         self.apply_every, self.rate_every = max(1, word[22]), word[23]
         self.remembers = self.rule != SGD or self.momentum > 0 or self.apply_every > 1
         self.learned = 0
-        self.has_rows, self.has_analog, has_inputs, has_gains = (
-            bool(sections >> k & 1) for k in range(4)
+        self.has_rows, self.has_analog, has_inputs, has_gains, has_masks, has_sources, has_back = (
+            bool(sections >> k & 1) for k in range(7)
         )
         self.layers: list[Layer] = []
         rest = iter(word[24 + 20 * head[2] :])
-        m, first_neuron = self.inputs, 0
+        sizes = [word[24 + 20 * k] for k in range(head[2])]
+        behind = 24 + 20 * head[2] + 4 * sum(sizes)
+        first_neuron, masked = 0, []
         for k in range(head[2]):
             (n, phi, learn, w_frac, w_shift, w_max, u_frac, u_max, r_frac, r_max, e_frac, e_max,
-             extra, rate, w_left, _, _, adc_drop, adc_max, _) = (
+             extra, rate, w_left, _, _, adc_drop, adc_max, has_mask) = (
                 signed(x) for x in word[24 + 20 * k :][:20]
             )  # fmt: skip
             noise_e, noise_r = (Noise.of(x) for x in word[24 + 20 * k :][15:17])
             cells = [Cell(*(Multiplier.of(next(rest)) for _ in range(4))) for _ in range(n)]
+            sources = [k - 1]
+            if has_sources:
+                bits = sum(word[behind + 3 * k + part] << 32 * part for part in range(3))
+                sources = [s for s in range(-1, k + 1) if bits >> s + 1 & 1]
+            m = sum(self.inputs if s < 0 else sizes[s] for s in sources)
+            masked.append(has_mask)
             y = Layer(n, m, first_neuron, phi, learn, w_frac, w_shift, w_max, u_frac, u_max,
                       r_frac, r_max, e_frac, e_max, e_frac + extra, rate, w_left,
-                      noise_e, noise_r, adc_drop, adc_max, cells)  # fmt: skip
+                      noise_e, noise_r, adc_drop, adc_max, cells, sources)  # fmt: skip
             y.w, y.bias = [[0] * m for _ in range(n)], [0] * n
             y.memory, y.memory_bias = [[0] * m for _ in range(n)], [0] * n
             y.means, y.means_bias = [[0] * m for _ in range(n)], [0] * n
             self.layers.append(y)
-            m, first_neuron = n, first_neuron + n
+            first_neuron += n
+        for _ in self.layers if has_sources else ():
+            next(rest), next(rest), next(rest)
+        self.feedback, self.decay_every, self.decay_shift = (
+            [next(rest) for _ in range(3)] if has_back else (0, 0, 0)
+        )
+        for k, y in enumerate(self.layers):
+            if self.feedback == DIRECT:
+                shape = (sizes[-1], y.n) if k + 1 < len(sizes) else None
+            else:
+                shape = (y.n, y.m) if self.feedback and max(y.sources) >= 0 else None
+            y.back = shape and [[0] * shape[1] for _ in range(shape[0])]
         cells = [cell for y in self.layers for cell in y.cells]
         for cell in cells if self.has_rows else ():
             cell.row = next(rest)
@@ -322,6 +355,9 @@ class IntegerChip:
         for y in self.layers if has_gains else ():
             pairs = [[next(rest) for _ in range((y.m + 1) // 2)] for _ in range(y.n)]
             y.gains = [[signed(x >> h, 16) for x in row for h in (0, 16)][: y.m] for row in pairs]
+        for y in [y for y, has in zip(self.layers, masked, strict=True) if has_masks and has]:
+            lines = [[next(rest) for _ in range((y.m + 31) // 32)] for _ in range(y.n)]
+            y.mask = [[row[j // 32] >> j % 32 & 1 for j in range(y.m)] for row in lines]
         assert list(rest) == []
         self.reset(first)
 
@@ -351,21 +387,14 @@ class IntegerChip:
     ) -> None:
         """One step. target: labels for cross entropy, [stream][output] for mse."""
         x = [[self.converted(j, code) for j, code in enumerate(row)] for row in x]
-        below: list[Sequence[Sequence[int]]] = [x]
-        below += [[row[:] for row in y.r] for y in self.layers[:-1]]
-        below_frac = [self.input_frac, *(y.r_frac for y in self.layers[:-1])]
+        below_frac = [self.heard_frac(y) for y in self.layers]
+        below = [self.heard(y, x, f) for y, f in zip(self.layers, below_frac, strict=True)]
         arrays = [[[y.seen(i, j) for j in range(y.m)] for i in range(y.n)] for y in self.layers]
         sums = [
             self.forward(y, seen, b, f)
             for y, seen, b, f in zip(self.layers, arrays, below, below_frac, strict=True)
         ]
-        above = [
-            self.back(upper, seen, lower)
-            for lower, upper, seen in zip(
-                self.layers[:-1], self.layers[1:], arrays[1:], strict=True
-            )
-        ]
-        above.append(self.target_error(target))
+        above = self.errors(arrays, self.target_error(target))
         for y, s, a in zip(self.layers, sums, above, strict=True):
             key = self.key(NEURON_NOISE, y)
             for b in range(self.batch):
@@ -378,6 +407,10 @@ class IntegerChip:
                 if y.learn:
                     self.learn(y, rates, frac)
             self.learned += 1
+            if self.decay_every and (self.step_number + 1) % self.decay_every == 0:
+                for y in [y for y in self.layers if y.learn]:
+                    self.relax(y.w, self.decay_shift, self.key(DECAY, y))
+                    self.relax(y.back, self.decay_shift, self.key(FEEDBACK_DECAY, y))
         self.step_number += 1
         if ranging and self.range_every and self.step_number % self.range_every == 0:
             for k, y in enumerate(self.layers):
@@ -409,14 +442,64 @@ class IntegerChip:
             for row in below
         ]
 
-    def back(self, upper: Layer, seen: Rows, lower: Layer) -> Rows:
-        """W^T e of the upper layer in v_frac of the lower one."""
-        shift = upper.seen_frac + upper.e_frac - lower.v_frac
+    def heard_frac(self, y: Layer) -> int:
+        """The coarsest of a layer's sources."""
+        return min(self.input_frac if s < 0 else self.layers[s].r_frac for s in y.sources)
+
+    def heard(self, y: Layer, x: Rows, frac: int) -> Rows:
+        """Rates of all sources of a layer, one behind the other, rounded to that."""
+        result: Rows = [[] for _ in range(self.batch)]
+        for s in y.sources:
+            own = self.input_frac if s < 0 else self.layers[s].r_frac
+            for row, rates in zip(result, x if s < 0 else self.layers[s].r, strict=True):
+                row += [nearest(r, own - frac) for r in rates]
+        return result
+
+    def errors(self, arrays: list[Rows], of_target: Rows) -> list[Rows]:
+        """What each layer hears of errors: from the last layer that sends on down, each sum
+        rounded once, what comes together clipped."""
+        above = [[[0] * y.n for _ in range(self.batch)] for y in self.layers[:-1]]
+        above.append([row[:] for row in of_target])
+        top = self.layers[-1]
+        for k in range(len(self.layers) - 1, -1, -1):
+            y = self.layers[k]
+            if self.feedback == DIRECT:
+                if y.back is not None:
+                    above[k] = self.back(y, y, top, 0, y)
+                continue
+            at = 0
+            for s in y.sources:
+                if s >= 0:
+                    part = self.back(y, self.layers[s], y, at, None, arrays[k])
+                    for row, more in zip(above[s], part, strict=True):
+                        row[:] = [clip(a + b, SUM_MAX) for a, b in zip(row, more, strict=True)]
+                at += self.inputs if s < 0 else self.layers[s].n
+        return above
+
+    def back(
+        self,
+        owner: Layer,
+        to: Layer,
+        sender: Layer,
+        at: int,
+        direct: Layer | None,
+        seen: Rows | None = None,
+    ) -> Rows:
+        """Errors of `sender` through columns at .. of the owner's weights or feedback, in
+        v_frac of `to`."""
+        shift = owner.seen_frac + sender.e_frac - to.v_frac
+        own = owner.back is None and direct is None  # weights themselves, with their scales
         result = []
-        for stream in upper.e:
-            e = [nearest(x, cell.row) for x, cell in zip(stream, upper.cells, strict=True)]
-            columns = zip(*seen, strict=True)
-            sums = (sum(w * x for w, x in zip(column, e, strict=True)) for column in columns)
+        for stream in sender.e:
+            sums = [0] * to.n
+            for i, error in enumerate(stream):
+                e = nearest(error, owner.cells[i].row) if own else error
+                for j in range(to.n):
+                    if own:
+                        assert seen is not None
+                        sums[j] += seen[i][at + j] * e
+                    else:
+                        sums[j] += owner.seen_back(i, at + j) * e
             result.append([clip(nearest(total, shift), SUM_MAX) for total in sums])
         return result
 
@@ -556,6 +639,7 @@ class IntegerChip:
         gradient = [
             [
                 nearest(sum(y.e[b][i] * below[b][j] for b in range(self.batch)), dropped)
+                * y.there(i, j)
                 for j in range(y.m)
             ]
             for i in range(y.n)
@@ -564,7 +648,12 @@ class IntegerChip:
         rises = min(self.rises, self.learned // self.rate_every) if self.rate_every else 0
         rate = min(64, y.rate_shift + rises)
         if not self.remembers:
-            self.update(y, gradient, y.e_frac + frac - dropped + rate, self.step_number)
+            scale, rows = y.e_frac + frac - dropped + rate, [cell.row for cell in y.cells]
+            self.update(y, y.w, gradient, rows, scale, self.key(WEIGHT_UPDATE, y),
+                        self.key(UPDATE_NOISE, y))  # fmt: skip
+            if self.feedback == KOLEN_POLLACK and y.back is not None:
+                self.update(y, y.back, gradient, [0] * y.n, scale, self.key(FEEDBACK_UPDATE, y),
+                            self.key(FEEDBACK_NOISE, y))  # fmt: skip
             self.update_bias(y, of_bias, y.e_frac + rate, self.step_number)
             return
         now = (self.learned + 1) % self.apply_every == 0
@@ -589,7 +678,11 @@ class IntegerChip:
                 (f + self.momentum, 16, 0)[self.rule]
                 for f in (y.e_frac + frac - dropped - drop, y.e_frac - drop_bias)
             )
-            self.update(y, asked, scale + rate, self.learned)
+            key, noise_key = (
+                key_of(self.seed, purpose, y.first, self.learned)
+                for purpose in (WEIGHT_UPDATE, UPDATE_NOISE)
+            )
+            self.update(y, y.w, asked, [cell.row for cell in y.cells], scale + rate, key, noise_key)
             self.update_bias(y, asked_bias, scale_bias + rate, self.learned)
 
     def drop(self, bits: int) -> int:
@@ -630,14 +723,14 @@ class IntegerChip:
         d = min(d, 8 << (16 + n))
         return max(1, min(255, c + ((d + (random32(key, index) >> (16 - n))) >> (16 + n))))
 
-    def update(self, y: Layer, asked: Rows, scale: int, count: int) -> None:
-        """stored += round(asked * 2^-k), in steps of the stored weight. count: of steps."""
-        key, noise_key = (
-            key_of(self.seed, purpose, y.first, count) for purpose in (WEIGHT_UPDATE, UPDATE_NOISE)
-        )
+    def update(self, y: Layer, w: Rows, asked: Rows, finer: Sequence[int], scale: int,
+               key: tuple[int, int], noise_key: tuple[int, int]) -> None:  # fmt: skip
+        """w += round(asked * 2^-k) where there are synapses, in steps of the stored weight."""
         for i in range(y.n):
-            k = scale - (y.w_frac + y.cells[i].row)
+            k = scale - (y.w_frac + finer[i])
             for j in range(y.m):
+                if not y.there(i, j):
+                    continue
                 g = asked[i][j]
                 if self.update_noise is not None:
                     g = clip(g, 1 << 30)
@@ -647,10 +740,10 @@ class IntegerChip:
                 # what is asked for is the update as it varies: one of 1 may vary to 0
                 y.counters["updates"] += g != 0
                 y.counters["under_w"] += g != 0 and delta == 0
-                cut = abs(y.w[i][j] + delta) > y.w_max
+                cut = abs(w[i][j] + delta) > y.w_max
                 y.counters["sat_w"] += cut
                 y.window.sat_w += cut
-                y.w[i][j] = clip(y.w[i][j] + delta, y.w_max)
+                w[i][j] = clip(w[i][j] + delta, y.w_max)
 
     def update_bias(self, y: Layer, asked: list[int], scale: int, count: int) -> None:
         """The same for biases, which are states: no noise, no largest update."""
@@ -667,10 +760,14 @@ class IntegerChip:
 
     def drift(self, y: Layer) -> None:
         """Every stored weight loses its share, rounded stochastically."""
-        key = self.key(DRIFT, y)
-        for i in range(y.n):
-            for j in range(y.m):
-                y.w[i][j] -= stochastic(y.w[i][j], self.drift_shift, key, i * y.m + j)
+        self.relax(y.w, self.drift_shift, self.key(DRIFT, y))
+        self.relax(y.back, self.drift_shift, self.key(FEEDBACK_DRIFT, y))
+
+    def relax(self, w: Rows | None, shift: int, key: tuple[int, int]) -> None:
+        """A share of 2^-shift goes."""
+        for i, row in enumerate(w or ()):
+            for j in range(len(row)):
+                row[j] -= stochastic(row[j], shift, key, i * len(row) + j)
 
     # --- auto-ranging ---
 
@@ -692,20 +789,27 @@ class IntegerChip:
             y.w_frac -= 1
             if self.possible(k):
                 y.w = [[clip(nearest(w, 1), y.w_max) for w in row] for row in y.w]
+                if y.back is not None:
+                    y.back = [[clip(nearest(w, 1), y.w_max) for w in row] for row in y.back]
                 y.counters["range_moves"] += 1
             else:
                 y.w_frac += 1
 
     def possible(self, k: int) -> bool:
-        """Whether the products around layer k have shifts that the kernels can do."""
-        fracs = [self.input_frac, *(y.r_frac for y in self.layers)]
+        """Whether all products have shifts that the kernels can do."""
+        del k
         result = True
-        for n in {k, min(k + 1, len(self.layers) - 1)}:
-            y = self.layers[n]
+        for y in self.layers:
             finest = max(cell.row for cell in y.cells)
-            result &= -14 <= y.seen_frac + fracs[n] - y.u_frac <= 31 - finest
-            if n:
-                result &= -14 <= y.seen_frac + y.e_frac - self.layers[n - 1].v_frac <= 31
+            result &= -14 <= y.seen_frac + self.heard_frac(y) - y.u_frac <= 31 - finest
+            if self.feedback == DIRECT:
+                top = self.layers[-1]
+                if y.back is not None:
+                    result &= -14 <= y.seen_frac + top.e_frac - y.v_frac <= 31
+                continue
+            for s in y.sources:
+                if s >= 0:
+                    result &= -14 <= y.seen_frac + y.e_frac - self.layers[s].v_frac <= 31
         return result
 
     def move_error(self, k: int, y: Layer, by: int) -> None:
@@ -723,14 +827,16 @@ class IntegerChip:
 
     def move_rate(self, k: int, y: Layer, by: int) -> None:
         """Rates, one bit finer or coarser; four bits finer than the membrane is no use."""
+        heard = [self.heard_frac(z) for z in self.layers]
         y.r_frac += by
         too_fine = by > 0 and y.r_frac > min(15, y.u_frac - 4)
         if too_fine or y.r_frac < -8 or y.u_frac - y.r_frac > 30 or not self.possible(k):
             y.r_frac -= by
             return
         y.r = [[clip(nearest(x, -by), y.r_max) for x in row] for row in y.r]
-        if k + 1 < len(self.layers):
-            self.rescale(self.layers[k + 1], by)
+        for z, before in zip(self.layers, heard, strict=True):
+            if self.heard_frac(z) != before:
+                self.rescale(z, by)
         y.counters["range_moves"] += 1
 
     def rescale(self, y: Layer, by: int) -> None:
@@ -765,6 +871,11 @@ class IntegerChip:
                 row = y.means_bias[i] << 32 | y.memory_bias[i] & U32
                 for a, c in zip(y.memory[i], y.means[i], strict=True):
                     row = (row * 0xD6E8FEB86659FD93 + (c << 32 | a & U32)) & U64
+                d = mixed(d, row)
+            for line in y.back or ():
+                row = 0
+                for w in line:
+                    row = (row * 0xD6E8FEB86659FD93 + (w & 0xFFFF)) & U64
                 d = mixed(d, row)
             d = mixed(d, (y.w_frac & U32) << 32 | y.u_frac & U32)
             d = mixed(d, (y.r_frac & U32) << 32 | y.e_frac & U32)

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 T = TypeVar("T")
 
 MAGIC = 0x32454C47
-ROWS, ANALOG, INPUTS, GAINS = 1, 2, 4, 8
+ROWS, ANALOG, INPUTS, GAINS, MASKS, SOURCES, FEEDBACK = (1 << k for k in range(7))
+ALIGNMENT, KOLEN_POLLACK, DIRECT = 1, 2, 3
 U32 = (1 << 32) - 1
 ONE = 8192  # Q13
 STATE_MAX = (1 << 28) - 1
@@ -131,7 +132,7 @@ class LayerPlan:
     noise_r: int = 0
     adc_drop: int = 0
     adc_max: int = 8191
-    reserved: int = 0
+    masked: int = 0
 
     @property
     def seen_frac(self) -> int:
@@ -173,17 +174,32 @@ class Plan:
     analog: list[tuple[int, int, int, int]] | None = None
     dac: list[int] | None = None  # a word per input
     gains: list[list[list[int]]] | None = None  # [layer][neuron][input]
+    masks: list[list[list[int]] | None] | None = None  # [layer][neuron][input]; None: all there
+    sources: list[list[int]] | None = None  # [layer], -1: the inputs; None: a chain
+    feedback: tuple[int, int, int] | None = None  # kind, decay_every, decay_shift
     what: str = field(default="", compare=False)
 
     @property
     def sections(self) -> int:
         """Flags of the sections that are there."""
-        there = (self.rows, self.analog, self.dac, self.gains)
+        there = (self.rows, self.analog, self.dac, self.gains, self.masks, self.sources,
+                 self.feedback)  # fmt: skip
         return sum(1 << k for k, section in enumerate(there) if section is not None)
 
     def fan_in(self, k: int) -> int:
         """Inputs of a layer."""
-        return self.layers[k - 1].size if k else self.inputs
+        heard = [k - 1] if self.sources is None else self.sources[k]
+        return sum(self.inputs if s < 0 else self.layers[s].size for s in heard)
+
+    def back_shape(self, k: int) -> tuple[int, int] | None:
+        """Of a layer's feedback weights."""
+        if self.feedback is None:
+            return None
+        if self.feedback[0] == DIRECT:
+            last = len(self.layers) - 1
+            return (self.layers[-1].size, self.layers[k].size) if k < last else None
+        heard = [k - 1] if self.sources is None else self.sources[k]
+        return (self.layers[k].size, self.fan_in(k)) if max(heard) >= 0 else None
 
     def words(self) -> list[int]:
         """The image."""
@@ -197,6 +213,10 @@ class Plan:
             out += [getattr(y, f.name) for f in fields(y)]
         for four in self.neurons:
             out += four
+        for heard in self.sources or []:
+            bits = sum(1 << s + 1 for s in heard)
+            out += [bits >> 32 * part & U32 for part in range(3)]
+        out += self.feedback or ()
         out += self.rows or []
         for four in self.analog or []:
             out += four
@@ -208,6 +228,10 @@ class Plan:
                     (low & 0xFFFF) | (high & 0xFFFF) << 16
                     for low, high in zip(even[::2], even[1::2], strict=True)
                 ]
+        for mask in self.masks or []:
+            for row in mask or []:
+                bits = sum(there << j for j, there in enumerate(row))
+                out += [bits >> 32 * part & U32 for part in range((len(row) + 31) // 32)]
         out[1] = len(out)
         return [x & U32 for x in out]
 
@@ -364,8 +388,10 @@ def draw_plan(
     neurons: int = 9,
     inputs: int = 7,
     sizes: Sequence[int] | None = None,
+    wiring: str | None = None,
 ) -> Plan:
-    """A chip that the core takes; the numbers are the largest that are drawn.
+    """A chip that the core takes; the numbers are the largest that are drawn. wiring: a chain
+    if None, else see `wire`.
 
     on: which of FEATURES; None for any. extreme: formats and words at the ends of what the
     contract allows, so that most numbers clip.
@@ -403,7 +429,10 @@ def draw_plan(
                 y.adc_max = max(1, (y.r_max >> y.adc_drop) + d.between(-2, 2))
         if extreme:
             spread(d, plan, features)
+        if wiring is not None:
+            wire(Draws(*seed, attempt, 7), plan, wiring)
         draw_imperfections(d, plan, features, extreme)
+        forget_absent(plan)
         for k, y in enumerate(plan.layers):
             below = plan.layers[k - 1].r_frac if k else plan.input_frac
             kept = d.between(6, 18) if not extreme else d.between(-8, 40)
@@ -411,6 +440,44 @@ def draw_plan(
         if plan.valid():
             return plan
     raise AssertionError(f"no image from {seed}")
+
+
+WIRINGS = tuple(
+    f"{sources} {back}"
+    for sources in ("chain", "masks", "skips")
+    for back in ("transposed", "alignment", "kolen-pollack", "direct")
+    if (sources, back) != ("chain", "transposed")
+)
+
+
+def wire(d: Draws, plan: Plan, wiring: str) -> None:
+    """Sources, masks and feedback of the kinds that the two words say: `chain`, `masks` (of
+    some layers) or `skips` (skips, recurrence and masks); transposed or a kind of feedback."""
+    sources, back = wiring.split()
+    count = len(plan.layers)
+    if sources == "skips":
+        plan.sources = []
+        for k in range(count):
+            heard = {k - 1, *(s for s in range(-1, k + 1) if d.chance(40))}
+            plan.sources.append(sorted(heard))
+    if sources != "chain":
+        plan.masks = [None] * count
+        for k in {d.between(0, count - 1), d.between(0, count - 1)}:
+            share = d.pick(20, 50, 90)
+            m, n = plan.fan_in(k), plan.layers[k].size
+            plan.masks[k] = [[int(d.chance(share)) for _ in range(m)] for _ in range(n)]
+            plan.layers[k].masked = 1
+    decay = (d.pick(0, 1, 3), d.between(1, 9)) if back == "kolen-pollack" else (0, 1)
+    kinds = {"alignment": ALIGNMENT, "kolen-pollack": KOLEN_POLLACK, "direct": DIRECT}
+    if back != "transposed":
+        plan.feedback = (kinds[back], *decay)
+
+
+def forget_absent(plan: Plan) -> None:
+    """A synapse that is not there is not stuck."""
+    for g, mask in zip(plan.gains or (), plan.masks or (), strict=False):
+        for row, there in zip(g, mask or (), strict=False):
+            row[:] = [x if here else max(x, 0) for x, here in zip(row, there, strict=True)]
 
 
 def extreme_layer(d: Draws, size: int, phi: int, on: Collection[str]) -> LayerPlan:
@@ -494,6 +561,7 @@ class Run:
     weights: Weights
     x: NDArray[np.int16]
     target: NDArray[np.int16]
+    backs: list[NDArray[np.int16] | None] = field(default_factory=list)  # feedback weights
 
 
 def draw_run(plan: Plan, *seed: int, steps: int, batch: int, extreme: bool = False) -> Run:
@@ -507,6 +575,20 @@ def draw_run(plan: Plan, *seed: int, steps: int, batch: int, extreme: bool = Fal
         w = d.array((y.size, m), max(1, min(limit, y.w_max)), kind)
         bias = d.array((y.size,), STATE_MAX if extreme else 1 << y.u_frac - 2, kind)
         weights.append((w.astype(np.int16), bias.astype(np.int32)))
+    backs: list[NDArray[np.int16] | None] = []
+    more = Draws(*seed, 98)
+    for k, y in enumerate(plan.layers):
+        back, mask = plan.back_shape(k), plan.masks[k] if plan.masks else None
+        b = None
+        if back is not None:
+            b = more.array(back, max(1, y.w_max // (1 if extreme else 3)), int(extreme)).astype(
+                np.int16
+            )
+        if mask is not None:
+            weights[k] = weights[k][0] * np.array(mask, np.int16), weights[k][1]
+            if b is not None and b.shape == np.shape(mask) and plan.feedback[0] != DIRECT:
+                b = b * np.array(mask, np.int16)
+        backs.append(b)
     shape = (steps, batch, plan.inputs)
     if extreme:
         x = np.clip(d.array(shape, 32768, d.between(0, 4)), -32768, 32767)
@@ -522,7 +604,7 @@ def draw_run(plan: Plan, *seed: int, steps: int, batch: int, extreme: bool = Fal
         y = np.clip(d.array((steps, batch, outputs), 32768, d.between(0, 4)), -32768, 32767)
     else:
         y = d.array((steps, batch, outputs), 1 << plan.target_frac, 0)
-    return Run(weights, x.astype(np.int16), y.astype(np.int16))
+    return Run(weights, x.astype(np.int16), y.astype(np.int16), backs)
 
 
 # --- the core -----------------------------------------------------------------------------------
@@ -559,9 +641,11 @@ class Core:
         self.layers = lib.gle_layers(self.chip)
         shape = ffi.new("gle_shape *")
         self.shapes = []
+        self.backs: list[int] = []
         for k in range(self.layers):
             lib.gle_shape_of(self.chip, k, shape)
             self.shapes.append((shape.neurons, shape.inputs))
+            self.backs.append(shape.feedback)
         self.loss = shape.loss
         if first:
             self.reset(first)
@@ -582,6 +666,25 @@ class Core:
             assert lib.gle_weights_write(self.chip, k, 0, w.size, at[0]) == lib.GLE_OK
             assert lib.gle_bias_write(self.chip, k, 0, b.size, at[1]) == lib.GLE_OK
         return self
+
+    def write_back(self, backs: Sequence[NDArray[np.int16] | None]) -> Self:
+        """Feedback weights, which stand behind a layer's own."""
+        for k, back in enumerate(backs):
+            if back is not None:
+                n, m = self.shapes[k]
+                at = ffi.from_buffer("int16_t[]", np.ascontiguousarray(back, np.int16))
+                assert lib.gle_weights_write(self.chip, k, n * m, back.size, at) == lib.GLE_OK
+        return self
+
+    def read_back(self) -> list[list[int]]:
+        """Feedback weights of all layers, flat."""
+        result = []
+        for k, (n, m) in enumerate(self.shapes):
+            b = np.empty(self.backs[k], np.int16)
+            at = ffi.from_buffer("int16_t[]", b)
+            assert lib.gle_weights_read(self.chip, k, n * m, b.size, at) == lib.GLE_OK
+            result.append(b.tolist())
+        return result
 
     def read(self) -> Weights:
         """Stored weights and biases."""

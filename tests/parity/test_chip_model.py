@@ -82,6 +82,8 @@ def oracle_of(plan: Plan, run: Run, first: int = 0) -> IntegerChip:
     oracle = IntegerChip(plan.words(), run.x.shape[1], first)
     for y, (w, b) in zip(oracle.layers, run.weights, strict=True):
         y.w, y.bias = w.tolist(), b.tolist()
+    for y, back in zip(oracle.layers, run.backs, strict=False):
+        y.back = y.back and back is not None and back.tolist()
     return oracle
 
 
@@ -125,6 +127,7 @@ def check_against_oracle(
     """
     batch = run.x.shape[1]
     cores = [Core(plan.words(), batch, name, first).write(run.weights) for name in kernels]
+    cores = [core.write_back(run.backs) for core in cores]
     oracle = oracle_of(plan, run, first)
     for t in range(len(run.x)):
         x, target = run.x[t], target_at(plan, run, t)
@@ -150,6 +153,8 @@ def check_against_oracle(
             for k, (y, (w, b)) in enumerate(zip(oracle.layers, core.read(), strict=True)):
                 same(w, y.w, *what, f"layer {k}", "weights")
                 same(b, y.bias, *what, f"layer {k}", "biases")
+            for k, (y, back) in enumerate(zip(oracle.layers, core.read_back(), strict=True)):
+                assert back == [w for row in y.back or () for w in row], (*what, k, "feedback")
             for k, (y, counted) in enumerate(zip(oracle.layers, core.counters(), strict=True)):
                 assert {**counted, "sat_read": 0} == y.counters, (*what, f"layer {k}")
             assert core.digest() == oracle.digest(), what

@@ -15,6 +15,7 @@ from hwgle._core import ffi, lib
 from random_images import (
     LINEAR,
     ONE_COEFFICIENT,
+    WIRINGS,
     Core,
     Draws,
     LayerPlan,
@@ -27,12 +28,15 @@ from random_images import (
 from test_chip_model import check_against_oracle
 
 RULES = ("sgd", "normalised", "sign")
+REMEMBERED = tuple(wiring for wiring in WIRINGS if "kolen-pollack" not in wiring)
 
 
-def learning_plan(seed: int, rule: str | None = None, extreme: bool = False) -> tuple[Plan, Draws]:
+def learning_plan(
+    seed: int, rule: str | None = None, extreme: bool = False, wiring: str | None = None
+) -> tuple[Plan, Draws]:
     """A random chip with a rule that remembers."""
     d = Draws(seed, 77)
-    plan = draw_plan(seed, extreme=extreme)
+    plan = draw_plan(seed, extreme=extreme, wiring=wiring, layers=3 if wiring is None else 4)
     rule = rule or d.pick(*RULES)
     momentum = d.pick(0, 1, 3, d.between(0, 16))
     if rule == "sgd" and momentum == 0:
@@ -47,18 +51,21 @@ def learning_plan(seed: int, rule: str | None = None, extreme: bool = False) -> 
     for k, y in enumerate(plan.layers):
         if extreme:
             continue
-        below = plan.layers[k - 1].r_frac if k else plan.input_frac
+        heard = [k - 1] if plan.sources is None else plan.sources[k]
+        below = min(plan.layers[s].r_frac if s >= 0 else plan.input_frac for s in heard)
         fine = {"sgd": y.e_frac + below + momentum, "normalised": 16, "sign": 0}[rule]
         wanted = {"sgd": 16, "normalised": 10, "sign": -2}[rule]
         y.rate_shift = max(-32, min(64, wanted + d.between(-3, 3) - fine + y.w_frac))
     return replace(plan, what=f"{plan.what} {rule} {changes}", **changes), d
 
 
-def check(seeds: range, extreme: bool = False, rule: str | None = None) -> dict[str, int]:
+def check(
+    seeds: range, extreme: bool = False, rule: str | None = None, wiring: str | None = None
+) -> dict[str, int]:
     """Core and oracle after every step."""
     reached: dict[str, int] = {}
     for seed in seeds:
-        plan, d = learning_plan(seed, rule, extreme)
+        plan, d = learning_plan(seed, rule, extreme, wiring)
         if d.chance(50):
             plan = replace(plan, range_every=d.between(1, 7), range_clip=d.between(0, 6000))
         batch = 1 if seed % 3 == 0 else d.pick(d.between(2, 6), d.between(33, 70))
@@ -74,6 +81,62 @@ def test_random_chips_learn_as_the_oracle_does(rule: str, seed: int) -> None:
     first = seed + 100 * RULES.index(rule)
     reached = check(range(first, first + 9), rule=rule)
     assert min(reached[name] for name in ("updates", "under_w", "range_moves")) > 0
+
+
+@pytest.mark.parametrize("wiring", REMEMBERED)
+def test_other_topologies_learn_as_the_oracle_does(wiring: str, seed: int) -> None:
+    """Absent synapses, sources in formats of their own, fixed feedback."""
+    reached = check(range(seed, seed + 4), wiring=wiring)
+    assert reached["updates"] > 0
+
+
+def test_memory_follows_the_coarsest_source(seed: int) -> None:
+    """Rates without bounds of two sources: what moves one of them need not move a layer's."""
+    learns, moves = 0, 0
+    for at in range(seed, seed + 6):
+        plan, d = learning_plan(at, wiring="skips transposed")
+        count = len(plan.layers)
+        if count < 2:
+            continue
+        plan.sources = [list(range(-1, k + 1)) for k in range(count)]
+        plan.masks, plan.gains = None, None
+        plan.layers = [replace(y, masked=0, phi=LINEAR, learn=1) for y in plan.layers]
+        plan = replace(plan, range_every=2, range_clip=d.between(0, 6000))
+        if not plan.valid():
+            continue
+        run = draw_run(plan, at, steps=16, batch=d.pick(1, 3))
+        reached = check_against_oracle(plan, run, learn=True, ranging=True)
+        learns, moves = learns + reached["updates"], moves + reached["range_moves"]
+    assert min(learns, moves) > 0
+
+
+def test_an_absent_synapse_has_no_memory(seed: int) -> None:
+    for rule in ("sgd", "normalised", "sign"):
+        plan = draw_plan(seed, wiring="masks transposed", sizes=(6, 5), inputs=4, on=())
+        word = RULES.index(rule) | 3 << 8 | (10 << 16 if rule == "normalised" else 0)
+        plan = replace(plan, learner=word)
+        plan.layers = [replace(y, learn=1) for y in plan.layers]
+        assert plan.masks is not None
+        open_plan = replace(plan, masks=None, layers=[replace(y, masked=0) for y in plan.layers])
+        run = draw_run(plan, seed, steps=6, batch=1)
+        masked, free = Core(plan.words(), 1).write(run.weights), Core(open_plan.words(), 1)
+        learnt(masked, plan, run, 0, 6)
+        for k, mask in enumerate(plan.masks):
+            assert mask is None or not masked.read()[k][0][np.array(mask) == 0].any()
+        refused = []
+        for core in (masked, free):  # the same state in both, one bit in every other byte changed
+            taken = core.snapshot()[:16] + masked.snapshot()[16:]
+            core.restore(taken)
+            refused.append(0)
+            for byte in range(16, len(taken), 2):
+                changed = bytearray(taken)
+                changed[byte] ^= 1
+                to = ffi.from_buffer("unsigned char[]", changed)
+                status = lib.gle_snapshot_write(core.chip, to, len(changed))
+                refused[-1] += status == lib.GLE_BAD_IMAGE
+            core.restore(taken)
+        absent = sum(np.sum(np.array(mask) == 0) for mask in plan.masks if mask is not None)
+        assert refused[0] - refused[1] == 3 * absent  # of a weight one byte, of its memory two
 
 
 def test_chips_at_their_ends_learn_as_the_oracle_does(seed: int) -> None:

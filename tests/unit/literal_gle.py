@@ -45,9 +45,25 @@ class Neuron:
 
 
 class LiteralGle:
-    """The network; `W[l][i][j]`, `b[l][i]` are its live parameters."""
+    """The network; `W[l][i][j]`, `b[l][i]` are its live parameters, `B[l][i][j]` feedback.
 
-    def __init__(self, network, weights, batch):
+    `sources[l]`: what layer l hears, -1 the inputs; None: a chain. `kind`: of feedback, with
+    its matrices among the weights; learned with the weights if it is kolen-pollack, when
+    `decay` is the share of both that a step of learning takes. `mask[l][i][j]`: 0 for synapses
+    that are not there, None for none.
+    """
+
+    def __init__(
+        self, network, weights, batch, sources=None, kind="transposed", mask=None, decay=0.0
+    ):
+        depth = len(network.layers)
+        self.sources = sources or [[k - 1] for k in range(depth)]
+        self.kind, self.decay = kind, decay
+        self.mask = mask or [None] * depth
+        self.B = [
+            None if (back := weights.get(f"{layer.name}.feedback")) is None else back.tolist()
+            for layer in network.layers
+        ]
         self.net = network
         self.batch = batch
         self.W = [weights[f"{layer.name}.weight"].tolist() for layer in network.layers]
@@ -90,16 +106,28 @@ class LiteralGle:
             r_before = [[n.r for n in layer] for layer in neurons]
             e_before = [[n.e for n in layer] for layer in neurons]
             for k in range(depth):
-                below = x[stream] if k == 0 else r_before[k - 1]
+                below = []
+                for source in self.sources[k]:
+                    below += list(x[stream]) if source < 0 else r_before[source]
                 if k == depth - 1:
                     above = self._target_error(r_before[k], targets[stream])
                 else:
-                    above = []
-                    for i in range(layers[k].size):
-                        total = 0.0
-                        for j in range(layers[k + 1].size):
-                            total += self.W[k + 1][j][i] * e_before[k + 1][j]
-                        above.append(total)
+                    above = [0.0] * layers[k].size
+                if self.kind in ("direct", "broadcast"):
+                    for i in range(layers[k].size if k < depth - 1 else 0):
+                        for j in range(layers[-1].size):
+                            above[i] += self.B[k][j][i] * e_before[-1][j]
+                else:
+                    for upper in range(depth):
+                        at = 0
+                        for source in self.sources[upper]:
+                            if source == k:
+                                back = self.W if self.kind == "transposed" else self.B
+                                for i in range(layers[k].size):
+                                    for j in range(layers[upper].size):
+                                        w = back[upper][j][at + i]
+                                        above[i] += w * e_before[upper][j]
+                            at += len(x[stream]) if source < 0 else layers[source].size
                 for i in range(layers[k].size):
                     n = neurons[k][i]
                     tau_m, tau_r = self.tau_m[k][i], self.tau_r[k][i]
@@ -115,7 +143,8 @@ class LiteralGle:
                     n.r = phi(layers[k].phi, n.uhat)
                     n.dphi = dphi(layers[k].phi, n.uhat)
                     for j in range(len(below)):
-                        self.dW[k][i][j] += n.e * below[j] / self.batch
+                        if self.mask[k] is None or self.mask[k][i][j]:
+                            self.dW[k][i][j] += n.e * below[j] / self.batch
                     self.db[k][i] += n.e / self.batch
                     self.dtau_m[k][i] += -n.e * (n.x - n.u_old) / tau_m / self.batch
 
@@ -128,6 +157,10 @@ class LiteralGle:
                 self.b[k][i] += lr * self.db[k][i]
                 for j in range(len(self.W[k][i])):
                     self.W[k][i][j] += lr * self.dW[k][i][j]
+                    self.W[k][i][j] -= self.decay * self.W[k][i][j]
+                    if self.kind == "kolen-pollack" and self.B[k] is not None:
+                        self.B[k][i][j] += lr * self.dW[k][i][j]
+                        self.B[k][i][j] -= self.decay * self.B[k][i][j]
 
     def signal(self, k, name):
         """`[b][i]` of layer k."""

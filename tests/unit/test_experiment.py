@@ -180,6 +180,34 @@ def test_the_network_must_fit_the_task(tmp_path: Path) -> None:
     assert "9 outputs" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("training", "mistakes"),
+    [
+        ("rule: normalised", [(7, "training.rule")]),
+        (
+            "rule: sign\n  apply_every: 4",
+            [(7, "training.rule"), (8, "training.apply_every")],
+        ),
+        ("rule: sgd\n  momentum_shift: 2", [(8, "training.momentum_shift")]),
+        ("rule: sgd", []),
+        ("rule: adam", []),
+    ],
+)
+def test_feedback_that_learns_knows_no_rule_that_remembers(
+    tmp_path: Path, training: str, mistakes: list[tuple[int, str]]
+) -> None:
+    text = GOOD.replace("network: mnist1d-15k", "network: mnist1d-15k-kolen-pollack")
+    text = text.replace("rule: adam", training)
+    if not mistakes:
+        assert load(tmp_path, text).training.rule in training
+        return
+    with pytest.raises(FileMistakes) as caught:
+        load(tmp_path, text)
+    assert [(m.line, m.key) for m in caught.value.mistakes] == mistakes
+    assert "kolen-pollack" in str(caught.value)
+    assert "allowed" in str(caught.value)
+
+
 def test_overrides_are_checked_and_leave_the_original_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

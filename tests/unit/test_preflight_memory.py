@@ -6,19 +6,22 @@ import re
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hwgle._core import lib
 
+from hwgle import weights
+from hwgle.calibrate import calibrate
 from hwgle.chip import Chip
 from hwgle.devices.emulator import Emulator
 from hwgle.onchip import PLAIN, OnChip
 from hwgle.preflight.memory import BOARD, CHIP, HERE, LAYER, Shape, arena_bytes, image_bytes
-from hwgle.quantise import LayerScales, Scales
-from tests.networks import chip_with, quantised, random_case
+from hwgle.quantise import LayerScales, Scales, build_image
+from tests.networks import chip_with, draw_topology, quantised, random_case
 
 CSRC = Path(__file__).parents[2] / "csrc"
 KINDS = {"int32_t": "i", "uint32_t": "i", "uint64_t": "q", "gle_counters": "q" * 13,
-         "gle_window": "i" * 6, "gle_learner": "i" * 8}  # fmt: skip
+         "gle_window": "i" * 6, "gle_learner": "i" * 8, "gle_fracs": "i"}  # fmt: skip
 LEARNERS = (PLAIN, OnChip("sgd", 3), OnChip("sgd", 0, 0, 9, 5, 2), OnChip.named("normalised"),
             OnChip.named("sign"))  # fmt: skip
 
@@ -41,6 +44,24 @@ def test_the_walk_gives_what_the_core_gives(case_seed: int) -> None:
         assert arena_bytes(shape, case.batch, options, HERE) == emu.arena_bytes
 
 
+@pytest.mark.parametrize("kind", ["transposed", "alignment", "kolen-pollack", "direct"])
+def test_the_walk_of_other_topologies(kind: str, seed: int) -> None:
+    for case in range(6):
+        batch = 1 if case % 2 else 20
+        network = draw_topology(np.random.default_rng([seed, case]), kind, neurons=40)
+        chip = Chip.load("mixed-signal" if case % 3 == 2 else "ideal")
+        w = weights.initial(network, case)
+        x = np.zeros((2, 2, network.inputs)) + 0.1
+        image = build_image(network, chip, calibrate(network, chip, w, x))
+        assert image_bytes(network, chip) == image.words.nbytes
+        with Emulator() as emu:
+            emu.load(image, batch, gradient=True)
+            options = lib.GLE_WITH_GRADIENT | lib.GLE_WITH_UHAT
+            shape = Shape.of(network, chip)
+            assert shape == Shape.of_words(image.words.tolist())
+            assert arena_bytes(shape, batch, options, HERE) == emu.arena_bytes
+
+
 def test_the_members_are_those_of_the_header() -> None:
     text = (CSRC / "chip.h").read_text()
     text = re.sub(r"/\*.*?\*/", "", text, flags=re.S)
@@ -52,7 +73,7 @@ def test_the_members_are_those_of_the_header() -> None:
         body = body[body.index("{") + 1 : body.index(end)]
         found = {}
         for line in body.split(";"):
-            if not (words := line.replace("const ", "").split(None, 1)):
+            if not (words := line.replace("const ", "").replace("struct ", "").split(None, 1)):
                 continue
             for name in words[1].split(","):
                 plain = re.sub(r"\[\d\]|\W", "", name)
