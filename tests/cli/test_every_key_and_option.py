@@ -42,7 +42,8 @@ KINDS: dict[str, type[pydantic.BaseModel]] = {
 def keys_of(model: type[pydantic.BaseModel], before: str = "") -> Iterator[str]:
     """All keys, `layers.populations.size`; of alternatives the keys of all, and of tasks those
     of each by itself, `task[speech].folder`, as keys of one name mean something else there."""
-    for name, field in model.model_fields.items():
+    for field_name, field in model.model_fields.items():
+        name = field.alias or field_name
         yield before + name
         for inner in models_in(field.annotation):
             if issubclass(inner, TaskSettings):
