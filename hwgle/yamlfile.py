@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from types import UnionType
+from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar, Union, get_args, get_origin
 
 import yaml
@@ -388,7 +388,13 @@ def _keys(model: Any) -> dict[str, Any]:
 
 def _members(bare: Any) -> list[Any]:
     """The models of a discriminated union; empty for anything else."""
-    return list(get_args(bare)) if get_origin(bare) in (Union, UnionType) else []
+    return [part for part in _parts(bare) if hasattr(part, "model_fields")]
+
+
+def _parts(bare: Any) -> list[Any]:
+    """What a union is of, but for None; empty for anything else."""
+    parts = get_args(bare) if get_origin(bare) in (Union, UnionType) else ()
+    return [part for part in parts if part is not NoneType]
 
 
 def _tags(field: Any) -> list[str]:
@@ -405,8 +411,8 @@ def _tag_of(member: Any) -> tuple[str, ...]:
 def _locate(model: Any, loc: Iterable[str | int]) -> tuple[KeyPath, Any]:
     """Path in the file and annotation of a pydantic location.
 
-    pydantic puts the tag of a union's member into the location; the file has no
-    such key, so it is left out of the path.
+    pydantic puts the tag of a union's member into the location, or its type (`int` of
+    `int | float`); the file has no such key, so it is left out of the path.
     """
     path: KeyPath = ()
     here = model
@@ -415,6 +421,8 @@ def _locate(model: Any, loc: Iterable[str | int]) -> tuple[KeyPath, Any]:
         union = [member for member in _members(bare) if part in _tag_of(member)]
         if union:
             here = union[0]
+            continue
+        if len(_parts(bare)) > 1 and not _members(bare):
             continue
         path = (*path, part)
         items = next(iter(get_args(bare)), None)

@@ -69,8 +69,8 @@ def _outlive(sentinel: int) -> None:
 
 @contextmanager
 def cluster(address: str) -> Iterator[Workers]:
-    """The workers of a dask scheduler. Raises UsageError without dask.distributed,
-    DeviceError where nobody answers or there are no workers."""
+    """The workers of a dask scheduler. Raises UsageError without dask.distributed or where
+    `address` is none, DeviceError where nobody answers or there are no workers."""
     try:
         import distributed as untyped
     except ImportError:
@@ -80,7 +80,10 @@ def cluster(address: str) -> Iterator[Workers]:
     distributed: Any = untyped
     try:
         client = distributed.Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
-    except (OSError, ValueError, TimeoutError) as error:
+    except ValueError as error:
+        text = f"--scheduler: found {address!r} ({error}); allowed: tcp://HOST:PORT"
+        raise UsageError(text) from None
+    except (OSError, TimeoutError) as error:
         raise DeviceError(f"--scheduler {address}: no scheduler answers ({error})") from None
     with client:
         count = sum(client.ncores().values())

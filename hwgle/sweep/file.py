@@ -242,7 +242,7 @@ def _range_rules(axis: Mapping[str, Any], at: KeyPath, search: Any) -> Iterator[
     whole = all(isinstance(axis.get(n), int) for n in ("low", "high"))
     if high < low:
         yield Rule((*at, "high"), f"{high:g}", f"at least low = {low:g}")
-    elif step is not None and (high - low) / step > MAX_VALUES:
+    elif step is not None and 0 < step < (high - low) / MAX_VALUES:
         yield Rule((*at, "step"), f"{step:g}", f"at most {MAX_VALUES} values")
     elif step is None and whole and high - low > MAX_VALUES and search == "grid":
         yield Rule((*at, "high"), f"{high:g}", f"at most {MAX_VALUES} values")

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from hwgle.arrays import from_bytes, open_regular, read_header
+from hwgle.arrays import Header, from_bytes, open_regular, read_header
 from hwgle.errors import FileMistakes, Mistake
 from hwgle.tasks import SeriesTask, Task
 from hwgle.tasks.settings import Needs, Progress, Steps, TaskSettings
@@ -59,19 +59,27 @@ def _heads(path: Path) -> Arrays:
     return _read(path, _head)
 
 
-def _whole(stream: IO[bytes]) -> NDArray[np.generic]:
-    header = read_header(stream)
-    return from_bytes(header, stream.read())
+def _whole(stream: IO[bytes], size: int) -> NDArray[np.generic]:
+    return from_bytes(_complete(stream, size), stream.read())
 
 
-def _head(stream: IO[bytes]) -> NDArray[np.generic]:
-    header = read_header(stream)
+def _head(stream: IO[bytes], size: int) -> NDArray[np.generic]:
+    header = _complete(stream, size)
     if len(header.shape) == 1 and header.dtype.kind in "iu":
         return from_bytes(header, stream.read())
     return np.broadcast_to(np.zeros((), header.dtype), header.shape)
 
 
-def _read(path: Path, reader: Callable[[IO[bytes]], NDArray[np.generic]]) -> Arrays:
+def _complete(stream: IO[bytes], size: int) -> Header:
+    """The head of a member that unpacks to `size` bytes, compared before anything is unpacked."""
+    header = read_header(stream)
+    held = size - stream.tell()
+    if held != header.nbytes:
+        raise ValueError(f"{held} bytes of data where the header claims {header.nbytes}")
+    return header
+
+
+def _read(path: Path, reader: Callable[[IO[bytes], int], NDArray[np.generic]]) -> Arrays:
     """The arrays that are there.
 
     Raises:
@@ -90,7 +98,7 @@ def _read(path: Path, reader: Callable[[IO[bytes]], NDArray[np.generic]]) -> Arr
             for key in (k for k in KEYS if f"{k}.npy" in there):
                 try:
                     with archive.open(f"{key}.npy") as member:
-                        arrays[key] = reader(member)
+                        arrays[key] = reader(member, archive.getinfo(f"{key}.npy").file_size)
                 except Exception as error:  # a damaged archive can fail in every way
                     text = f"damaged or pickled ({error})"
                     mistakes.append(Mistake(str(path), None, key, text, "an array of numbers"))

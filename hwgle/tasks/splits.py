@@ -39,7 +39,7 @@ def problems(arrays: Arrays) -> Iterator[tuple[str, str, str]]:
             right = (a.ndim, a.dtype.kind) in ((1, "i"), (1, "u"), (3, "f"))
         if not right or 0 in a.shape:
             yield key, found, X if key.endswith("_x") else Y
-        elif a.dtype.kind == "f" and (wrong := not_finite(np.asarray(a, np.float64))) is not None:
+        elif a.dtype.kind == "f" and (wrong := _not_finite(a)) is not None:
             yield key, wrong, "finite numbers"
         elif key.endswith("_y") and a.ndim == 1 and int(a.min()) < 0:
             yield key, f"class {int(a.min())}", "classes from 0"
@@ -57,6 +57,14 @@ def problems(arrays: Arrays) -> Iterator[tuple[str, str, str]]:
         if a.ndim != model.ndim or (a.ndim == 3 and a.shape[2] != model.shape[2]):
             allowed = f"the kind and width of {other}, {describe_shape(model.shape)}"
             yield key, describe_shape(a.shape), allowed
+
+
+def _not_finite(a: NDArray[np.generic]) -> str | None:
+    """See not_finite. One number that stands for all (npz._heads) is looked at once: a copy
+    would need the memory of all."""
+    if not any(a.strides):
+        a = a[(slice(1),) * a.ndim]
+    return not_finite(np.asarray(a, np.float64))
 
 
 def needs(arrays: Arrays) -> Needs:

@@ -3,38 +3,56 @@ message and exit code; a new one without an entry fails the count of both tables
 
 from __future__ import annotations
 
+import copy
 import re
 import types
 import typing
+import wave
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 import pydantic
 import pytest
 import yaml
 from click.testing import CliRunner
 from test_bad_input import everything
 
+from hwgle.accuracy_report.limits import Limits
+from hwgle.accuracy_report.limits import load as load_limits
 from hwgle.chip import Chip
 from hwgle.cli.main import cli
 from hwgle.experiment import Experiment
 from hwgle.network import Network
+from hwgle.sweep.file import Sweep
+from hwgle.sweep.study import load_sweep
+from hwgle.tasks import SETTINGS
+from hwgle.tasks.settings import TaskSettings
+from hwgle.tasks.speech_folder import NOISE, SPLITS, WORDS
 
 # --- keys ----------------------------------------------------------------------------
 
 KINDS: dict[str, type[pydantic.BaseModel]] = {
-    "network": Network, "chip": Chip, "experiment": Experiment,
+    "network": Network, "chip": Chip, "experiment": Experiment, "sweep": Sweep, "limits": Limits,
 }  # fmt: skip
 
 
 def keys_of(model: type[pydantic.BaseModel], before: str = "") -> Iterator[str]:
-    """All keys, `layers.populations.size`; of alternatives the keys of all."""
-    for name, field in model.model_fields.items():
+    """All keys, `layers.populations.size`; of alternatives the keys of all, and of tasks those
+    of each by itself, `task[speech].folder`, as keys of one name mean something else there."""
+    for field_name, field in model.model_fields.items():
+        name = field.alias or field_name
         yield before + name
         for inner in models_in(field.annotation):
-            yield from keys_of(inner, f"{before}{name}.")
+            if issubclass(inner, TaskSettings):
+                yield f"{before}{name}.name"
+                task = typing.get_args(inner.model_fields["name"].annotation)[0]
+                within = keys_of(inner, f"{before}{name}[{task}].")
+                yield from (key for key in within if not key.endswith("].name"))
+            else:
+                yield from keys_of(inner, f"{before}{name}.")
 
 
 def models_in(annotation: Any) -> Iterator[type[pydantic.BaseModel]]:
@@ -114,10 +132,44 @@ BAD_KEYS: dict[tuple[str, str], Any] = {
     ("experiment", "chip"): "idela",
     ("experiment", "task"): "mnist1d",
     ("experiment", "task.name"): "mnist",
-    ("experiment", "task.seed"): -1,
-    ("experiment", "task.validation_seed"): 0.5,
-    ("experiment", "task.train"): 0,
-    ("experiment", "task.test"): "all",
+    ("experiment", "task[mnist1d].seed"): -1,
+    ("experiment", "task[mnist1d].validation_seed"): 0.5,
+    ("experiment", "task[mnist1d].train"): 0,
+    ("experiment", "task[mnist1d].test"): "all",
+    ("experiment", "task[digits].seed"): "one",
+    ("experiment", "task[digits].validation_seed"): -1,
+    ("experiment", "task[digits].train"): 1198,
+    ("experiment", "task[digits].test"): 0,
+    ("experiment", "task[digits].steps"): 0.5,
+    ("experiment", "task[mackey-glass].seed"): 2**63,
+    ("experiment", "task[mackey-glass].validation_seed"): 1,
+    ("experiment", "task[mackey-glass].train"): -3000,
+    ("experiment", "task[mackey-glass].test"): "all",
+    ("experiment", "task[mackey-glass].streams"): 0,
+    ("experiment", "task[mackey-glass].settle"): 1000,
+    ("experiment", "task[lagnet].train"): 0,
+    ("experiment", "task[lagnet].test"): 1.5,
+    ("experiment", "task[lagnet].settle"): 10_000,
+    ("experiment", "task[lagline].seed"): -1,
+    ("experiment", "task[lagline].validation_seed"): 1,
+    ("experiment", "task[lagline].streams"): 0,
+    ("experiment", "task[lagline].settle"): -1,
+    ("experiment", "task[speech].folder"): "gone",
+    ("experiment", "task[speech].classes"): 10,
+    ("experiment", "task[speech].bands"): 1,
+    ("experiment", "task[speech].rate"): 8,
+    ("experiment", "task[speech].seconds"): 0,
+    ("experiment", "task[speech].window"): "long",
+    ("experiment", "task[speech].hop"): 26,
+    ("experiment", "task[speech].validation"): 1,
+    ("experiment", "task[speech].test"): -0.1,
+    ("experiment", "task[speech].seed"): True,
+    ("experiment", "task[npz].file"): "gone.npz",
+    ("experiment", "task[npz].settle"): -1,
+    ("experiment", "task[python].file"): "gone.py",
+    ("experiment", "task[python].loss"): "hinge",
+    ("experiment", "task[python].arguments"): [1, 2],
+    ("experiment", "task[python].settle"): "some",
     ("experiment", "training"): None,
     ("experiment", "training.rule"): "hebb",
     ("experiment", "training.epochs"): 0,
@@ -143,6 +195,37 @@ BAD_KEYS: dict[tuple[str, str], Any] = {
     ("experiment", "training.tau_rate"): -1,
     ("experiment", "training.tau_floor"): -1,
     ("experiment", "training.seed"): -1,
+    ("sweep", "format"): "hwgle/sweep/2",
+    ("sweep", "name"): "a b",
+    ("sweep", "experiment"): "mnist1d-15x",
+    ("sweep", "weights"): "gone.npz",
+    ("sweep", "chip"): "idela",
+    ("sweep", "do"): "evaluate",
+    ("sweep", "do.kind"): "look",
+    ("sweep", "do.samples"): 0,
+    ("sweep", "do.epochs"): 0,
+    ("sweep", "search"): "grid",
+    ("sweep", "search.kind"): "bayes",
+    ("sweep", "search.points"): 0,
+    ("sweep", "search.seed"): -1,
+    ("sweep", "search.generation"): 1001,
+    ("sweep", "seeds"): 3,
+    ("sweep", "seeds.chip"): [],
+    ("sweep", "seeds.training"): [-1],
+    ("sweep", "axes"): [],
+    ("sweep", "axes.key"): "chip.weight.bist",
+    ("sweep", "axes.keys"): "chip.rate.bits",
+    ("sweep", "axes.values"): 5,
+    ("sweep", "axes.low"): "few",
+    ("sweep", "axes.high"): 2,
+    ("sweep", "axes.step"): 0,
+    ("sweep", "axes.scale"): "cubic",
+    ("limits", "format"): "hwgle/limits/0",
+    ("limits", "limits"): [],
+    ("limits", "limits.path"): "chips[0].tusk",
+    ("limits", "limits.min"): "high",
+    ("limits", "limits.max"): float("nan"),
+    ("limits", "limits.why"): 7,
 }
 # What nobody writes by hand: an identity file holds it under a hash (tests/unit/test_identity).
 NOT_WRITTEN = {("chip", "seed"), ("chip", "measured")}
@@ -154,47 +237,128 @@ def test_every_key_has_a_bad_value() -> None:
     assert written == BAD_KEYS.keys()
 
 
-EXPERIMENT = {
-    "format": "hwgle/experiment/1", "name": "e", "network": "mnist1d-15k", "chip": "ideal",
-    "task": {"name": "mnist1d", "seed": 1, "validation_seed": 2},
-    "training": {"rule": "sgd", "epochs": 1, "batch": 10, "learning_rate": 0.01,
-                 "schedule": {"kind": "plateau"}},
+ZOO = Path(__file__).parents[2] / "hwgle" / "zoo" / "weights"
+TRAINING: dict[str, Any] = {
+    "rule": "sgd", "epochs": 1, "batch": 10, "learning_rate": 0.01,
+    "schedule": {"kind": "plateau"},
 }  # fmt: skip
+EXPERIMENT: dict[str, Any] = {
+    "format": "hwgle/experiment/1", "name": "e", "network": "mnist1d-15k", "chip": "ideal",
+    "task": {"name": "mnist1d", "seed": 1, "validation_seed": 2}, "training": TRAINING,
+}  # fmt: skip
+SEEDS = {"seed": 1, "validation_seed": 2}
+# the task that an experiment on each network has, from files that `data` writes
+TASKS: dict[str, tuple[str, dict[str, Any]]] = {
+    "mnist1d": ("mnist1d-15k", SEEDS), "digits": ("digits", SEEDS),
+    "mackey-glass": ("mackey-glass", SEEDS), "lagnet": ("lagnet", {}),
+    "lagline": ("lagline", SEEDS), "speech": ("speech", {"folder": "sounds", "classes": 12}),
+    "npz": ("net.yaml", {"file": "data.npz"}), "python": ("net.yaml", {"file": "data.py"}),
+}  # fmt: skip
+SWEEP: dict[str, Any] = {
+    "format": "hwgle/sweep/1", "name": "s", "experiment": "mnist1d-15k",
+    "weights": str(ZOO / "mnist1d-15k.npz"), "chip": "ideal", "do": {"kind": "evaluate"},
+    "search": {"kind": "grid"}, "axes": [{"key": "chip.weight.bits", "low": 3, "high": 5}],
+}  # fmt: skip
+LIMITS: dict[str, Any] = {
+    "format": "hwgle/limits/1", "limits": [{"path": "chips[0].task.chip.raw", "min": 0.5}],
+}  # fmt: skip
+
+
+@pytest.fixture
+def data(files: Path) -> Path:
+    """What the tasks read: data.npz and data.py for net.yaml, and sounds."""
+    x = {f"{split}_x": np.zeros((12, 4, 2), np.float32) for split in SPLITS}
+    y = {f"{split}_y": np.arange(12) % 3 for split in SPLITS}
+    np.savez("data.npz", **x, **y)  # type: ignore[arg-type]
+    Path("data.py").write_text("def load():\n    raise AssertionError('looking runs nothing')\n")
+    for word in (*WORDS, "house", NOISE):
+        folder = Path("sounds", word)
+        folder.mkdir(parents=True)
+        for name in "abc":
+            with wave.open(str(folder / f"{name}.wav"), "wb") as sound:
+                sound.setparams((1, 2, 16_000, 0, "NONE", ""))
+                sound.writeframes(bytes(3200))
+    return files
+
+
+def good_file(kind: str, key: str) -> dict[str, Any]:
+    """A file without mistakes in which this key has a place."""
+    last = key.rpartition(".")[2]
+    good: dict[str, Any]
+    if kind == "network":
+        good = yaml.safe_load(Path("net.yaml").read_text())
+    elif kind == "chip":
+        good = {"format": "hwgle/chip/1", "name": "c"}
+    elif kind == "limits":
+        good = copy.deepcopy(LIMITS)
+    elif kind == "sweep":
+        good = copy.deepcopy(SWEEP)
+        if key in ("do.epochs", "seeds.training"):
+            good["do"] = {"kind": "train", "epochs": 1}
+        if key.startswith("search.") and last != "kind":
+            good["search"] = {"kind": "pareto", "points": 4}
+        if last in ("keys", "values"):
+            del good["axes"][0]["low"], good["axes"][0]["high"]
+            good["axes"][0]["values"] = [3, 4]
+        if last == "keys":
+            del good["axes"][0]["key"]
+            good["axes"][0] = {"keys": ["chip.weight.bits"], "values": [[3], [4]]}
+    else:
+        good = copy.deepcopy(EXPERIMENT)
+        kinds = {"final": "cosine", "every": "halving"}
+        if key.startswith("training.schedule."):
+            good["training"]["schedule"] = {"kind": kinds.get(last, "plateau")}
+        if of := re.match(r"task\[(.+)\]", key):
+            good["network"], own = TASKS[of[1]]
+            good["task"] = {"name": of[1], **own}
+            good["training"]["batch"] = 1
+    return good
+
+
+def call_with(kind: str) -> list[str]:
+    """The command that reads bad.yaml."""
+    weights = ["--weights", "w.npz", "--input", "x.npy", "--out", "o.npz"]
+    return {
+        "network": ["run", "bad.yaml", *weights],
+        "chip": ["run", "net.yaml", *weights, "--chip", "bad.yaml"],
+        "experiment": ["train", "bad.yaml"],
+        "sweep": ["sweep", "bad.yaml", "--out", "o"],
+        "limits": ["report", "mnist1d-15k", "--limits", "bad.yaml", "--out", "o"],
+    }[kind]
+
+
+def test_what_the_bad_values_are_put_into_is_good(data: Path) -> None:
+    assert TASKS.keys() == SETTINGS.keys()
+    Network.load("net.yaml")
+    for task in TASKS:
+        path = Path("good.yaml")
+        path.write_text(yaml.safe_dump(good_file("experiment", f"task[{task}].x")))
+        assert Experiment.load(path).task.name == task  # type: ignore[attr-defined]
+    for key in sorted(key for kind, key in BAD_KEYS if kind == "sweep"):
+        Path("good.yaml").write_text(yaml.safe_dump(good_file("sweep", key)))
+        load_sweep("good.yaml")
+    Path("good.yaml").write_text(yaml.safe_dump(LIMITS))
+    load_limits(Path("good.yaml"), ["h1"])
 
 
 @pytest.mark.parametrize(
     ("kind", "key"), BAD_KEYS, ids=[f"{kind}:{key}" for kind, key in BAD_KEYS]
 )
-def test_a_bad_value_of_each_key(files: Path, kind: str, key: str) -> None:
-    value = BAD_KEYS[kind, key]
-    good: Any
-    if kind == "network":
-        good = yaml.safe_load(Path("net.yaml").read_text())
-    elif kind == "chip":
-        good = {"format": "hwgle/chip/1", "name": "c"}
-    else:
-        good = EXPERIMENT | {k: dict(v) for k, v in EXPERIMENT.items() if isinstance(v, dict)}
-        kinds = {"final": "cosine", "every": "halving"}
-        schedule = {"kind": kinds.get(key.rpartition(".")[2], "plateau")}
-        good["training"] = dict(EXPERIMENT["training"]) | {"schedule": schedule}  # type: ignore[call-overload]
-    at, path = good, []
-    *above, last = key.split(".")
+def test_a_bad_value_of_each_key(data: Path, kind: str, key: str) -> None:
+    good = good_file(kind, key)
+    at: Any = good
+    path = []
+    *above, last = re.sub(r"^task\[.+\]", "task", key).split(".")
     for name in above:
         at = at.setdefault(name, {})
         path.append(name)
         if isinstance(at, list):
             at = at[0]
             path[-1] += "[0]"
-    at[last] = value
+    at[last] = BAD_KEYS[kind, key]
     Path("bad.yaml").write_text(yaml.safe_dump(good, sort_keys=False))
-    weights = ["--weights", "w.npz", "--input", "x.npy", "--out", "o.npz"]
-    command = {
-        "network": ["run", "bad.yaml", *weights],
-        "chip": ["run", "net.yaml", *weights, "--chip", "bad.yaml"],
-        "experiment": ["train", "bad.yaml"],
-    }[kind]
     before = everything(Path.cwd())
-    result = CliRunner().invoke(cli, command)
+    result = CliRunner().invoke(cli, call_with(kind))
     assert result.exit_code == 4, result.output
     assert "Traceback" not in result.output
     assert isinstance(result.exception, SystemExit)
@@ -221,7 +385,6 @@ def commands(of: click.Command = cli, path: tuple[str, ...] = ()) -> Iterator[An
 
 COMMANDS = dict(commands())
 RUN = "net.yaml --weights w.npz --input x.npy --out o.npz"
-ZOO = Path(__file__).parents[2] / "hwgle" / "zoo" / "weights"
 EXP = f"mnist1d-15k --weights {ZOO / 'mnist1d-15k.npz'}"
 # what each command is called with but for the bad option
 GOOD = {
@@ -235,6 +398,8 @@ GOOD = {
     "chip yield": f"{EXP} --out y", "board build": "host", "board flash": "nucleo_f446re",
     "board info": "--device host:", "board list": "", "board selftest": "--device host:",
     "board start": "host",
+    "report": "mnist1d-15k --out o", "sweep": "bits-15k --out o",
+    "scope": "net.yaml s.txt --weights w.npz --frames 1",
 }  # fmt: skip
 RANGE = (2, "is not in the range")
 NO_FILE = (4, "gone.npz: found no such file")
@@ -275,11 +440,20 @@ BAD_OPTIONS: dict[str, tuple[str, int, str]] = {
     "--tool": ("hammer", 2, "hammer"),
     "file": ("gone.hwr", 4, "gone.hwr: found"),
     "words": ("nope", 2, "nope"),
+    "--samples": ("19", *RANGE), "--neuron": ("-1", *RANGE), "--frames": ("0", *RANGE),
+    "--limits": ("gone.yaml", 4, "gone.yaml: found no such file"),
+    "--compare": ("a b", 2, "--compare takes two reports and no EXPERIMENT"),
+    "--signals": ("u,q", 2, "--signals: no q; allowed: "),
+    "sweep": ("nope", 4, "no sweep named 'nope'"),
+    "--shard": ("3/2", 2, "--shard: found '3/2'; allowed: I/N"),
+    "--scheduler": ("nope", 2, "--scheduler"),
 }  # fmt: skip
 # (command, option): where it is not that
 OTHERS: dict[tuple[str, str], tuple[str, int, str]] = {
     ("stream", "file"): ("gone.txt", 4, "gone.txt"),
     ("record", "file"): ("no/r.hwr", 2, "no/r.hwr"),
+    ("scope", "file"): ("gone.txt", 4, "gone.txt"),
+    ("scope", "--out"): ("x.npy/o.svg", *NO_FOLDER),
     ("chip yield", "--epochs"): ("-1", *RANGE),  # 0 is calibration alone
     ("preflight", "--record"): ("q", 2, "--record: q; allowed: r, u, uhat, v, e"),
     ("preflight", "--device"): ("nope:", 2, "--board B or --device URL, one of them"),
@@ -310,7 +484,7 @@ def bad_call(name: str, option: str) -> tuple[list[str], int, str]:
         if option in words:
             words[words.index(option) + 1] = value
         else:
-            words += [option, value]
+            words += [option, *(value.split() or [value])]  # --compare takes two
     else:
         arguments = [p.opts[0] for p in COMMANDS[name].params if isinstance(p, click.Argument)]
         words[arguments.index(option)] = value
