@@ -47,7 +47,7 @@ def experiment(rule: str, batch: int) -> Experiment:
     training = {"rule": rule, "epochs": 2, "batch": batch, "learning_rate": 0.01, "seed": 4}
     if rule in ("normalised", "sign"):
         training |= {"apply_every": 3, "schedule": {"kind": "halving", "every": 30, "final": 1e-3}}
-    task = {"name": "mnist1d", "seed": 1, "validation_seed": 2, "train": 10, "test": 8}
+    task = {"name": "mnist1d", "seed": 1, "validation_seed": 2, "train": 12, "test": 8}
     return Experiment.model_validate(
         {
             "format": "hwgle/experiment/1",

@@ -200,7 +200,7 @@ def test_two_writers_leave_one_whole_file(tmp_path: Path) -> None:
         assert found is not None
         v = found.position.epoch
         assert found.snapshot == bytes([v]) * 900
-        assert (found.votes == v).all()
+        assert (found.lesson["votes"] == v).all()
     for process in both:
         process.join()
         assert process.exitcode == 0
