@@ -47,7 +47,7 @@ def told(inputs: Inputs) -> dict[str, Any]:
             **{f"file {name}": digest for name, digest in inputs.files.items()},
         },
         "seeds": {
-            **{f"task {k}": v for k, v in e.task.model_dump().items() if k.endswith("seed")},
+            **{f"task_{k}": v for k, v in e.task.model_dump().items() if k.endswith("seed")},
             "samples": inputs.sizes.seed,
         },
     }
