@@ -10,6 +10,7 @@ from typing import Any
 import click
 import yaml
 
+from hwgle import topology
 from hwgle.accuracy_report import compare as compare_
 from hwgle.accuracy_report import limits as limits_
 from hwgle.accuracy_report import page, terminal
@@ -127,6 +128,12 @@ def _read(
     assert w is not None
     assert weights is not None
     network = with_times(network, w)
+    plain = topology.is_chain(network) and topology.feedback_kind(network) == "transposed"
+    if not plain:
+        raise UsageError(
+            f"{network.name}: a report follows errors through a chain with transposed feedback; "
+            "skips, recurrent layers and other feedback are not reported on yet"
+        )
     built = [c for c in chips if c is not None] or [ex.load_chip()]
     for chip in built:
         draw(chip, network)  # a twin of another network is refused now

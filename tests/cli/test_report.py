@@ -25,12 +25,14 @@ from hwgle.accuracy_report.report import Inputs, Sizes, build
 from hwgle.accuracy_report.schema import schema
 from hwgle.chip import Chip
 from hwgle.cli.main import cli
+from hwgle.errors import UsageError
 from hwgle.experiment import Experiment
 from hwgle.identity import draw
 from hwgle.tasks import TASKS
 from hwgle.weights import save
 from tests.reports import small
 
+ZOO = Path(__file__).parents[2] / "hwgle" / "zoo" / "weights"
 PATIENCE = 120.0  # seconds for a command to get going on a machine that is busy
 LIMITS = """\
 format: hwgle/limits/1
@@ -334,3 +336,13 @@ def test_nothing_is_cut_off_in_a_browser(made: Made, tmp_path: Path, width: int)
     )  # fmt: skip
     title = done.stdout[done.stdout.index("<title>") + 7 : done.stdout.index("</title>")]
     assert title == f"{width} 0"
+
+
+def test_a_network_that_is_no_chain_is_refused(tmp_path: Path) -> None:
+    result = invoke(
+        "mnist1d-15k-alignment", "--weights", str(ZOO / "mnist1d-15k.npz"),
+        "--out", str(tmp_path / "out"),
+    )  # fmt: skip
+    assert isinstance(result.exception, UsageError), result.output
+    assert "chain with transposed feedback" in str(result.exception)
+    assert not (tmp_path / "out").exists()
