@@ -25,7 +25,7 @@ from hwgle.sweep.work import Common, work
 TASK_SECONDS = 1.5  # of one task on a worker, where points are smaller than that
 MAX_BATCH = 1000
 # as hwgle.cache.replacing and hwgle.arrays.save_npz_atomic name what is not yet whole
-TEMPORARY = re.compile(r"\..+-[0-9a-f]{16}\.(jsonl|svg|png)|\..+\.npz\.[0-9a-f]{16}\.tmp")
+TEMPORARY = re.compile(r"\..+-[0-9a-f]{16}\.(jsonl|svg|png|npz)")
 
 
 @dataclass
