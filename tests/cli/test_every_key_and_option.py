@@ -73,6 +73,18 @@ BAD_KEYS: dict[tuple[str, str], Any] = {
     ("network", "loss"): "hinge",
     ("network", "beta"): -1,
     ("network", "gamma"): "much",
+    ("network", "feedback"): 3,
+    ("network", "feedback.kind"): "random",
+    ("network", "feedback.seed"): -1,
+    ("network", "feedback.scale"): 0,
+    ("network", "feedback.decay"): 0.6,
+    ("network", "layers.from"): "x",
+    ("network", "layers.recurrent"): "perhaps",
+    ("network", "layers.sparsity"): 3,
+    ("network", "layers.sparsity.density"): 2,
+    ("network", "layers.sparsity.modules"): 0,
+    ("network", "layers.sparsity.seed"): -1,
+    ("network", "layers.sparsity.of"): 3,
     ("network", "layers"): [],
     ("network", "layers.name"): "a b",
     ("network", "layers.phi"): "tahn",
@@ -287,6 +299,10 @@ def good_file(kind: str, key: str) -> dict[str, Any]:
     good: dict[str, Any]
     if kind == "network":
         good = yaml.safe_load(Path("net.yaml").read_text())
+        if key.startswith("feedback."):
+            good["feedback"] = {"kind": "kolen-pollack"}
+        if key.startswith("layers.sparsity."):
+            good["layers"][0]["sparsity"] = [{"density": 0.5, "seed": 1}]
     elif kind == "chip":
         good = {"format": "hwgle/chip/1", "name": "c"}
     elif kind == "limits":
