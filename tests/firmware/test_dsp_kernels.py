@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,11 +11,12 @@ import pytest
 from hwgle.boards import sources
 
 ROOT = sources.root()
+sys.path.insert(0, str(ROOT / "csrc"))
+from build_core import CORE_PORTABLE  # noqa: E402
+
 SOURCES = [
     ROOT / "tests" / "c" / "dsp_kernels.c",
-    *sorted((ROOT / "csrc").glob("single_dsp*.c")),
-    ROOT / "csrc" / "matvec_scalar.c",
-    ROOT / "csrc" / "neurons_scalar.c",
+    *(ROOT / "csrc" / name for name in CORE_PORTABLE if "/" not in name),
     ROOT / "firmware" / "common" / "freestanding.c",
 ]
 FLAGS = ["-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-ffreestanding", "-nostdlib",
