@@ -55,11 +55,22 @@ class Drawn:
     reference: list[Segment]
 
 
+def chain(network: Network) -> Network:
+    """The same without what a report does not follow: skips, masks, feedback of its own."""
+    data = network.model_dump(by_alias=True, exclude_none=True)
+    data.pop("feedback", None)
+    for layer in data["layers"]:
+        for key in ("from", "recurrent", "sparsity"):
+            layer.pop(key, None)
+    return Network.model_validate(data)
+
+
 def drawn(seed: int) -> Drawn:
     """Everything from one seed."""
     rng = np.random.default_rng([seed, 1])
     network = draw_network(rng, lambda _: True)
     assert network is not None
+    network = chain(network)
     weights = draw_weights(network, rng)
     run = Run(network, 2 * STREAMS, SEGMENTS * STEPS, seed)
     x = run.input(0, SEGMENTS * STEPS)
