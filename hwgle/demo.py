@@ -33,6 +33,7 @@ from hwgle.report.comparison import Comparison, compare
 from hwgle.report.floats import FloatPool, ignore_interrupts
 from hwgle.session import calibrate_on, run
 from hwgle.tasks import Split, Task
+from hwgle.undisturbed import undisturbed
 from hwgle.weights import Weights
 
 EXPERIMENT = "mnist1d-15k"
@@ -191,7 +192,8 @@ def float_relearning(setting: Setting) -> Iterator[Iterator[float]]:
     mine, theirs = context.Pipe(duplex=False)
     args = (theirs, setting.network, forgotten(setting), lesson(setting), how)
     child = context.Process(target=_relearn_in_child, args=args, daemon=True)
-    child.start()
+    with undisturbed():
+        child.start()
     theirs.close()
 
     def accuracies() -> Iterator[float]:

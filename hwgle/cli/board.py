@@ -110,9 +110,9 @@ def start_board(board: str, memory: int | None, payload: int | None, window: int
     else:
         running = start_qemu(board, payload, window)
     with running:
-        click.echo(running.port)
-        click.echo(f"{described.board.name} runs; Ctrl-C stops it", err=True)
         try:
+            click.echo(running.port)
+            click.echo(f"{described.board.name} runs; Ctrl-C stops it", err=True)
             while running.alive():
                 time.sleep(LOOK_EVERY_SECONDS)
         except KeyboardInterrupt:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from hwgle.network import Network
 from hwgle.reference import Reference
+from hwgle.undisturbed import undisturbed
 from hwgle.weights import Weights
 
 GROUP = 50  # streams that step together: a batch that NumPy is quick with
@@ -60,7 +61,8 @@ class FloatPool:
         # Spawned, not forked: the same on every system, and safe beside threads.
         context = multiprocessing.get_context("spawn")
         count = processes or os.cpu_count() or 1
-        self._pool: Any = context.Pool(count, initializer=ignore_interrupts)
+        with undisturbed():
+            self._pool: Any = context.Pool(count, initializer=ignore_interrupts)
 
     def outputs(self, network: Network, weights: Weights, x: NDArray[np.floating]) -> Outputs:
         """Begin to compute what the function `outputs` returns, in groups of streams."""

@@ -9,16 +9,18 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, ProcessPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import connection, get_context, parent_process
-from typing import Any
+from typing import Any, TypeVar
 
 from hwgle.errors import DeviceError, UsageError
 from hwgle.sweep import work
+from hwgle.undisturbed import undisturbed
 
 CONNECT_SECONDS = 20
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -39,12 +41,20 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
+class _Pool(ProcessPoolExecutor):
+    """Starts its processes as work comes in, which is when Ctrl-C may come in too."""
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        with undisturbed():
+            return super().submit(fn, *args, **kwargs)
+
+
 @contextmanager
 def local(count: int) -> Iterator[Workers]:
     """Processes of this machine."""
     context = get_context("spawn")
     stop = context.Event()
-    pool = ProcessPoolExecutor(count, mp_context=context, initializer=_begin, initargs=(stop,))
+    pool = _Pool(count, mp_context=context, initializer=_begin, initargs=(stop,))
     try:
         yield Workers(pool, count, halt=stop.set)
     finally:
