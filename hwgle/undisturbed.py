@@ -11,6 +11,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from types import FrameType
 
 
@@ -32,6 +33,8 @@ def undisturbed() -> Iterator[None]:
     before = signal.signal(signal.SIGINT, remember)
     masked = hasattr(signal, "pthread_sigmask")
     if masked:
+        # It starts with the first semaphore, and unblocks SIGINT when it has (Python 3.11).
+        resource_tracker.ensure_running()
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

@@ -61,8 +61,12 @@ class FloatPool:
         # Spawned, not forked: the same on every system, and safe beside threads.
         context = multiprocessing.get_context("spawn")
         count = processes or os.cpu_count() or 1
-        with undisturbed():
-            self._pool: Any = context.Pool(count, initializer=ignore_interrupts)
+        try:
+            with undisturbed():
+                self._pool: Any = context.Pool(count, initializer=ignore_interrupts)
+        except KeyboardInterrupt:  # it stands, and nobody else will take it down
+            self._end()
+            raise
 
     def outputs(self, network: Network, weights: Weights, x: NDArray[np.floating]) -> Outputs:
         """Begin to compute what the function `outputs` returns, in groups of streams."""
@@ -78,5 +82,8 @@ class FloatPool:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._end()
+
+    def _end(self) -> None:
         self._pool.terminate()
         self._pool.join()
