@@ -55,13 +55,13 @@ CORE_PORTABLE = [
 ]
 # Vector kernels; empty on other machines.
 CORE_X86 = [
-    "learn_vnni.c",
-    "matvec_avx2.c",
     "matvec_vnni.c",
-    "neurons_avx2.c",
-    "neurons_one_avx2.c",
-    "neurons_one_vnni.c",
+    "learn_vnni.c",
     "neurons_vnni.c",
+    "matvec_avx2.c",
+    "neurons_one_avx2.c",
+    "neurons_avx2.c",
+    "neurons_one_vnni.c",
     "rule_avx2.c",
     "rule_vnni.c",
     "single_avx2.c",
@@ -104,7 +104,8 @@ ffi.cdef("".join(map(declarations, HEADERS)))
 ffi.set_source(
     "hwgle._core",
     "".join(f'#include "{name}"\n' for name in HEADERS),
-    sources=[f"csrc/{name}" for name in CORE_PORTABLE + CORE_X86 + HOST],
+    # Those that take longest first: the others then fill the cores beside them.
+    sources=[f"csrc/{name}" for name in CORE_X86 + CORE_PORTABLE + HOST],
     include_dirs=["csrc"],
     extra_compile_args=[
         "-std=c11",
