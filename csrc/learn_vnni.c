@@ -121,10 +121,33 @@ LANES void error_sums(int32_t *sum, int32_t *size, const gle_layer *layer, int32
     }
 }
 
-/* Of rows from i on and inputs from j on. */
+/* R rows from i on and V vectors of inputs from j on, whose gradients are g[R][V]. Rolled, and
+ * one function for all tiles, as it is long. */
+APART void learn_from(const __m512i *g, int32_t R, int32_t V, gle_layer *layer,
+                      const gle_learning *job, int32_t i, int32_t j, learner *state)
+{
+    learner l = *state;
+
+    for (int32_t r = 0; r < R; r++) {
+        int16_t *const w = layer->w + (size_t)(i + r) * (size_t)layer->stride + (size_t)j;
+        const uint32_t first = (uint32_t)(i + r) * (uint32_t)layer->m + (uint32_t)j;
+        const dropped d =
+            dropped_of(job->shift - (layer->rows ? (int32_t)layer->rows[i + r] : 0));
+#pragma GCC unroll 1
+        for (int32_t c = 0; c < V; c++) {
+            sixteen(w + 16 * c, _mm512_loadu_si512(g + r * V + c), &l, &d,
+                    first + 16u * (uint32_t)c);
+        }
+    }
+    state->asked = l.asked;
+    state->under = l.under;
+    state->clipped = l.clipped;
+}
+
 LANES void learn_tile(const int R, const int V, const int wide, gle_layer *layer,
                       const gle_learning *job, int32_t i, int32_t j, learner *l)
 {
+    const __m512i half = all(job->drop > 0 ? 1 << (job->drop - 1) : 0);
     __m512i sum[MOST_R][MOST_V];
     tile_high high, gradients;
     __m512i *g = gradients.at;
@@ -136,30 +159,19 @@ LANES void learn_tile(const int R, const int V, const int wide, gle_layer *layer
     for (int r = 0; r < R; r++) {
 #pragma GCC unroll 4
         for (int c = 0; c < V; c++) {
-            const __m512i half = all(job->drop > 0 ? 1 << (job->drop - 1) : 0);
             _mm512_storeu_si512(g + r * V + c,
-                                wide ? round_outer(high.at[r * V + c], sum[r][c], job->drop)
-                                     : sra(_mm512_add_epi32(sum[r][c], half), job->drop));
+                                wide ? sum[r][c] : sra(_mm512_add_epi32(sum[r][c], half), job->drop));
         }
     }
-    __asm__("" : "+r"(g) : : "memory");
-    /* rolled, as what follows is long */
-    for (int r = 0; r < R; r++) {
-        int16_t *const w = layer->w + (size_t)(i + r) * (size_t)layer->stride + (size_t)j;
-        const uint32_t first = (uint32_t)(i + r) * (uint32_t)layer->m + (uint32_t)j;
-        const dropped d =
-            dropped_of(job->shift - (layer->rows ? (int32_t)layer->rows[i + r] : 0));
+    if (wide) {
 #pragma GCC unroll 1
-        for (int c = 0; c < V; c++) {
-            sixteen(w + 16 * c, _mm512_loadu_si512(g + r * V + c), l, &d, first + 16u * (uint32_t)c);
+        for (int k = 0; k < R * V; k++) {
+            const __m512i up = _mm512_loadu_si512(high.at + k);
+            _mm512_storeu_si512(g + k, round_outer(up, _mm512_loadu_si512(g + k), job->drop));
         }
     }
+    learn_from(g, R, V, layer, job, i, j, l);
 }
-
-LANES void learn_rows(const int V, gle_layer *layer, const gle_learning *job, const int32_t *size,
-                      int32_t j, learner *l)
-{
-    int32_t i = 0;
 
 #define LEARN_TILE(R)                                        \
     {                                                        \
@@ -173,11 +185,25 @@ LANES void learn_rows(const int V, gle_layer *layer, const gle_learning *job, co
             learn_tile(R, V, 1, layer, job, i, j, l);        \
         }                                                    \
     }
-    FOR_TILES(V, i, layer->n, LEARN_TILE)
-}
+
+#define LEARN_ROWS(name, vectors)                                                              \
+    APART void name(gle_layer *layer, const gle_learning *job, const int32_t *size, int32_t j, \
+                    learner *l)                                                                \
+    {                                                                                          \
+        const int V = vectors;                                                                 \
+        int32_t i = 0;                                                                         \
+        FOR_TILES(V, i, layer->n, LEARN_TILE)                                                  \
+    }
+
+LEARN_ROWS(learn_1, 1)
+LEARN_ROWS(learn_2, 2)
+LEARN_ROWS(learn_3, 3)
+LEARN_ROWS(learn_4, 4)
 
 AVX512 static void learn_batch(gle_layer *layer, const gle_learning *job, gle_update_count *count)
 {
+    typedef void some_rows(gle_layer *, const gle_learning *, const int32_t *, int32_t, learner *);
+    static some_rows *const by_vectors[MOST_V] = {learn_1, learn_2, learn_3, learn_4};
     int32_t *const size = job->sums + layer->n;
     learner l = learner_of(job->how);
     int32_t V;
@@ -185,20 +211,7 @@ AVX512 static void learn_batch(gle_layer *layer, const gle_learning *job, gle_up
     error_sums(job->sums, size, layer, job->columns);
     for (int32_t j = 0; j < layer->m; j += 16 * V) {
         V = tile_vectors((layer->m - j + 15) / 16);
-        switch (V) {
-        case 4:
-            learn_rows(4, layer, job, size, j, &l);
-            break;
-        case 3:
-            learn_rows(3, layer, job, size, j, &l);
-            break;
-        case 2:
-            learn_rows(2, layer, job, size, j, &l);
-            break;
-        default:
-            learn_rows(1, layer, job, size, j, &l);
-            break;
-        }
+        by_vectors[V - 1](layer, job, size, j, &l);
     }
     counted(&l, count);
 }

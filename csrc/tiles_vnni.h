@@ -17,6 +17,8 @@
 
 #define VNNI __attribute__((target("avx512f,avx512bw,avx512vl,avx512vnni,popcnt")))
 #define TILE static inline __attribute__((always_inline, target("avx512f,avx512bw,avx512vl,avx512vnni,popcnt")))
+/* A function of its own, of many tiles. */
+#define APART VNNI static __attribute__((noinline))
 
 enum { PAIRS = GLE_EXACT / 2, MOST_R = 8, MOST_V = 4 };
 
