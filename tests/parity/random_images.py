@@ -798,7 +798,7 @@ def all_signals(plan: Plan) -> list[tuple[int, str]]:
 
 
 def ideal_plan(which: int) -> tuple[Plan, Run]:
-    """One of four ideal chips whose digests test_chip_model.py keeps, and 60 steps for it.
+    """One of four ideal chips whose digests test_ideal_chip.py keeps, and 60 steps for it.
 
     Never change what this draws: the digests were taken from the core as it was before a
     chip could have any imperfection.

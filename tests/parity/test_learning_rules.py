@@ -11,6 +11,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from chip_checks import check_against_oracle
 from hwgle._core import ffi, lib
 from random_images import (
     LINEAR,
@@ -25,7 +26,6 @@ from random_images import (
     draw_run,
     tables,
 )
-from test_chip_model import check_against_oracle
 
 RULES = ("sgd", "normalised", "sign")
 REMEMBERED = tuple(wiring for wiring in WIRINGS if "kolen-pollack" not in wiring)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from chip_checks import TABLES, accepted, check_against_oracle, of_streams, part, state_of
 from hwgle._core import ffi, lib
 from random_images import (
     DIRECT,
@@ -21,7 +22,6 @@ from random_images import (
     draw_run,
     tables,
 )
-from test_chip_model import TABLES, accepted, check_against_oracle, of_streams, part, state_of
 
 
 def drawn(
