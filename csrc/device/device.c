@@ -3,7 +3,6 @@
 
 /* What must be there for a message to be executed. */
 enum {
-    ANY = 0,
     MODEL = 1,  /* an image */
     LIVE = 2,   /* whose weights and states are whole */
     BETWEEN = 4 /* no block is open */
@@ -173,6 +172,27 @@ static void reboot(struct device *d, uint32_t how)
         break; \
     }
 
+/* The same of one that needs nothing to be there. */
+#define CASE_ALWAYS(name, call) \
+    case MESSAGE_##name: { \
+        struct message_##name m; \
+        if (!message_read_##name(message, n, &m)) { \
+            device_refuse(d, REASON_MALFORMED, MESSAGE_FIXED_##name, n); \
+        } else { \
+            call; \
+        } \
+        break; \
+    }
+
+/* The same of one that is nothing but a tail of bytes: any bytes are one. */
+#define CASE_BYTES(name, call) \
+    case MESSAGE_##name: { \
+        struct message_##name m; \
+        (void)message_read_##name(message, n, &m); \
+        call; \
+        break; \
+    }
+
 static void execute(struct device *d, const uint8_t *message, size_t n)
 {
     d->refusal.message = n == 0 ? 0 : message[0];
@@ -181,11 +201,11 @@ static void execute(struct device *d, const uint8_t *message, size_t n)
         return;
     }
     switch (message[0]) {
-        CASE(INFO, ANY, device_info(d))
-        CASE(STATUS, ANY, device_status(d))
-        CASE(SYNC, ANY, device_sync(d, m.cookie))
-        CASE(ECHO, ANY, device_echo(d, &m))
-        CASE(REBOOT, ANY, reboot(d, m.how))
+        CASE_ALWAYS(INFO, device_info(d))
+        CASE_ALWAYS(STATUS, device_status(d))
+        CASE_ALWAYS(SYNC, device_sync(d, m.cookie))
+        CASE_BYTES(ECHO, device_echo(d, &m))
+        CASE_ALWAYS(REBOOT, reboot(d, m.how))
         CASE(IMAGE_BEGIN, BETWEEN, device_image_begin(d, &m))
         CASE(IMAGE_DATA, BETWEEN, device_image_data(d, &m))
         CASE(IMAGE_COMMIT, BETWEEN, device_image_commit(d, &m))
@@ -201,7 +221,7 @@ static void execute(struct device *d, const uint8_t *message, size_t n)
         CASE(WEIGHTS_READ, LIVE, device_weights_read(d, &m))
         CASE(BIAS_READ, LIVE, device_bias_read(d, &m))
         CASE(BLOCK, LIVE | BETWEEN, device_block_begin(d, &m))
-        CASE(STEPS, ANY, device_block_steps(d, &m))
+        CASE_BYTES(STEPS, device_block_steps(d, &m))
         CASE(RESET_STATES, LIVE | BETWEEN, gle_reset(d->chip, m.first))
         CASE(SET_RATE, LIVE, set_rate(d, m.shift))
         CASE(GRADIENT_CLEAR, LIVE, device_gradient_clear(d, &m))

@@ -95,14 +95,14 @@ static void go_live(struct device *d, const buffers *b, size_t arena)
     const device_staging *s = &d->staged;
     const uint32_t *words = settle(d);
     const gle_image *image = (const gle_image *)(const void *)words;
+    gle_status opened;
     gle_shape top;
 
     d->service = SERVICE_NONE;
     d->chip = NULL;
-    if (gle_open(d->memory, arena, words, s->size / 4, (int32_t)s->batch, s->options,
-                 d->config.kernels, &d->chip) != GLE_OK) {
-        return; /* cannot be: all of it was checked */
-    }
+    opened = gle_open(d->memory, arena, words, s->size / 4, (int32_t)s->batch, s->options,
+                      d->config.kernels, &d->chip);
+    DEVICE_HOLDS(opened == GLE_OK); /* all of it was checked */
     d->layers = (uint32_t)image->layers;
     (void)gle_shape_of(d->chip, image->layers - 1, &top);
     d->outputs = (uint32_t)top.neurons;

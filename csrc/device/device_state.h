@@ -99,6 +99,13 @@ struct device {
     uint32_t discarded, refused;
 };
 
+/* What cannot be otherwise, said where it is relied upon. The fuzzers look; firmware does not. */
+#ifdef DEVICE_LOOKS
+#define DEVICE_HOLDS(what) ((what) ? (void)0 : __builtin_trap())
+#else
+#define DEVICE_HOLDS(what) ((void)(what))
+#endif
+
 static inline uint32_t device_up(uint32_t n, uint32_t to) { return (n + to - 1) / to * to; }
 
 static inline uint32_t device_u32(uint64_t x) { return x > UINT32_MAX ? UINT32_MAX : (uint32_t)x; }

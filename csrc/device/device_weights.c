@@ -16,14 +16,12 @@ enum { ENTRY = 12, SOME = 32 };
 
 static uint32_t width(uint32_t message) { return message == MESSAGE_WEIGHTS_DATA ? 2 : 4; }
 
-/* Numbers that a layer has of this kind. */
+/* Numbers that a layer has of this kind; it is one of the live chip's. */
 static uint32_t numbers(const struct device *d, uint32_t message, uint32_t layer)
 {
     gle_shape shape;
 
-    if (gle_shape_of(d->chip, (int32_t)layer, &shape) != GLE_OK) {
-        return 0;
-    }
+    (void)gle_shape_of(d->chip, (int32_t)layer, &shape);
     if (message != MESSAGE_WEIGHTS_DATA) {
         return (uint32_t)shape.neurons;
     }

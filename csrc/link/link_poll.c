@@ -29,7 +29,7 @@ static void run_timers(link_state *link, uint32_t now)
     if (link->phase == LINK_OPENING) {
         if (link_reached(now, link->opened_at + config->open_within)) {
             link_session_end(link, LINK_LOST, LINK_NO_ANSWER);
-        } else if (retry_reached && link->out.stage == FRAME_IDLE) {
+        } else if (retry_reached) {
             rto_back_off(&link->rto);
             link->retry_on = 0;
             link->syn_due = 1;

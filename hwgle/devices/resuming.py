@@ -184,7 +184,7 @@ class ResumingDevice(Device):
             except DeviceError as reason:
                 raise error from reason
             info = self._device.info
-            told = Resumed(error, info.boot_cause, info.boots, len(self._journal))
+            told = Resumed(_bare(error), info.boot_cause, info.boots, len(self._journal))
             self.resumptions.append(told)
             self._say(told)
             return
@@ -333,6 +333,13 @@ class ResumingDevice(Device):
                 self._ask(lambda d: d.sync())
         finally:
             self._device.__exit__(kind, error, trace)
+
+
+def _bare(error: SessionEnded) -> SessionEnded:
+    """The error without what led to it: its frames would keep the session that is gone, and
+    a long run on a bad board would hold all of them."""
+    error.__cause__ = error.__context__ = None
+    return error.with_traceback(None)
 
 
 def resuming(device: Device, say: Callable[[Resumed], None] = lambda _: None) -> Device:

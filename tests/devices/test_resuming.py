@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -193,6 +195,21 @@ def test_a_board_that_resets_again_and_again_is_given_up(monkeypatch: pytest.Mon
         with pytest.raises(BoardReset):
             device.run(Block(np.resize(Q.input, (20000, *Q.input.shape[1:]))))
         assert len(said) == ATTEMPTS
+
+
+@host
+def test_what_is_told_of_a_reset_keeps_nothing_of_the_session_before() -> None:
+    """The frames of its error held the old session's buffers, 0.3 MB a reset (found by a soak)."""
+    with open_board("host:") as body:
+        device = ResumingDevice(body)
+        device.load(Q.image, CASE.batch)
+        device.write_weights(WEIGHTS)
+        before = weakref.ref(body.port)
+        body.reset_board()
+        device.run(Block(Q.input, Q.target))
+        assert len(device.resumptions) == 1
+        gc.collect()
+        assert before() is None
 
 
 @host

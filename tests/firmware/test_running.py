@@ -8,13 +8,20 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import serial
-from all_boards import BOARDS, PATIENCE_SECONDS, no_descriptor_left, param, start, talk
+from all_boards import BOARDS, EMULATED, PATIENCE_SECONDS, no_descriptor_left, param, start, talk
+from networks import quantised, random_case
 
-from hwgle.boards import start_host, start_qemu
+from hwgle.boards import build, start_host, start_qemu
 from hwgle.boards.process import RunningBoard
 from hwgle.boards.selftest import selftest
+from hwgle.boards.size import size_of
+from hwgle.chip import Chip
+from hwgle.device import Block
 from hwgle.devices.serial import SerialDevice
 from hwgle.errors import BoardReset, DeviceError, SessionEnded
+from hwgle.golden import golden_names, load_golden
+from hwgle.onchip import OnChip
+from hwgle.quantise import quantise_weights
 
 ALL = list(BOARDS)
 
@@ -71,9 +78,49 @@ def test_selftest_passes(device: SerialDevice) -> None:
     assert all(r.good for r in results), results
 
 
-def test_the_stack_mark_is_told(device: SerialDevice) -> None:
+def bound_of(name: str) -> int | None:
+    """Bytes of the stack as computed from what gcc tells of the board's firmware."""
+    return size_of(BOARDS[name], build(name)).stack_bound
+
+
+def test_the_stack_mark_is_told_and_within_its_bound(
+    board: tuple[str, RunningBoard], device: SerialDevice
+) -> None:
     status = device.status()
     assert 300 < status["stack_used"] < status["stack_size"]
+    assert status["stack_used"] <= (bound_of(board[0]) or status["stack_size"])
+
+
+def busy(device: SerialDevice) -> None:
+    """All that goes deep: every golden network, every rule that learns, all that is told."""
+    case = random_case(21, layers=2, neurons=4, inputs=3, batch=1, steps=40)
+    how = {"learning_rate": 0.01, "range_every": 16, "range_clip": 0.01}
+    for rule in (OnChip("sgd", 3), OnChip("normalised", 3, 10, 1, 16, 3), OnChip("sign", 4)):
+        q = quantised(case, Chip.load("ideal"), seed=5, learner=rule, **how)
+        device.load(q.image, case.batch, gradient=True)
+        device.write_weights(quantise_weights(q.image, case.weights))
+        device.clear_gradient(4)
+        device.run(Block(q.input, q.target, gradient=True))
+        device.read_gradient()
+        device.run(Block(q.input, q.target, learn=True, ranging=True, votes=True))
+        device.restore(device.snapshot())
+        device.read_weights()
+        device.counters()
+    for name in golden_names():
+        load_golden(name).check(device)
+    list(selftest(device, 3, 300, lambda *_: None))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", [param(name) for name in EMULATED])
+def test_the_stack_bound_holds_and_is_not_far_above_the_mark(name: str) -> None:
+    bound = bound_of(name)
+    assert bound is not None
+    with start(name) as running, talk(running, name) as device:
+        busy(device)
+        used = device.status()["stack_used"]
+    print(f"{name}: {used} bytes used, bound {bound}, kept {BOARDS[name].memory.stack}")
+    assert used <= bound <= 1.6 * used
 
 
 def test_time_passes(device: SerialDevice) -> None:

@@ -29,7 +29,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 CSRC = ROOT / "csrc"
 sys.path[:0] = [str(CSRC)]
-from build_core import CORE_PORTABLE, CORE_X86  # noqa: E402
+from build_core import CORE_PORTABLE, CORE_X86, HOST, ffi  # noqa: E402, F401
 
 from hwgle import cache  # noqa: E402
 
@@ -65,7 +65,8 @@ class Ran:
 def flags_of(name: str) -> list[str]:
     """The image's kernels need vectors; all others are built as for a board."""
     align = [] if name == "image" else ["-DGLE_SCALAR_ONLY", "-DGLE_ALIGN=8"]
-    return [*FLAGS, *align, f"-I{CSRC}", f"-I{CSRC / 'link'}", f"-I{ROOT / 'tests' / 'c'}"]
+    beside = [f"-I{CSRC}", f"-I{CSRC / 'link'}", f"-I{ROOT / 'tests' / 'c'}"]
+    return [*FLAGS, *align, "-DDEVICE_LOOKS", *beside]
 
 
 def checked(command: Sequence[str], **how: Any) -> str:

@@ -97,9 +97,11 @@ def test_what_cannot_be_opened() -> None:
         setattr(config, change, value)
         assert lib.device_open(state, config) == ffi.NULL
     config = ffi.new("device_config *", board.config[0])
-    config.memory = ffi.cast("char *", config.memory) + 8
+    config.memory = ffi.cast("char *", config.memory) + 4
     assert lib.device_open(state, config) == ffi.NULL
     assert lib.device_open(ffi.cast("char *", state) + 4, board.config) == ffi.NULL
+    assert lib.device_open(ffi.NULL, board.config) == ffi.NULL
+    assert lib.device_open(state, ffi.NULL) == ffi.NULL
 
 
 @pytest.mark.parametrize("payload", [64, 256, 1000])
@@ -135,6 +137,29 @@ def test_a_block_without_target_and_one_of_no_steps(seed: int) -> None:
         (*votes, done) = board.do("BLOCK", steps=0, flags=lib.BLOCK_VOTES)
         assert done.fields == {"steps": 0, "digest": chip.digest()}
         assert b"".join(m.tail for m in votes) == bytes(8 * run.batch * run.case.network.outputs)
+        same_state(board, chip, run)
+    held = next(r for k in range(100) if (r := run_of(k)).target.ndim == 1)
+    board = loaded(Board(), held, 0)
+    (done,) = board.do("BLOCK", steps=0, flags=lib.BLOCK_TARGET)  # no labels are awaited
+    assert done.name == "BLOCK_DONE"
+    assert board.refused(pack("STEPS", b"x"))[0] == "order"
+
+
+def test_digests_of_more_streams_than_a_message_holds(seed: int) -> None:
+    run = run_of(seed + 5, streams=17)
+    board = loaded(Board(payload=64), run, UHAT)
+    with emulator(run) as chip:
+        got = told(board, "DIGEST")
+        assert [len(m.numbers()) for m in got[:-1]] == [7, 7, 3]
+        assert [x for m in got[:-1] for x in m.numbers()] == chip.stream_digests().tolist()
+
+
+def test_a_set_in_many_messages(seed: int) -> None:
+    """What goes on where the last message ended lengthens its entry of the log."""
+    wide = (run_of(k, layers=1, inputs=9) for k in range(200))
+    run = next(r for r in wide if next(iter(r.weights.values()))[0].size > 40)
+    board = loaded(Board(payload=64), run, UHAT)
+    with emulator(run) as chip:
         same_state(board, chip, run)
 
 
@@ -302,6 +327,21 @@ def test_gradients_over_blocks(seed: int) -> None:
                 f = chip.formats()[n]
                 assert (head.layer, head.frac, head.bias_frac) == (n, f.gradient, f.gradient_bias)
             same_state(board, chip, run)
+
+
+@pytest.mark.parametrize("options", [0, UHAT])
+def test_what_can_be_flipped(options: int, seed: int) -> None:
+    run = run_of(seed + 61, layers=2, batch=2)
+    board = loaded(Board(), run, options)
+    names = [*SIGNALS, "weight", "bias"]
+    for k, name in enumerate(names):
+        bits = 16 if name in ("r", "e", "weight") else 32
+        asked = {"step": 0, "layer": 0, "signal": k, "index": 0}
+        if name == "uhat" and not options:
+            assert board.refused(pack("TAMPER", **asked, bit=0)) == ("bad_value", len(names) - 1, k)
+            continue
+        board.do("TAMPER", **asked, bit=bits - 1)
+        assert board.refused(pack("TAMPER", **asked, bit=bits)) == ("bad_value", bits - 1, bits)
 
 
 def test_one_flipped_bit_is_found_again_and_again(seed: int) -> None:

@@ -290,3 +290,38 @@ def test_the_message_fits_what_the_host_takes(seed: int) -> None:
         same_records(block_came(got, block, run.image, run.batch), chip.run(block), run.case)
     desk.send([pack("ECHO", bytes(63))])
     assert len(desk.all([])[0].tail) == 63
+
+
+def test_formats_must_fit_what_another_host_takes() -> None:
+    """A deep network stays loaded when a host of small messages comes; its blocks are refused."""
+    deep = (run_of(k, layers=40, neurons=3) for k in range(100))
+    many = next(r for r in deep if len(r.case.network.layers) > 29)
+    layers = len(many.case.network.layers)
+    desk = loaded(Desk(Board()), many)
+    desk.host, desk._keep = end_of(1, 4, 64, 3)
+    desk.open()
+    desk.got = []
+    desk.send([pack("BLOCK", steps=1, flags=0)])
+    desk.run(20)
+    (refused,) = desk.got
+    assert (refused.name, refused.need, refused.have) == ("REFUSED", 5 + 2 * layers, 64)
+    assert refused.reason == lib.REASON_TOO_LONG
+
+
+def test_status_tells_what_the_link_sent_again(seed: int) -> None:
+    lost = []
+
+    def lose_one(way: int, wire: bytes) -> bytes:
+        if way == 1 and len(wire) > 30 and not lost:
+            lost.append(wire)
+            return b""
+        return wire
+
+    desk = Desk(Board())
+    (status,) = desk.all([pack("STATUS")])
+    assert status.retransmitted == 0
+    desk.lose = lose_one
+    desk.all([pack("ECHO", bytes(100))])
+    assert lost
+    (status,) = desk.all([pack("STATUS")])
+    assert status.retransmitted >= 1

@@ -167,6 +167,7 @@ def test_blocks_one_at_a_time_and_no_byte_too_many(run: Any) -> None:
     for message in (
         pack("BLOCK", steps=1, flags=0), pack("WEIGHTS_BEGIN"), pack("RESET_STATES", first=0),
         pack("SNAPSHOT_BEGIN", size=1), pack("IMAGE_BEGIN", words=1, batch=1, options=0),
+        pack("IMAGE_COMMIT", crc=0),
     ):  # fmt: skip
         board.do("BLOCK", steps=3, flags=0)
         board.do("STEPS", bytes(size + 1))

@@ -5,6 +5,7 @@ The oracle shares no line with the C; the clock is a number.
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import struct
@@ -49,8 +50,11 @@ def declarations(*headers: str) -> str:
 
 def link_library(directory: Path) -> tuple[FFI, Any]:
     path = directory / "link.so"
-    command = [compiler(), *FLAGS, "-fPIC", "-shared", *map(str, SOURCES), "-o", str(path)]
-    subprocess.run(command, check=True)
+    if built := os.environ.get("HWGLE_LINK_LIBRARY"):  # one that counts its branches
+        path = Path(built)
+    else:
+        command = [compiler(), *FLAGS, "-fPIC", "-shared", *map(str, SOURCES), "-o", str(path)]
+        subprocess.run(command, check=True)
     ffi = FFI()
     ffi.cdef(declarations("crc32.h", "cobs.h", "frame.h", "rto.h", "link.h"))
     return ffi, ffi.dlopen(str(path))

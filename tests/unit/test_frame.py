@@ -221,6 +221,30 @@ def test_any_bytes_are_survived_and_the_next_frame_is_received(
         assert all(result != GOOD for result, _ in results[:-1])
 
 
+def test_a_frame_given_up_ends_when_there_is_room(c: tuple[FFI, Any]) -> None:
+    """Its delimiter waits where an output has no room at all."""
+    ffi, lib = c
+    sender, out = ffi.new("frame_sender *"), ffi.new("uint8_t[8]")
+    lib.frame_send_start(sender, 1, ffi.new("frame_header *"), ffi.NULL, 0, ffi.NULL, 0)
+    assert lib.frame_send(sender, out, 0) == 0
+    assert lib.frame_send(sender, out, 4) == 4
+    lib.frame_send_abort(sender)
+    assert lib.frame_send(sender, out, 0) == 0
+    assert lib.frame_send(sender, out, 8) == 1
+    assert out[0] == 0
+    assert lib.frame_send(sender, out, 8) == 0
+
+
+def test_a_timeout_that_is_backed_off_stays_in_range(c: tuple[FFI, Any]) -> None:
+    timer = c[0].new("rto_timer *")
+    c[1].rto_start(timer, 2**25, 1, 2**29)
+    seen = []
+    for _ in range(4):
+        c[1].rto_back_off(timer)
+        seen.append(timer.rto)
+    assert seen == [2**26, 2**29, 2**29, 2**29]
+
+
 def test_retransmission_timeout_follows_rfc_6298(c: tuple[FFI, Any], rng: random.Random) -> None:
     ffi, lib = c
     timer = ffi.new("rto_timer *")

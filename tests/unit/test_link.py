@@ -117,6 +117,7 @@ def test_memory_is_known_and_small(c: tuple[FFI, Any]) -> None:
         {"rx_payload": 8193}, {"tx_payload": 0}, {"first": 65536}, {"rto_initial": 5},
         {"rto_least": 0}, {"keepalive": 0}, {"silent_after": 500}, {"initiator": 2},
         {"hello_bytes": 45}, {"stalled_after": 2**30}, {"open_within": 0},
+        {"rto_initial": 1001}, {"rto_most": 2**30}, {"rto_initial": 2**30, "rto_most": 2**30},
     ],
 )  # fmt: skip
 def test_a_configuration_that_breaks_a_limit_is_refused(
@@ -129,6 +130,21 @@ def test_a_configuration_that_breaks_a_limit_is_refused(
     assert lib.link_bytes(config) == 0
     out, arena = ffi.new("link_state **"), ffi.new("uint64_t[2000]")
     assert lib.link_init(arena, 16000, config, out) == lib.LINK_BAD_ARGUMENT
+
+
+def test_what_is_not_there_is_refused(c: tuple[FFI, Any]) -> None:
+    ffi, lib = c
+    config = ffi.new("link_config *", DEFAULTS)
+    out, arena = ffi.new("link_state **"), ffi.new("uint64_t[2000]")
+    assert lib.link_bytes(ffi.NULL) == 0
+    for given in ((ffi.NULL, 16000, config, out), (arena, 16000, config, ffi.NULL),
+                  (arena, 16000, ffi.NULL, out)):  # fmt: skip
+        assert lib.link_init(*given) == lib.LINK_BAD_ARGUMENT
+    config.hello_bytes = 1  # and no hello
+    assert lib.link_bytes(config) == 0
+    config.hello_bytes = 0
+    assert lib.link_init(arena, lib.link_bytes(config) - 1, config, out) == lib.LINK_NO_MEMORY
+    assert lib.link_init(arena, 16000, config, out) == lib.LINK_OK
 
 
 # --- messages -----------------------------------------------------------------

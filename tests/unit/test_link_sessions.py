@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from typing import Any
 
 import pytest
@@ -75,6 +76,22 @@ def test_the_opening_end_refuses_too(c: tuple[FFI, Any]) -> None:
     host.receive(1, wire_frame(SYN_ACK, hello, session=6, boot=9))
     assert host.events == [(lib.LINK_REFUSED, lib.LINK_BY_US, 0, 0)]
     assert lib.link_peer(host.link).version == 2
+
+
+def test_a_hello_that_breaks_a_limit_is_counted_and_not_answered(c: tuple[FFI, Any]) -> None:
+    def hello(payload: int = 256, window: int = 4, keepalive: int = 250, more: int = 0) -> bytes:
+        fixed = struct.pack("<HHIIHBBI", 1, payload, 7, 9, 0, window, 0, keepalive)
+        return fixed + bytes(more)
+
+    board = End(c, boot=5)
+    wrong = [hello()[:-1], hello(more=45), hello(payload=63), hello(payload=8193)]
+    wrong += [hello(window=0), hello(window=65), hello(keepalive=0), hello(keepalive=2**30)]
+    for k, payload in enumerate(wrong):
+        board.receive(k, wire_frame(SYN, payload, session=6))
+        assert board.count.bad_hello == k + 1
+        assert board.poll(k) == b""
+    board.receive(9, wire_frame(SYN, hello(more=44), session=6))
+    assert board.poll(9) != b""
 
 
 def test_a_syn_that_comes_late_or_twice_harms_no_session(c: tuple[FFI, Any]) -> None:
