@@ -24,6 +24,11 @@ void gle_layer_effective(gle_chip *chip, gle_layer *layer, int32_t below_max, in
     int32_t *const columns = chip->rows; /* sums of |w| over the neurons */
     int32_t most = 0, most_t;
 
+    if (layer->stale != GLE_TOPS_HOLD && layer->tops != NULL) {
+        for (int32_t i = 0; i < layer->n; i++) {
+            layer->tops[i] = (uint16_t)layer->image->w_max; /* not known */
+        }
+    }
     layer->stale = 0;
     if (chip->columns == 1 && layer->seen == layer->w) {
         return; /* looked at as it goes */

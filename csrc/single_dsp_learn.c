@@ -3,12 +3,12 @@
  *
  *     SMLAWB, SMLAWT   d = (e 2^(32-k)) x >> 16 + 2^15: the update is the upper half of d
  *     PKHTB            two updates in a word
+ *     SADD16           two weights learn
  *     UQSUB16, ADD     1 where an update is 0: counts those that round to nothing
- *     QADD16           two weights learn
- *     UADD16, UQSUB16  not 0 where one of them is beyond its limit
  *
- * Four weights are stored when none of them is beyond its limit; else, and where an update may
- * not fit 16 bits, weights learn one by one.
+ * That is all where no weight of the row can reach its limit: `tops` holds a bound of each
+ * row, which grows with every update and is found again when it comes near the limit. A row
+ * that is near looks at every weight (four at a time, and one by one where one is clipped).
  */
 #include "single.h"
 
@@ -17,8 +17,12 @@
 #include <arm_acle.h>
 
 #include "single_dsp.h"
+#include "single_dsp_random.h"
 
-enum { ONES = 0x00010001, GROUP = 4, PIECE = 32 };
+enum { ONES = 0x00010001, GROUP = 4, PIECE = GLE_PIECE };
+
+/* Steps that a row near its limit is not looked at again. */
+enum { PINNED = 16 };
 
 /* `most`: clip updates too, where they can be larger. Zeros are counted, as that is one
  * instruction each: an update was asked for where x is not 0 (e is not), and rounded to
@@ -67,100 +71,38 @@ static __attribute__((noinline)) void learn_some(int16_t *w, int32_t e, const in
 /* Of counts in halves. */
 static uint32_t both_halves(uint32_t halves) { return (halves & 0xffffu) + (halves >> 16); }
 
-static uint32_t zeros_of(const int16_t *x, int32_t m)
+/* Two updates from two of x; up0, up1: what is added before the shift. */
+INLINE int32_t updates(int32_t e, int32_t x, int32_t up0, int32_t up1, int32_t shift)
 {
-    uint32_t zeros = 0;
+    const int32_t a = __smlabb(e, x, up0) >> shift, b = __smlabt(e, x, up1) >> shift;
+    int32_t two;
 
-    for (; m >= 2; m -= 2, x += 2) {
-        zeros += __uqsub16(ONES, (uint32_t)pair_at(x));
-    }
-    return both_halves(zeros) + (m > 0 ? (uint32_t)(*x == 0) : 0u);
-}
-
-/* gle_rng(key, index) >> rest for an index within 2^16 of its like, see rng.h: there index
- * and key give the first mixing as one exclusive or, and the second key goes into a
- * multiply-accumulate. */
-#define RANDOM(t)                                  \
-    "eor " t ", %[index], %[mixed]\n\t"            \
-    "add %[index], %[index], #1\n\t"               \
-    "mul " t ", " t ", %[c1]\n\t"                  \
-    "eor " t ", " t ", " t ", lsr #15\n\t"         \
-    "mla " t ", " t ", %[c2], %[bc2]\n\t"          \
-    "eor " t ", " t ", " t ", lsr #16\n\t"         \
-    "mul " t ", " t ", %[first]\n\t"               \
-    "eor " t ", " t ", " t ", lsr #15\n\t"         \
-    "lsr " t ", " t ", %[rest]\n\t"
-#define C1 UINT32_C(0x7feb352d)
-#define C2 UINT32_C(0x846ca68b)
-
-/* `count`, a multiple of 4, at most PIECE. */
-static __attribute__((noinline)) void random_words(uint32_t *to, int32_t count, gle_key key,
-                                                   uint32_t index, uint32_t rest)
-{
-    const uint32_t *const end = to + count;
-    const uint32_t mixed = key.a ^ (index ^ key.a) >> 16, bc2 = key.b * C2;
-
-    if ((index ^ (index + PIECE)) >> 16 != 0) {
-        for (; to != end; to++, index++) {
-            *to = gle_rng(key, index) >> rest;
-        }
-        return;
-    }
-    while (to != end) {
-        __asm__ volatile(RANDOM("r4") RANDOM("r5") RANDOM("r6") RANDOM("r8")
-                         "stmia %[to]!, {r4-r6, r8}\n\t"
-                         : [to] "+r"(to), [index] "+r"(index)
-                         : [mixed] "r"(mixed), [c1] "r"(C1), [c2] "r"(C2), [bc2] "r"(bc2),
-                           [first] "r"(GLE_RNG_FIRST), [rest] "r"(rest)
-                         : "r4", "r5", "r6", "r8", "memory");
-    }
-}
-
-/* Two updates from two of x. `wide`: e is not shifted, as it has no room for it or as bits
- * count that SMLAWB drops; up0, up1: what is added before the shift. */
-INLINE int32_t updates(int32_t e, int32_t x, int32_t up0, int32_t up1, int32_t shift,
-                       const int wide)
-{
-    int32_t a, b, two;
-
-    if (wide) {
-        a = __smlabb(e, x, up0) >> shift;
-        b = __smlabt(e, x, up1) >> shift;
-        __asm__("pkhbt %0, %1, %2, lsl #16" : "=r"(two) : "r"(a), "r"(b));
-    } else {
-        a = __smlawb(e, x, up0);
-        b = __smlawt(e, x, up1);
-        __asm__("pkhtb %0, %2, %1, asr #16" : "=r"(two) : "r"(a), "r"(b));
-    }
+    __asm__("pkhbt %0, %1, %2, lsl #16" : "=r"(two) : "r"(a), "r"(b));
     return two;
 }
 
-/* Fours of a row, of which the updates fit 16 bits. Returns how many updates are 0; that a
- * weight is clipped does not change which these are. */
+/* Fours of a row, of which the updates fit 16 bits, any shift, any weights. Returns how many
+ * updates are 0; that a weight is clipped does not change which these are. */
 INLINE uint32_t fours(int16_t *w, int32_t e, const int16_t *x, int32_t m, const gle_update *how,
-                      int32_t shift, uint32_t first, const int random, const int wide,
-                      gle_update_count *count)
+                      int32_t shift, uint32_t first, const int random, gle_update_count *count)
 {
     const uint32_t limit = (uint32_t)how->limit * ONES, twice = 2u * limit;
-    const int32_t half = wide ? 1 << (shift - 1) : 0x8000;
-    const int32_t own = wide ? e : (int32_t)((uint32_t)e << (32 - shift));
-    const int16_t *const end = w + m, *piece = w;
-    uint32_t bits[PIECE], zeros = 0;
+    const int32_t half = 1 << (shift - 1);
+    const int16_t *const end = w + m, *piece = w, *const row = w;
+    uint32_t bits[GLE_DRAWN], zeros = 0;
     const uint32_t *up = bits;
-    const int16_t *const row = w;
 
     while (w != end) {
         if (random && w == piece) {
             const int32_t left = (int32_t)(end - w), some = left < PIECE ? left : PIECE;
-            random_words(bits, some, how->key, first + (uint32_t)(w - row),
-                         (uint32_t)(wide ? 32 - shift : 16));
-            up = bits;
+            up = random_words(bits, (uint32_t)some, how->key, first + (uint32_t)(w - row),
+                              (uint32_t)(32 - shift));
             piece = w + some;
         }
-        const int32_t d0 = updates(own, pair_at(x), random ? (int32_t)up[0] : half,
-                                   random ? (int32_t)up[1] : half, shift, wide);
-        const int32_t d1 = updates(own, pair_at(x + 2), random ? (int32_t)up[2] : half,
-                                   random ? (int32_t)up[3] : half, shift, wide);
+        const int32_t d0 = updates(e, pair_at(x), random ? (int32_t)up[0] : half,
+                                   random ? (int32_t)up[1] : half, shift);
+        const int32_t d1 = updates(e, pair_at(x + 2), random ? (int32_t)up[2] : half,
+                                   random ? (int32_t)up[3] : half, shift);
         const int32_t next0 = __qadd16(pair_at(w), d0), next1 = __qadd16(pair_at(w + 2), d1);
         zeros += __uqsub16(ONES, (uint32_t)d0) + __uqsub16(ONES, (uint32_t)d1);
         if ((__uqsub16(__uadd16((uint32_t)next0, limit), twice) |
@@ -179,160 +121,286 @@ INLINE uint32_t fours(int16_t *w, int32_t e, const int16_t *x, int32_t m, const 
     return both_halves(zeros);
 }
 
-#define FOURS(name, random, wide)                                                               \
+#define FOURS(name, random)                                                                     \
     static __attribute__((noinline)) uint32_t name(                                             \
         int16_t *w, int32_t e, const int16_t *x, int32_t m, const gle_update *how,              \
         int32_t shift, uint32_t first, gle_update_count *count)                                 \
     {                                                                                           \
-        return fours(w, e, x, m, how, shift, first, random, wide, count);                       \
+        return fours(w, e, x, m, how, shift, first, random, count);                             \
     }
-FOURS(nearest_wide, 0, 1)
-FOURS(stochastic_wide, 1, 1)
+FOURS(any_nearest, 0)
+FOURS(any_stochastic, 1)
 
-/* The same where e has room for its shift, in assembly, as the compiler loads word by word.
- * Two of x in `t`, two weights in `next`; leaves what is beyond the limit in `d`. */
-#define LEARN_TWO(d, next)                                 \
-    "uqsub16 %[t], %[ones], %[" d "]\n\t"                  \
-    "qadd16 %[" next "], %[" next "], %[" d "]\n\t"        \
-    "uadd16 %[" d "], %[" next "], %[limit]\n\t"           \
-    "add %[zeros], %[zeros], %[t]\n\t"                     \
-    "uqsub16 %[" d "], %[" d "], %[twice]\n\t"
-#define NEAREST(d, next)                                   \
-    "ldr %[t], [%[x]], #4\n\t"                             \
-    "smlawb %[" d "], %[own], %[t], %[half]\n\t"           \
-    "smlawt %[t], %[own], %[t], %[half]\n\t"               \
-    "pkhtb %[" d "], %[t], %[" d "], asr #16\n\t"          \
-    LEARN_TWO(d, next)
-#define STOCHASTIC(d, next)                                \
-    "ldrd %[" d "], %[v], [%[up]], #8\n\t"                 \
-    "ldr %[t], [%[x]], #4\n\t"                             \
-    "smlawb %[" d "], %[own], %[t], %[" d "]\n\t"          \
-    "smlawt %[v], %[own], %[t], %[v]\n\t"                  \
-    "pkhtb %[" d "], %[v], %[" d "], asr #16\n\t"          \
-    LEARN_TWO(d, next)
-/* Until the end or until a weight is beyond its limit: then those four are not stored. */
-#define FOURS_OF(two)                                      \
-    "1: ldrd %[n0], %[n1], [%[w]]\n\t"                     \
-    two("d0", "n0") two("d1", "n1")                        \
-    "orrs %[d0], %[d0], %[d1]\n\t"                         \
-    "bne 2f\n\t"                                           \
-    "strd %[n0], %[n1], [%[w]], #8\n\t"
-
-static __attribute__((noinline)) uint32_t nearest(int16_t *w, int32_t e, const int16_t *x,
-                                                  int32_t m, const gle_update *how, int32_t shift,
-                                                  uint32_t first, gle_update_count *count)
+/* Any row; returns how many updates are 0. */
+static uint32_t learn_any(int16_t *w, int32_t e, const int16_t *x, int32_t m,
+                          const gle_update *how, int32_t shift, uint32_t first,
+                          gle_update_count *count)
 {
-    const uint32_t limit = (uint32_t)how->limit * ONES, twice = 2u * limit;
-    const int32_t own = (int32_t)((uint32_t)e << (32 - shift));
-    const int16_t *const end = w + m;
-    uint32_t zeros = 0;
-
-    while (w != end) {
-        uint32_t n0, n1, d0, d1, t;
-        __asm__ volatile(FOURS_OF(NEAREST)
-                         "ldr %[t], %[end]\n\t"
-                         "cmp %[w], %[t]\n\t"
-                         "bne 1b\n\t"
-                         "2:\n\t"
-                         : [w] "+r"(w), [x] "+r"(x), [zeros] "+r"(zeros), [n0] "=&r"(n0),
-                           [n1] "=&r"(n1), [d0] "=&r"(d0), [d1] "=&r"(d1), [t] "=&r"(t)
-                         : [own] "r"(own), [half] "r"(0x8000), [ones] "r"(ONES),
-                           [limit] "r"(limit), [twice] "r"(twice), [end] "m"(end)
-                         : "memory", "cc");
-        if (d0 != 0) {
-            gle_update_count four = {0, 0, 0};
-            learn_some(w, e, x - GROUP, GROUP, how, shift,
-                       first + (uint32_t)m - (uint32_t)(end - w), &four);
-            count->clipped += four.clipped;
-            w += GROUP;
-        }
-    }
-    return both_halves(zeros);
-}
-
-static __attribute__((noinline)) uint32_t stochastic(int16_t *w, int32_t e, const int16_t *x,
-                                                     int32_t m, const gle_update *how,
-                                                     int32_t shift, uint32_t first,
-                                                     gle_update_count *count)
-{
-    const uint32_t limit = (uint32_t)how->limit * ONES, twice = 2u * limit;
-    const int32_t own = (int32_t)((uint32_t)e << (32 - shift));
-    const int16_t *const row = w, *const all = w + m;
-    uint32_t zeros = 0, bits[PIECE];
-
-    while (w != all) {
-        const int32_t left = (int32_t)(all - w), some = left < PIECE ? left : PIECE;
-        const int16_t *const end = w + some;
-        const uint32_t *up = bits;
-        random_words(bits, some, how->key, first + (uint32_t)(w - row), 16);
-        while (w != end) {
-            uint32_t n0, n1, d0, d1, t, v;
-            __asm__ volatile(FOURS_OF(STOCHASTIC)
-                             "ldr %[t], %[end]\n\t"
-                             "cmp %[w], %[t]\n\t"
-                             "bne 1b\n\t"
-                             "2:\n\t"
-                             : [w] "+r"(w), [x] "+r"(x), [zeros] "+r"(zeros), [up] "+r"(up),
-                               [n0] "=&r"(n0), [n1] "=&r"(n1), [d0] "=&r"(d0), [d1] "=&r"(d1),
-                               [t] "=&r"(t), [v] "=&r"(v)
-                             : [own] "r"(own), [ones] "r"(ONES), [limit] "r"(limit),
-                               [twice] "r"(twice), [end] "m"(end)
-                             : "memory", "cc");
-            if (d0 != 0) {
-                gle_update_count four = {0, 0, 0};
-                learn_some(w, e, x - GROUP, GROUP, how, shift, first + (uint32_t)(w - row),
-                           &four);
-                count->clipped += four.clipped;
-                w += GROUP;
-            }
-        }
-    }
-    return both_halves(zeros);
-}
-
-/* A row; e is not 0. idle: how many of x are 0. */
-static void learn_row(int16_t *w, int32_t e, const int16_t *x, int32_t m, uint32_t idle,
-                      const gle_update *how, int32_t shift, uint32_t first,
-                      gle_update_count *count)
-{
-    const int32_t size = e < 0 ? -e : e, most = (size * GLE_ARRAY_MAX >> shift) + 1;
     const int32_t whole = m & -GROUP;
     gle_update_count rest = {0, 0, 0};
     uint32_t zeros;
 
+    zeros = (how->stochastic ? any_stochastic : any_nearest)(w, e, x, whole, how, shift, first,
+                                                             count);
+    learn_some(w + whole, e, x + whole, m - whole, how, shift, first + (uint32_t)whole, &rest);
+    count->clipped += rest.clipped;
+    return zeros + (uint32_t)(m - whole) - rest.asked + rest.under;
+}
+
+/* What follows is for rows out of reach of their limits where e has room for its shift, in
+ * assembly, as the compiler loads word by word. `own` is e 2^(32-k). Rows and x are padded to
+ * pairs with zeros, which learn nothing. */
+
+/* Two weights in `w`; `x` is lost. */
+#define NEAREST(w, x)                                      \
+    "smlawb %[d], %[own], " x ", %[half]\n\t"              \
+    "smlawt " x ", %[own], " x ", %[half]\n\t"             \
+    "pkhtb %[d], " x ", %[d], asr #16\n\t"                 \
+    "sadd16 " w ", " w ", %[d]\n\t"
+#define COUNT(t, d)                                        \
+    "uqsub16 " t ", %[ones], " d "\n\t"                    \
+    "add %[zeros], %[zeros], " t "\n\t"
+#define LOAD "ldmia %[w], {r4-r6, r8}\n\t"
+#define STORE "stmia %[w]!, {r4-r6, r8}\n\t"
+#define NEAREST_EIGHT                                      \
+    LOAD                                                   \
+    "ldmia %[x]!, {r9-r12}\n\t"                            \
+    NEAREST("r4", "r9") NEAREST("r5", "r10")               \
+    NEAREST("r6", "r11") NEAREST("r8", "r12")              \
+    STORE
+#define RUN_NEAREST(words)                                                                \
+    __asm__ volatile(words : [w] "+r"(w), [x] "+r"(x), [d] "=&r"(d)                       \
+                     : [own] "r"(own), [half] "r"(half)                                   \
+                     : "r4", "r5", "r6", "r8", "r9", "r10", "r11", "r12", "memory")
+
+/* Where all of x that are not 0 give an update. */
+static __attribute__((noinline)) void nearest(int16_t *w, const int16_t *x, int32_t own, int32_t m)
+{
+    const int16_t *const end = w + m, *const eights = w + (m & -8), *const groups = w + (m & -16);
+    const int32_t half = 0x8000;
+    int32_t d;
+
+    while (w != groups) {
+        RUN_NEAREST(NEAREST_EIGHT NEAREST_EIGHT);
+    }
+    if (w != eights) {
+        RUN_NEAREST(NEAREST_EIGHT);
+    }
+    while (w < end) {
+        RUN_NEAREST("ldr r4, [%[w]]\n\t"
+                    "ldr r9, [%[x]], #4\n\t" NEAREST("r4", "r9") "str r4, [%[w]], #4\n\t");
+    }
+}
+
+#define NEAREST_COUNT(w, x) NEAREST(w, x) COUNT(x, "%[d]")
+#define NEAREST_COUNT_EIGHT                                \
+    LOAD                                                   \
+    "ldrd r9, r10, [%[x]], #8\n\t"                         \
+    NEAREST_COUNT("r4", "r9") NEAREST_COUNT("r5", "r10")   \
+    "ldrd r9, r10, [%[x]], #8\n\t"                         \
+    NEAREST_COUNT("r6", "r9") NEAREST_COUNT("r8", "r10")   \
+    STORE
+#define RUN_NEAREST_COUNT(words)                                                          \
+    __asm__ volatile(words : [w] "+r"(w), [x] "+r"(x), [d] "=&r"(d), [zeros] "+r"(zeros)  \
+                     : [own] "r"(own), [half] "r"(half), [ones] "r"(ONES)                 \
+                     : "r4", "r5", "r6", "r8", "r9", "r10", "memory")
+
+/* Returns how many updates are 0, with those of the padding. */
+static __attribute__((noinline)) uint32_t nearest_count(int16_t *w, const int16_t *x, int32_t own,
+                                                        int32_t m)
+{
+    const int16_t *const end = w + m, *const eights = w + (m & -8), *const groups = w + (m & -16);
+    const int32_t half = 0x8000;
+    uint32_t zeros = 0;
+    int32_t d;
+
+    while (w != groups) {
+        RUN_NEAREST_COUNT(NEAREST_COUNT_EIGHT NEAREST_COUNT_EIGHT);
+    }
+    if (w != eights) {
+        RUN_NEAREST_COUNT(NEAREST_COUNT_EIGHT);
+    }
+    while (w < end) {
+        RUN_NEAREST_COUNT("ldr r4, [%[w]]\n\t"
+                          "ldr r9, [%[x]], #4\n\t" NEAREST_COUNT("r4", "r9")
+                          "str r4, [%[w]], #4\n\t");
+    }
+    return both_halves(zeros);
+}
+
+/* Two weights in `w`, two words in v0 and v1. */
+#define STOCHASTIC(w, x, v0, v1)                           \
+    "smlawb " v0 ", %[own], " x ", " v0 "\n\t"             \
+    "smlawt " v1 ", %[own], " x ", " v1 "\n\t"             \
+    "pkhtb " v0 ", " v1 ", " v0 ", asr #16\n\t"            \
+    "sadd16 " w ", " w ", " v0 "\n\t"                      \
+    COUNT(v1, v0)
+#define STOCHASTIC_FOUR                                    \
+    "ldmia %[up]!, {r4-r6, r8}\n\t"                        \
+    "ldrd r9, r10, [%[x]], #8\n\t"                         \
+    "ldrd r11, r12, [%[w]]\n\t"                            \
+    STOCHASTIC("r11", "r9", "r4", "r5")                    \
+    STOCHASTIC("r12", "r10", "r6", "r8")                   \
+    "strd r11, r12, [%[w]], #8\n\t"
+#define RUN_STOCHASTIC(words)                                                             \
+    __asm__ volatile(words : [w] "+r"(w), [x] "+r"(x), [up] "+r"(up), [zeros] "+r"(zeros) \
+                     : [own] "r"(own), [ones] "r"(ONES)                                   \
+                     : "r4", "r5", "r6", "r8", "r9", "r10", "r11", "r12", "memory")
+
+static __attribute__((noinline)) uint32_t stochastic_count(int16_t *w, const int16_t *x,
+                                                           int32_t own, int32_t m,
+                                                           const uint32_t *up)
+{
+    const int16_t *const end = w + m, *const fours = w + (m & -4), *const groups = w + (m & -16);
+    uint32_t zeros = 0;
+
+    while (w != groups) {
+        RUN_STOCHASTIC(STOCHASTIC_FOUR STOCHASTIC_FOUR STOCHASTIC_FOUR STOCHASTIC_FOUR);
+    }
+    while (w != fours) {
+        RUN_STOCHASTIC(STOCHASTIC_FOUR);
+    }
+    while (w < end) {
+        RUN_STOCHASTIC("ldrd r4, r5, [%[up]], #8\n\t"
+                       "ldr r9, [%[x]], #4\n\t"
+                       "ldr r11, [%[w]]\n\t" STOCHASTIC("r11", "r9", "r4", "r5")
+                       "str r11, [%[w]], #4\n\t");
+    }
+    return both_halves(zeros);
+}
+
+static uint32_t stochastic(int16_t *w, const int16_t *x, int32_t own, int32_t m, gle_key key,
+                           uint32_t first)
+{
+    uint32_t bits[GLE_DRAWN], zeros = 0;
+
+    for (int32_t j = 0; j < m; j += PIECE) {
+        const int32_t some = m - j < PIECE ? m - j : PIECE;
+        const uint32_t *const up = /* one for the padding too */
+            random_words(bits, (uint32_t)(some + (some & 1)), key, first + (uint32_t)j, 16);
+        zeros += stochastic_count(w + j, x + j, own, some, up);
+    }
+    return zeros;
+}
+
+/* What all rows of a layer have in common. */
+typedef struct {
+    const gle_update *how;
+    const int16_t *x;
+    int32_t m, odd;               /* odd: 1 where a row ends in padding */
+    int32_t most, least;          /* of |x|, least: of those that are not 0 */
+    uint32_t idle;                /* how many of x are 0 */
+} lesson;
+
+static lesson lesson_of(const gle_update *how, const int16_t *x, int32_t m)
+{
+    lesson y = {how, x, m, m & 1, 0, 0, 0};
+    uint32_t most = 0, less = 0x7fff7fff, zeros = 0; /* less: the least, minus 1 */
+
+    for (const int16_t *const end = x + m; x < end; x += 2) {
+        const uint32_t two = (uint32_t)pair_at(x);
+        uint32_t size, t;
+        __asm__("ssub16 %[t], %[zero], %[two]\n\t" /* -x; GE: not below 0 */
+                "sel %[size], %[t], %[two]\n\t"
+                "usub16 %[t], %[most], %[size]\n\t"
+                "sel %[most], %[most], %[size]\n\t"
+                "uqsub16 %[t], %[ones], %[size]\n\t"
+                "add %[zeros], %[zeros], %[t]\n\t"
+                "ssub16 %[size], %[size], %[ones]\n\t" /* 0 becomes the largest there is */
+                "usub16 %[t], %[size], %[less]\n\t"
+                "sel %[less], %[less], %[size]\n\t"
+                : [t] "=&r"(t), [size] "=&r"(size), [most] "+r"(most), [zeros] "+r"(zeros),
+                  [less] "+r"(less)
+                : [two] "r"(two), [zero] "r"(0), [ones] "r"(ONES)
+                : "cc");
+    }
+    y.idle = both_halves(zeros) - (uint32_t)y.odd;
+    y.most = (int32_t)(most & 0xffffu);
+    y.most = y.most < (int32_t)(most >> 16) ? (int32_t)(most >> 16) : y.most;
+    y.least = (int32_t)(less & 0xffffu);
+    y.least = (y.least > (int32_t)(less >> 16) ? (int32_t)(less >> 16) : y.least) + 1;
+    return y;
+}
+
+static int32_t largest(const int16_t *w, int32_t m)
+{
+    int32_t most = 0;
+
+    for (const int16_t *const end = w + m; w < end; w++) {
+        const int32_t size = *w < 0 ? -*w : *w;
+        most = size > most ? size : most;
+    }
+    return most;
+}
+
+/* Whether no weight of a row reaches the limit with an update of at most `most`. */
+static int out_of_reach(uint16_t *top, const int16_t *w, const lesson *y, int32_t most)
+{
+    const int32_t limit = y->how->limit;
+
+    if (*top + most > limit) {
+        if (*top > limit) {
+            (*top)--;
+            return 0;
+        }
+        *top = (uint16_t)largest(w, y->m);
+        if (*top + most > limit) {
+            *top = (uint16_t)(limit + PINNED);
+            return 0;
+        }
+    }
+    *top = (uint16_t)(*top + most);
+    return 1;
+}
+
+/* A row; e is not 0, 1 <= shift <= 30. */
+static void learn_row(int16_t *w, int32_t e, const lesson *y, int32_t shift, uint32_t first,
+                      uint16_t *top, gle_update_count *count)
+{
+    const gle_update *const how = y->how;
+    const int32_t m = y->m, size = e < 0 ? -e : e, half = 1 << (shift - 1);
+    const int32_t most = (size * y->most >> shift) + 1;
+    uint32_t zeros;
+
     if (most > how->most || most > INT16_MAX) {
-        learn_some(w, e, x, m, how, shift, first, count);
+        *top = (uint16_t)how->limit; /* any */
+        learn_some(w, e, y->x, m, how, shift, first, count);
         return;
     }
-    if (size >> (shift - 1) != 0 || (how->stochastic && shift > 16)) {
-        zeros = (how->stochastic ? stochastic_wide : nearest_wide)(w, e, x, whole, how, shift,
-                                                                   first, count);
+    if (!how->stochastic && size * y->most < half) {
+        zeros = (uint32_t)m; /* none learns */
+    } else if (!out_of_reach(top, w, y, most) || size >> (shift - 1) != 0 ||
+               (how->stochastic && shift > 16)) {
+        zeros = learn_any(w, e, y->x, m, how, shift, first, count);
     } else {
-        zeros = (how->stochastic ? stochastic : nearest)(w, e, x, whole, how, shift, first, count);
+        const int32_t own = (int32_t)((uint32_t)e << (32 - shift));
+        if (how->stochastic) {
+            zeros = stochastic(w, y->x, own, m, how->key, first) - (uint32_t)y->odd;
+        } else if (size * y->least > half) {
+            nearest(w, y->x, own, m);
+            zeros = y->idle;
+        } else {
+            zeros = nearest_count(w, y->x, own, m) - (uint32_t)y->odd;
+        }
     }
-    if (whole != m) {
-        learn_some(w + whole, e, x + whole, m - whole, how, shift, first + (uint32_t)whole, &rest);
-        zeros += (uint32_t)(m - whole) - rest.asked + rest.under;
-    }
-    count->asked += (uint32_t)m - idle;
-    count->under += zeros - idle;
-    count->clipped += rest.clipped;
+    count->asked += (uint32_t)m - y->idle;
+    count->under += zeros - y->idle;
 }
 
 void gle_learn_layer_dsp(gle_layer *layer, const int16_t *x, const gle_update *how, int32_t shift,
                          gle_update_count *count)
 {
-    const int32_t m = layer->m;
-    const uint32_t idle = zeros_of(x, m);
+    const lesson y = lesson_of(how, x, layer->m);
+    int16_t *w = layer->w;
+    uint32_t first = 0;
 
-    for (int32_t i = 0; i < layer->n; i++) {
+    for (int32_t i = 0; i < layer->n; i++, w += layer->stride, first += (uint32_t)y.m) {
         const int32_t e = layer->e[i], k = shift - (layer->rows ? (int32_t)layer->rows[i] : 0);
-        int16_t *const w = layer->w + i * layer->stride;
-        const uint32_t first = (uint32_t)i * (uint32_t)m;
         if (e != 0 && k >= 1 && k <= 30) {
-            learn_row(w, e, x, m, idle, how, k, first, count);
-        } else {
-            gle_learn_one_dsp(w, e, x, m, how, k, first, count);
+            learn_row(w, e, &y, k, first, &layer->tops[i], count);
+        } else if (e != 0) {
+            layer->tops[i] = (uint16_t)how->limit;
+            gle_learn_one_dsp(w, e, x, y.m, how, k, first, count);
         }
     }
 }

@@ -158,6 +158,7 @@ static void one_case(int32_t n, int32_t m)
 {
     static const int32_t shifts[] = {0, 2, 0, 2, 1, 5};
     static uint32_t rows[MOST_N];
+    static uint16_t tops[MOST_N];
     const int32_t kind = below(6);
     gle_image_layer image = {0};
     gle_layer layer = {0};
@@ -171,8 +172,10 @@ static void one_case(int32_t n, int32_t m)
     layer.stride = (m + 1) & -2;
     layer.w = layer.seen = weights;
     layer.e = e;
+    layer.tops = tops;
     for (int32_t i = 0; i < n; i++) {
         rows[i] = (uint32_t)below(8);
+        tops[i] = (uint16_t)image.w_max; /* not known */
     }
     layer.rows = below(8) == 0 ? rows : NULL;
     fill(&layer, below(3) == 0, below(3) == 0);
