@@ -228,57 +228,84 @@ static __attribute__((noinline)) uint32_t nearest_count(int16_t *w, const int16_
     return both_halves(zeros);
 }
 
-/* Two weights in `w`, two words in v0 and v1. */
-#define STOCHASTIC(w, x, v0, v1)                           \
+/* Two weights in `w`, two words in v0 and v1. WIDE: as it is for k > 16, where bits count
+ * that SMLAWB drops. */
+#define NARROW(x, v0, v1)                                  \
     "smlawb " v0 ", %[own], " x ", " v0 "\n\t"             \
     "smlawt " v1 ", %[own], " x ", " v1 "\n\t"             \
-    "pkhtb " v0 ", " v1 ", " v0 ", asr #16\n\t"            \
-    "sadd16 " w ", " w ", " v0 "\n\t"                      \
-    COUNT(v1, v0)
-#define STOCHASTIC_FOUR                                    \
+    "pkhtb " v0 ", " v1 ", " v0 ", asr #16\n\t"
+#define WIDE(x, v0, v1)                                    \
+    "smlabb " v0 ", %[own], " x ", " v0 "\n\t"             \
+    "smlabt " v1 ", %[own], " x ", " v1 "\n\t"             \
+    "asr " v0 ", " v0 ", %[shift]\n\t"                     \
+    "asr " v1 ", " v1 ", %[shift]\n\t"                     \
+    "pkhbt " v0 ", " v0 ", " v1 ", lsl #16\n\t"
+#define STOCHASTIC(form, w, v0, v1)                        \
+    "ldr r9, [%[x]], #4\n\t" form("r9", v0, v1)            \
+    "sadd16 " w ", " w ", " v0 "\n\t" COUNT(v1, v0)
+#define STOCHASTIC_FOUR(form)                              \
     "ldmia %[up]!, {r4-r6, r8}\n\t"                        \
-    "ldrd r9, r10, [%[x]], #8\n\t"                         \
     "ldrd r11, r12, [%[w]]\n\t"                            \
-    STOCHASTIC("r11", "r9", "r4", "r5")                    \
-    STOCHASTIC("r12", "r10", "r6", "r8")                   \
+    STOCHASTIC(form, "r11", "r4", "r5")                    \
+    STOCHASTIC(form, "r12", "r6", "r8")                    \
     "strd r11, r12, [%[w]], #8\n\t"
-#define RUN_STOCHASTIC(words)                                                             \
+#define STOCHASTIC_TWO(form)                               \
+    "ldrd r4, r5, [%[up]], #8\n\t"                         \
+    "ldr r11, [%[w]]\n\t" STOCHASTIC(form, "r11", "r4", "r5") \
+    "str r11, [%[w]], #4\n\t"
+#define RUN_NARROW(words)                                                                 \
     __asm__ volatile(words : [w] "+r"(w), [x] "+r"(x), [up] "+r"(up), [zeros] "+r"(zeros) \
                      : [own] "r"(own), [ones] "r"(ONES)                                   \
-                     : "r4", "r5", "r6", "r8", "r9", "r10", "r11", "r12", "memory")
+                     : "r4", "r5", "r6", "r8", "r9", "r11", "r12", "memory")
+#define RUN_WIDE(words)                                                                   \
+    __asm__ volatile(words : [w] "+r"(w), [x] "+r"(x), [up] "+r"(up), [zeros] "+r"(zeros) \
+                     : [own] "r"(own), [ones] "r"(ONES), [shift] "r"(shift)               \
+                     : "r4", "r5", "r6", "r8", "r9", "r11", "r12", "memory")
+#define STOCHASTIC_ALL(run, form)                                                         \
+    while (w != groups) {                                                                 \
+        run(STOCHASTIC_FOUR(form) STOCHASTIC_FOUR(form) STOCHASTIC_FOUR(form)             \
+                STOCHASTIC_FOUR(form));                                                   \
+    }                                                                                     \
+    while (w != fours) {                                                                  \
+        run(STOCHASTIC_FOUR(form));                                                       \
+    }                                                                                     \
+    while (w < end) {                                                                     \
+        run(STOCHASTIC_TWO(form));                                                        \
+    }
 
-static __attribute__((noinline)) uint32_t stochastic_count(int16_t *w, const int16_t *x,
-                                                           int32_t own, int32_t m,
-                                                           const uint32_t *up)
+static __attribute__((noinline)) uint32_t narrow_count(int16_t *w, const int16_t *x, int32_t own,
+                                                       int32_t m, const uint32_t *up)
 {
     const int16_t *const end = w + m, *const fours = w + (m & -4), *const groups = w + (m & -16);
     uint32_t zeros = 0;
 
-    while (w != groups) {
-        RUN_STOCHASTIC(STOCHASTIC_FOUR STOCHASTIC_FOUR STOCHASTIC_FOUR STOCHASTIC_FOUR);
-    }
-    while (w != fours) {
-        RUN_STOCHASTIC(STOCHASTIC_FOUR);
-    }
-    while (w < end) {
-        RUN_STOCHASTIC("ldrd r4, r5, [%[up]], #8\n\t"
-                       "ldr r9, [%[x]], #4\n\t"
-                       "ldr r11, [%[w]]\n\t" STOCHASTIC("r11", "r9", "r4", "r5")
-                       "str r11, [%[w]], #4\n\t");
-    }
+    STOCHASTIC_ALL(RUN_NARROW, NARROW)
     return both_halves(zeros);
 }
 
-static uint32_t stochastic(int16_t *w, const int16_t *x, int32_t own, int32_t m, gle_key key,
-                           uint32_t first)
+static __attribute__((noinline)) uint32_t wide_count(int16_t *w, const int16_t *x, int32_t own,
+                                                     int32_t m, const uint32_t *up, int32_t shift)
 {
+    const int16_t *const end = w + m, *const fours = w + (m & -4), *const groups = w + (m & -16);
+    uint32_t zeros = 0;
+
+    STOCHASTIC_ALL(RUN_WIDE, WIDE)
+    return both_halves(zeros);
+}
+
+static uint32_t stochastic(int16_t *w, const int16_t *x, int32_t e, int32_t m, int32_t shift,
+                           gle_key key, uint32_t first)
+{
+    const int32_t wide = shift > 16, own = wide ? e : (int32_t)((uint32_t)e << (32 - shift));
+    const uint32_t rest = wide ? (uint32_t)(32 - shift) : 16;
     uint32_t bits[GLE_DRAWN], zeros = 0;
 
     for (int32_t j = 0; j < m; j += PIECE) {
         const int32_t some = m - j < PIECE ? m - j : PIECE;
         const uint32_t *const up = /* one for the padding too */
-            random_words(bits, (uint32_t)(some + (some & 1)), key, first + (uint32_t)j, 16);
-        zeros += stochastic_count(w + j, x + j, own, some, up);
+            random_words(bits, (uint32_t)(some + (some & 1)), key, first + (uint32_t)j, rest);
+        zeros += wide ? wide_count(w + j, x + j, own, some, up, shift)
+                      : narrow_count(w + j, x + j, own, some, up);
     }
     return zeros;
 }
@@ -289,16 +316,17 @@ typedef struct {
     const int16_t *x;
     int32_t m, odd;               /* odd: 1 where a row ends in padding */
     int32_t most, least;          /* of |x|, least: of those that are not 0 */
+    int32_t reach;                /* largest update that is not clipped */
     uint32_t idle;                /* how many of x are 0 */
 } lesson;
 
 static lesson lesson_of(const gle_update *how, const int16_t *x, int32_t m)
 {
-    lesson y = {how, x, m, m & 1, 0, 0, 0};
+    lesson y;
     uint32_t most = 0, less = 0x7fff7fff, zeros = 0; /* less: the least, minus 1 */
 
-    for (const int16_t *const end = x + m; x < end; x += 2) {
-        const uint32_t two = (uint32_t)pair_at(x);
+    for (int32_t j = 0; j < m; j += 2) {
+        const uint32_t two = (uint32_t)pair_at(x + j);
         uint32_t size, t;
         __asm__("ssub16 %[t], %[zero], %[two]\n\t" /* -x; GE: not below 0 */
                 "sel %[size], %[t], %[two]\n\t"
@@ -314,6 +342,11 @@ static lesson lesson_of(const gle_update *how, const int16_t *x, int32_t m)
                 : [two] "r"(two), [zero] "r"(0), [ones] "r"(ONES)
                 : "cc");
     }
+    y.how = how;
+    y.x = x;
+    y.m = m;
+    y.odd = m & 1;
+    y.reach = how->most < INT16_MAX ? how->most : INT16_MAX;
     y.idle = both_halves(zeros) - (uint32_t)y.odd;
     y.most = (int32_t)(most & 0xffffu);
     y.most = y.most < (int32_t)(most >> 16) ? (int32_t)(most >> 16) : y.most;
@@ -333,76 +366,81 @@ static int32_t largest(const int16_t *w, int32_t m)
     return most;
 }
 
-/* Whether no weight of a row reaches the limit with an update of at most `most`. */
-static int out_of_reach(uint16_t *top, const int16_t *w, const lesson *y, int32_t most)
+/* Whether no weight of a row reaches the limit with an update of at most `most`, where its
+ * bound does not say so. */
+static __attribute__((noinline)) int out_of_reach(uint16_t *top, const int16_t *w, const lesson *y,
+                                                  int32_t most)
 {
     const int32_t limit = y->how->limit;
 
+    if (*top > limit) {
+        (*top)--;
+        return 0;
+    }
+    *top = (uint16_t)largest(w, y->m);
     if (*top + most > limit) {
-        if (*top > limit) {
-            (*top)--;
-            return 0;
-        }
-        *top = (uint16_t)largest(w, y->m);
-        if (*top + most > limit) {
-            *top = (uint16_t)(limit + PINNED);
-            return 0;
-        }
+        *top = (uint16_t)(limit + PINNED);
+        return 0;
     }
     *top = (uint16_t)(*top + most);
     return 1;
 }
 
-/* A row; e is not 0, 1 <= shift <= 30. */
-static void learn_row(int16_t *w, int32_t e, const lesson *y, int32_t shift, uint32_t first,
-                      uint16_t *top, gle_update_count *count)
+/* A row out of reach, e with room for its shift. Returns how many updates are 0. */
+INLINE uint32_t learn_free(int16_t *w, int32_t e, const lesson *y, int32_t shift, uint32_t first,
+                           int32_t least)
 {
     const gle_update *const how = y->how;
-    const int32_t m = y->m, size = e < 0 ? -e : e, half = 1 << (shift - 1);
-    const int32_t most = (size * y->most >> shift) + 1;
-    uint32_t zeros;
 
-    if (most > how->most || most > INT16_MAX) {
-        *top = (uint16_t)how->limit; /* any */
-        learn_some(w, e, y->x, m, how, shift, first, count);
-        return;
+    if (how->stochastic) {
+        return stochastic(w, y->x, e, y->m, shift, how->key, first) - (uint32_t)y->odd;
     }
-    if (!how->stochastic && size * y->most < half) {
-        zeros = (uint32_t)m; /* none learns */
-    } else if (!out_of_reach(top, w, y, most) || size >> (shift - 1) != 0 ||
-               (how->stochastic && shift > 16)) {
-        zeros = learn_any(w, e, y->x, m, how, shift, first, count);
-    } else {
-        const int32_t own = (int32_t)((uint32_t)e << (32 - shift));
-        if (how->stochastic) {
-            zeros = stochastic(w, y->x, own, m, how->key, first) - (uint32_t)y->odd;
-        } else if (size * y->least > half) {
-            nearest(w, y->x, own, m);
-            zeros = y->idle;
-        } else {
-            zeros = nearest_count(w, y->x, own, m) - (uint32_t)y->odd;
-        }
+    e = (int32_t)((uint32_t)e << (32 - shift));
+    if (least > 1 << (shift - 1)) {
+        nearest(w, y->x, e, y->m);
+        return y->idle;
     }
-    count->asked += (uint32_t)m - y->idle;
-    count->under += zeros - y->idle;
+    return nearest_count(w, y->x, e, y->m) - (uint32_t)y->odd;
 }
 
 void gle_learn_layer_dsp(gle_layer *layer, const int16_t *x, const gle_update *how, int32_t shift,
                          gle_update_count *count)
 {
     const lesson y = lesson_of(how, x, layer->m);
+    const int32_t limit = how->limit, n = layer->n;
+    uint16_t *top = layer->tops;
     int16_t *w = layer->w;
-    uint32_t first = 0;
+    uint32_t first = 0, rows = 0, zeros = 0;
 
-    for (int32_t i = 0; i < layer->n; i++, w += layer->stride, first += (uint32_t)y.m) {
-        const int32_t e = layer->e[i], k = shift - (layer->rows ? (int32_t)layer->rows[i] : 0);
-        if (e != 0 && k >= 1 && k <= 30) {
-            learn_row(w, e, &y, k, first, &layer->tops[i], count);
-        } else if (e != 0) {
-            layer->tops[i] = (uint16_t)how->limit;
-            gle_learn_one_dsp(w, e, x, y.m, how, k, first, count);
+    for (int32_t i = 0; i < n; i++, w += layer->stride, first += (uint32_t)y.m, top++) {
+        const int32_t e = layer->e[i], size = e < 0 ? -e : e;
+        const int32_t k = shift - (layer->rows ? (int32_t)layer->rows[i] : 0);
+        int32_t most;
+        if (e == 0) {
+            continue; /* rounds to nothing either way, and asks for nothing */
         }
+        most = k >= 1 && k <= 30 ? (size * y.most >> k) + 1 : INT32_MAX;
+        if (most > y.reach) {
+            *top = (uint16_t)limit; /* any */
+            gle_learn_one_dsp(w, e, x, y.m, how, k, first, count);
+            continue;
+        }
+        rows++;
+        if (!how->stochastic && size * y.most < 1 << (k - 1)) {
+            zeros += (uint32_t)y.m; /* none learns */
+            continue;
+        }
+        if (*top + most <= limit) {
+            *top = (uint16_t)(*top + most);
+        } else if (!out_of_reach(top, w, &y, most)) {
+            zeros += learn_any(w, e, x, y.m, how, k, first, count);
+            continue;
+        }
+        zeros += size >> (k - 1) == 0 ? learn_free(w, e, &y, k, first, size * y.least)
+                                      : learn_any(w, e, x, y.m, how, k, first, count);
     }
+    count->asked += rows * ((uint32_t)y.m - y.idle);
+    count->under += zeros - rows * y.idle;
 }
 
 void gle_learn_one_dsp(int16_t *w, int32_t e, const int16_t *x, int32_t m, const gle_update *how,

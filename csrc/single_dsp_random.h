@@ -27,7 +27,7 @@ enum { GLE_PIECE = 64, GLE_DRAWN = GLE_PIECE + 8 };
 #define DRAW(index, words)                                                                \
     __asm__ volatile(words : [to] "+r"(to)                                                \
                      : [base] "r"((index) ^ mixed), [c1] "r"(c1), [c2] "r"(c2),           \
-                       [bc2] "r"(key.b * c2), [first] "r"(GLE_RNG_FIRST), [rest] "r"(rest) \
+                       [bc2] "r"(bc2), [first] "r"(GLE_RNG_FIRST), [rest] "r"(rest) \
                      : "r4", "r5", "r6", "r8", "memory")
 
 /* `count` of them, at most GLE_PIECE, from `first` on; returns where in `to`, which has room
@@ -37,7 +37,7 @@ static __attribute__((noinline)) const uint32_t *random_words(uint32_t *to, uint
                                                               uint32_t rest)
 {
     const uint32_t c1 = UINT32_C(0x7feb352d), c2 = UINT32_C(0x846ca68b);
-    const uint32_t mixed = key.a ^ (first ^ key.a) >> 16, last = first + count;
+    const uint32_t mixed = key.a ^ (first ^ key.a) >> 16, bc2 = key.b * c2, last = first + count;
     const uint32_t *const begin = to + (first & 3u);
     uint32_t index = first & ~UINT32_C(7);
 
