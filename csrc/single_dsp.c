@@ -26,6 +26,52 @@ INLINE int32_t seen2(int32_t two, const int32_t shift)
     return shift == 2 ? __sadd16(two, SEEN_HALF) & ~SEEN_MASK : two;
 }
 
+/* Eight weights, as the array sees them for w_shift 2: half, and half of that. */
+#define SEEN_EIGHT                             \
+    "ldmia %[w]!, {r4-r6, r8}\n\t"             \
+    "shadd16 r4, r4, %[half]\n\t"              \
+    "shadd16 r5, r5, %[half]\n\t"              \
+    "shadd16 r6, r6, %[half]\n\t"              \
+    "shadd16 r8, r8, %[half]\n\t"              \
+    "shadd16 r4, r4, %[zero]\n\t"              \
+    "shadd16 r5, r5, %[zero]\n\t"              \
+    "shadd16 r6, r6, %[zero]\n\t"              \
+    "shadd16 r8, r8, %[zero]\n\t"              \
+    "stmia %[seen]!, {r4-r6, r8}\n\t"
+#define RUN_SEEN(eights)                                                \
+    __asm__ volatile(eights : [w] "+r"(w), [seen] "+r"(seen)            \
+                     : [half] "r"(SEEN_HALF), [zero] "r"(0)             \
+                     : "r4", "r5", "r6", "r8", "memory")
+
+static void see_quarters(int16_t *seen, const int16_t *w, int32_t m)
+{
+    const int16_t *const end = w + m, *const eights = w + (m & -8), *const groups = w + (m & -32);
+
+    while (w != groups) {
+        RUN_SEEN(SEEN_EIGHT SEEN_EIGHT SEEN_EIGHT SEEN_EIGHT);
+    }
+    while (w != eights) {
+        RUN_SEEN(SEEN_EIGHT);
+    }
+    for (; w < end; w += 2, seen += 2) {
+        pair_to(seen, __shadd16(__shadd16(pair_at(w), SEEN_HALF), 0));
+    }
+}
+
+void gle_see_dsp(int16_t *seen, const int16_t *w, int32_t m, const gle_seeing *how,
+                 const uint32_t *gains)
+{
+    if (gains == NULL && how->w_shift == 2 && how->w_left == 0) {
+        see_quarters(seen, w, m);
+        return;
+    }
+    for (int32_t j = 0; j < m; j++) {
+        const int32_t code = gle_round(w[j], how->w_shift) * (1 << how->w_left);
+        seen[j] = (int16_t)(gains == NULL ? code
+                                          : gle_synapse(code, gle_half_word(gains[j >> 1], j & 1)));
+    }
+}
+
 /* From an exact sum, 2^see times too large, to the result: shift and see are one shift. */
 typedef struct {
     int32_t shift, see;
@@ -165,18 +211,27 @@ void gle_product_one_dsp(int32_t *out, const gle_layer *layer, const int16_t *x,
     "pkhtb r5, r5, r4, asr #16\n\t"            \
     "smlald %Q[s0], %R[s0], r8, " e "\n\t"     \
     "smlald %Q[s1], %R[s1], r5, " e "\n\t"
-#define TWO_ROWS(see)                          \
+#define LOAD_BOTH                              \
     "ldr r4, [%[w]]\n\t"                       \
-    "ldr r5, [%[w], %[next]]\n\t"              \
+    "ldr r5, [%[w], %[next]]\n\t"
+#define TWO_ROWS(see)                          \
+    LOAD_BOTH                                  \
     "add %[w], %[w], %[next], lsl #1\n\t"      \
     "ldr r6, [%[e]], #4\n\t" see ADD_ROWS("r6")
-#define FOUR_ROWS(see)                         \
+#define FOUR_ROWS_0                            \
     "ldrd r6, r9, [%[e]], #8\n\t"              \
-    "ldr r4, [%[w]]\n\t"                       \
-    "ldr r5, [%[w], %[next]]\n\t" see ADD_ROWS("r6") \
+    LOAD_BOTH ADD_ROWS("r6")                   \
     "ldr r4, [%[w], %[next], lsl #1]\n\t"      \
     "ldr r5, [%[w], %[next3]]\n\t"             \
-    "add %[w], %[w], %[next], lsl #2\n\t" see ADD_ROWS("r9")
+    "add %[w], %[w], %[next], lsl #2\n\t"      \
+    ADD_ROWS("r9")
+/* Here no register is left for three rows ahead. */
+#define FOUR_ROWS_2                            \
+    "ldrd r6, r9, [%[e]], #8\n\t"              \
+    LOAD_BOTH SEE_BOTH ADD_ROWS("r6")          \
+    "add %[w], %[w], %[next], lsl #1\n\t"      \
+    LOAD_BOTH SEE_BOTH ADD_ROWS("r9")          \
+    "add %[w], %[w], %[next], lsl #1\n\t"
 #define SEE_BOTH SEE("r4") SEE("r5")
 #define ROWS_0(rows)                                                                     \
     __asm__ volatile(rows : [s0] "+r"(s0), [s1] "+r"(s1), [w] "+r"(w), [e] "+r"(e)       \
@@ -184,7 +239,7 @@ void gle_product_one_dsp(int32_t *out, const gle_layer *layer, const int16_t *x,
                      : "r4", "r5", "r6", "r8", "r9", "memory")
 #define ROWS_2(rows)                                                                     \
     __asm__ volatile(rows : [s0] "+r"(s0), [s1] "+r"(s1), [w] "+r"(w), [e] "+r"(e)       \
-                     : [next] "r"(next), [next3] "r"(3 * next), [half] "r"(SEEN_HALF)    \
+                     : [next] "r"(next), [half] "r"(SEEN_HALF)                           \
                      : "r4", "r5", "r6", "r8", "r9", "memory")
 
 /* n rows, `next` bytes from each other; s: the exact sums of two columns, times 2^see. */
@@ -196,17 +251,16 @@ INLINE void two_columns(int64_t *s, const int16_t *w, const int16_t *e, int32_t 
 
     while (e != groups) {
         if (see == 0) {
-            ROWS_0(FOUR_ROWS() FOUR_ROWS() FOUR_ROWS() FOUR_ROWS());
+            ROWS_0(FOUR_ROWS_0 FOUR_ROWS_0 FOUR_ROWS_0 FOUR_ROWS_0);
         } else {
-            ROWS_2(FOUR_ROWS(SEE_BOTH) FOUR_ROWS(SEE_BOTH) FOUR_ROWS(SEE_BOTH)
-                   FOUR_ROWS(SEE_BOTH));
+            ROWS_2(FOUR_ROWS_2 FOUR_ROWS_2 FOUR_ROWS_2 FOUR_ROWS_2);
         }
     }
     while (e != fours) {
         if (see == 0) {
-            ROWS_0(FOUR_ROWS());
+            ROWS_0(FOUR_ROWS_0);
         } else {
-            ROWS_2(FOUR_ROWS(SEE_BOTH));
+            ROWS_2(FOUR_ROWS_2);
         }
     }
     if ((n & 2) != 0) {

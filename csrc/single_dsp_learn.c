@@ -3,12 +3,13 @@
  *
  *     SMLAWB, SMLAWT   d = (e 2^(32-k)) x >> 16 + 2^15: the update is the upper half of d
  *     PKHTB            two updates in a word
- *     SADD16           two weights learn
+ *     QADD16           two weights learn
  *     UQSUB16, ADD     1 where an update is 0: counts those that round to nothing
  *
  * That is all where no weight of the row can reach its limit: `tops` holds a bound of each
  * row, which grows with every update and is found again when it comes near the limit. A row
- * that is near looks at every weight (four at a time, and one by one where one is clipped).
+ * that is near is looked through afterwards: the limit is below INT16_MAX, where QADD16 stops,
+ * so that a weight beyond it can still be told.
  */
 #include "single.h"
 
@@ -19,7 +20,7 @@
 #include "single_dsp.h"
 #include "single_dsp_random.h"
 
-enum { ONES = 0x00010001, GROUP = 4, PIECE = GLE_PIECE };
+enum { ONES = 0x00010001 };
 
 /* Steps that a row near its limit is not looked at again. */
 enum { PINNED = 16 };
@@ -71,92 +72,15 @@ static __attribute__((noinline)) void learn_some(int16_t *w, int32_t e, const in
 /* Of counts in halves. */
 static uint32_t both_halves(uint32_t halves) { return (halves & 0xffffu) + (halves >> 16); }
 
-/* Two updates from two of x; up0, up1: what is added before the shift. */
-INLINE int32_t updates(int32_t e, int32_t x, int32_t up0, int32_t up1, int32_t shift)
-{
-    const int32_t a = __smlabb(e, x, up0) >> shift, b = __smlabt(e, x, up1) >> shift;
-    int32_t two;
-
-    __asm__("pkhbt %0, %1, %2, lsl #16" : "=r"(two) : "r"(a), "r"(b));
-    return two;
-}
-
-/* Fours of a row, of which the updates fit 16 bits, any shift, any weights. Returns how many
- * updates are 0; that a weight is clipped does not change which these are. */
-INLINE uint32_t fours(int16_t *w, int32_t e, const int16_t *x, int32_t m, const gle_update *how,
-                      int32_t shift, uint32_t first, const int random, gle_update_count *count)
-{
-    const uint32_t limit = (uint32_t)how->limit * ONES, twice = 2u * limit;
-    const int32_t half = 1 << (shift - 1);
-    const int16_t *const end = w + m, *piece = w, *const row = w;
-    uint32_t bits[GLE_DRAWN], zeros = 0;
-    const uint32_t *up = bits;
-
-    while (w != end) {
-        if (random && w == piece) {
-            const int32_t left = (int32_t)(end - w), some = left < PIECE ? left : PIECE;
-            up = random_words(bits, (uint32_t)some, how->key, first + (uint32_t)(w - row),
-                              (uint32_t)(32 - shift));
-            piece = w + some;
-        }
-        const int32_t d0 = updates(e, pair_at(x), random ? (int32_t)up[0] : half,
-                                   random ? (int32_t)up[1] : half, shift);
-        const int32_t d1 = updates(e, pair_at(x + 2), random ? (int32_t)up[2] : half,
-                                   random ? (int32_t)up[3] : half, shift);
-        const int32_t next0 = __qadd16(pair_at(w), d0), next1 = __qadd16(pair_at(w + 2), d1);
-        zeros += __uqsub16(ONES, (uint32_t)d0) + __uqsub16(ONES, (uint32_t)d1);
-        if ((__uqsub16(__uadd16((uint32_t)next0, limit), twice) |
-             __uqsub16(__uadd16((uint32_t)next1, limit), twice)) != 0) {
-            gle_update_count four = {0, 0, 0};
-            learn_some(w, e, x, GROUP, how, shift, first + (uint32_t)(w - row), &four);
-            count->clipped += four.clipped;
-        } else {
-            pair_to(w, next0);
-            pair_to(w + 2, next1);
-        }
-        w += GROUP;
-        x += GROUP;
-        up += GROUP;
-    }
-    return both_halves(zeros);
-}
-
-#define FOURS(name, random)                                                                     \
-    static __attribute__((noinline)) uint32_t name(                                             \
-        int16_t *w, int32_t e, const int16_t *x, int32_t m, const gle_update *how,              \
-        int32_t shift, uint32_t first, gle_update_count *count)                                 \
-    {                                                                                           \
-        return fours(w, e, x, m, how, shift, first, random, count);                             \
-    }
-FOURS(any_nearest, 0)
-FOURS(any_stochastic, 1)
-
-/* Any row; returns how many updates are 0. */
-static uint32_t learn_any(int16_t *w, int32_t e, const int16_t *x, int32_t m,
-                          const gle_update *how, int32_t shift, uint32_t first,
-                          gle_update_count *count)
-{
-    const int32_t whole = m & -GROUP;
-    gle_update_count rest = {0, 0, 0};
-    uint32_t zeros;
-
-    zeros = (how->stochastic ? any_stochastic : any_nearest)(w, e, x, whole, how, shift, first,
-                                                             count);
-    learn_some(w + whole, e, x + whole, m - whole, how, shift, first + (uint32_t)whole, &rest);
-    count->clipped += rest.clipped;
-    return zeros + (uint32_t)(m - whole) - rest.asked + rest.under;
-}
-
-/* What follows is for rows out of reach of their limits where e has room for its shift, in
- * assembly, as the compiler loads word by word. `own` is e 2^(32-k). Rows and x are padded to
- * pairs with zeros, which learn nothing. */
+/* What follows clips nothing, in assembly, as the compiler loads word by word. `own` is
+ * e 2^(32-k). Rows and x are padded to pairs with zeros, which learn nothing. */
 
 /* Two weights in `w`; `x` is lost. */
 #define NEAREST(w, x)                                      \
     "smlawb %[d], %[own], " x ", %[half]\n\t"              \
     "smlawt " x ", %[own], " x ", %[half]\n\t"             \
     "pkhtb %[d], " x ", %[d], asr #16\n\t"                 \
-    "sadd16 " w ", " w ", %[d]\n\t"
+    "qadd16 " w ", " w ", %[d]\n\t"
 #define COUNT(t, d)                                        \
     "uqsub16 " t ", %[ones], " d "\n\t"                    \
     "add %[zeros], %[zeros], " t "\n\t"
@@ -242,12 +166,19 @@ static __attribute__((noinline)) uint32_t nearest_count(int16_t *w, const int16_
     "pkhbt " v0 ", " v0 ", " v1 ", lsl #16\n\t"
 #define STOCHASTIC(form, w, v0, v1)                        \
     "ldr r9, [%[x]], #4\n\t" form("r9", v0, v1)            \
-    "sadd16 " w ", " w ", " v0 "\n\t" COUNT(v1, v0)
-#define STOCHASTIC_FOUR(form)                              \
+    "qadd16 " w ", " w ", " v0 "\n\t" COUNT(v1, v0)
+#define NARROW_FOUR                                        \
     "ldmia %[up]!, {r4-r6, r8}\n\t"                        \
     "ldrd r11, r12, [%[w]]\n\t"                            \
-    STOCHASTIC(form, "r11", "r4", "r5")                    \
-    STOCHASTIC(form, "r12", "r6", "r8")                    \
+    STOCHASTIC(NARROW, "r11", "r4", "r5")                  \
+    STOCHASTIC(NARROW, "r12", "r6", "r8")                  \
+    "strd r11, r12, [%[w]], #8\n\t"
+#define WIDE_FOUR                                          \
+    "ldrd r11, r12, [%[w]]\n\t"                            \
+    "ldrd r4, r5, [%[up]], #8\n\t"                         \
+    STOCHASTIC(WIDE, "r11", "r4", "r5")                    \
+    "ldrd r4, r5, [%[up]], #8\n\t"                         \
+    STOCHASTIC(WIDE, "r12", "r4", "r5")                    \
     "strd r11, r12, [%[w]], #8\n\t"
 #define STOCHASTIC_TWO(form)                               \
     "ldrd r4, r5, [%[up]], #8\n\t"                         \
@@ -260,17 +191,16 @@ static __attribute__((noinline)) uint32_t nearest_count(int16_t *w, const int16_
 #define RUN_WIDE(words)                                                                   \
     __asm__ volatile(words : [w] "+r"(w), [x] "+r"(x), [up] "+r"(up), [zeros] "+r"(zeros) \
                      : [own] "r"(own), [ones] "r"(ONES), [shift] "r"(shift)               \
-                     : "r4", "r5", "r6", "r8", "r9", "r11", "r12", "memory")
-#define STOCHASTIC_ALL(run, form)                                                         \
+                     : "r4", "r5", "r9", "r11", "r12", "memory")
+#define STOCHASTIC_ALL(run, four, two)                                                    \
     while (w != groups) {                                                                 \
-        run(STOCHASTIC_FOUR(form) STOCHASTIC_FOUR(form) STOCHASTIC_FOUR(form)             \
-                STOCHASTIC_FOUR(form));                                                   \
+        run(four four four four);                                                         \
     }                                                                                     \
     while (w != fours) {                                                                  \
-        run(STOCHASTIC_FOUR(form));                                                       \
+        run(four);                                                                        \
     }                                                                                     \
     while (w < end) {                                                                     \
-        run(STOCHASTIC_TWO(form));                                                        \
+        run(two);                                                                         \
     }
 
 static __attribute__((noinline)) uint32_t narrow_count(int16_t *w, const int16_t *x, int32_t own,
@@ -279,7 +209,7 @@ static __attribute__((noinline)) uint32_t narrow_count(int16_t *w, const int16_t
     const int16_t *const end = w + m, *const fours = w + (m & -4), *const groups = w + (m & -16);
     uint32_t zeros = 0;
 
-    STOCHASTIC_ALL(RUN_NARROW, NARROW)
+    STOCHASTIC_ALL(RUN_NARROW, NARROW_FOUR, STOCHASTIC_TWO(NARROW))
     return both_halves(zeros);
 }
 
@@ -289,21 +219,28 @@ static __attribute__((noinline)) uint32_t wide_count(int16_t *w, const int16_t *
     const int16_t *const end = w + m, *const fours = w + (m & -4), *const groups = w + (m & -16);
     uint32_t zeros = 0;
 
-    STOCHASTIC_ALL(RUN_WIDE, WIDE)
+    STOCHASTIC_ALL(RUN_WIDE, WIDE_FOUR, STOCHASTIC_TWO(WIDE))
     return both_halves(zeros);
 }
 
-static uint32_t stochastic(int16_t *w, const int16_t *x, int32_t e, int32_t m, int32_t shift,
-                           gle_key key, uint32_t first)
+/* Every update with a word of its own, or, where e has no room for its shift, the half. */
+static uint32_t with_words(int16_t *w, const int16_t *x, int32_t e, int32_t m, int32_t shift,
+                           int32_t wide, const gle_update *how, uint32_t first)
 {
-    const int32_t wide = shift > 16, own = wide ? e : (int32_t)((uint32_t)e << (32 - shift));
+    const int32_t own = wide ? e : (int32_t)((uint32_t)e << (32 - shift));
     const uint32_t rest = wide ? (uint32_t)(32 - shift) : 16;
     uint32_t bits[GLE_DRAWN], zeros = 0;
+    const uint32_t *up = bits;
 
-    for (int32_t j = 0; j < m; j += PIECE) {
-        const int32_t some = m - j < PIECE ? m - j : PIECE;
-        const uint32_t *const up = /* one for the padding too */
-            random_words(bits, (uint32_t)(some + (some & 1)), key, first + (uint32_t)j, rest);
+    for (int32_t k = 0; k < GLE_PIECE && !how->stochastic; k++) {
+        bits[k] = UINT32_C(1) << (shift - 1);
+    }
+    for (int32_t j = 0; j < m; j += GLE_PIECE) {
+        const int32_t some = m - j < GLE_PIECE ? m - j : GLE_PIECE;
+        if (how->stochastic) { /* one for the padding too */
+            up = random_words(bits, (uint32_t)(some + (some & 1)), how->key,
+                              first + (uint32_t)j, rest);
+        }
         zeros += wide ? wide_count(w + j, x + j, own, some, up, shift)
                       : narrow_count(w + j, x + j, own, some, up);
     }
@@ -355,15 +292,52 @@ static lesson lesson_of(const gle_update *how, const int16_t *x, int32_t m)
     return y;
 }
 
+/* Of a row, with its padding. */
 static int32_t largest(const int16_t *w, int32_t m)
 {
-    int32_t most = 0;
+    uint32_t most = 0;
 
-    for (const int16_t *const end = w + m; w < end; w++) {
-        const int32_t size = *w < 0 ? -*w : *w;
-        most = size > most ? size : most;
+    for (const int16_t *const end = w + m; w < end; w += 2) {
+        const uint32_t two = (uint32_t)pair_at(w);
+        uint32_t t, size;
+        __asm__("ssub16 %[t], %[zero], %[two]\n\t"
+                "sel %[size], %[t], %[two]\n\t"
+                "usub16 %[t], %[most], %[size]\n\t"
+                "sel %[most], %[most], %[size]\n\t"
+                : [t] "=&r"(t), [size] "=&r"(size), [most] "+r"(most)
+                : [two] "r"(two), [zero] "r"(0)
+                : "cc");
     }
-    return most;
+    return (int32_t)((most & 0xffffu) > most >> 16 ? most & 0xffffu : most >> 16);
+}
+
+static uint32_t clip(int16_t *w, int32_t m, int32_t limit)
+{
+    uint32_t clipped = 0;
+
+    for (int32_t j = 0; j < m; j++) {
+        const int32_t kept = gle_clamp(w[j], limit);
+        clipped += (uint32_t)(kept != w[j]);
+        w[j] = (int16_t)kept;
+    }
+    return clipped;
+}
+
+/* Of a row that has learned; returns how many. */
+static __attribute__((noinline)) uint32_t clip_row(int16_t *w, int32_t m, int32_t limit)
+{
+    const uint32_t both = (uint32_t)limit * ONES, twice = 2u * both;
+    const int16_t *const eights = w + (m & -8), *const end = w + m;
+    uint32_t clipped = 0;
+
+    for (; w != eights; w += 8) {
+        uint32_t beyond = __uqsub16(__uadd16((uint32_t)pair_at(w), both), twice);
+        beyond |= __uqsub16(__uadd16((uint32_t)pair_at(w + 2), both), twice);
+        beyond |= __uqsub16(__uadd16((uint32_t)pair_at(w + 4), both), twice);
+        beyond |= __uqsub16(__uadd16((uint32_t)pair_at(w + 6), both), twice);
+        clipped += beyond == 0 ? 0 : clip(w, 8, limit);
+    }
+    return clipped + clip(w, (int32_t)(end - w), limit);
 }
 
 /* Whether no weight of a row reaches the limit with an update of at most `most`, where its
@@ -386,17 +360,19 @@ static __attribute__((noinline)) int out_of_reach(uint16_t *top, const int16_t *
     return 1;
 }
 
-/* A row out of reach, e with room for its shift. Returns how many updates are 0. */
-INLINE uint32_t learn_free(int16_t *w, int32_t e, const lesson *y, int32_t shift, uint32_t first,
-                           int32_t least)
+/* A row, unclipped. Returns how many updates are 0. `size`: |e|. */
+INLINE uint32_t learn_row(int16_t *w, int32_t e, int32_t size, const lesson *y, int32_t shift,
+                          uint32_t first)
 {
     const gle_update *const how = y->how;
+    const int32_t no_room = size >> (shift - 1) != 0;
 
-    if (how->stochastic) {
-        return stochastic(w, y->x, e, y->m, shift, how->key, first) - (uint32_t)y->odd;
+    if (how->stochastic || no_room) {
+        const int32_t wide = no_room || shift > 16;
+        return with_words(w, y->x, e, y->m, shift, wide, how, first) - (uint32_t)y->odd;
     }
     e = (int32_t)((uint32_t)e << (32 - shift));
-    if (least > 1 << (shift - 1)) {
+    if (size * y->least > 1 << (shift - 1)) {
         nearest(w, y->x, e, y->m);
         return y->idle;
     }
@@ -432,12 +408,12 @@ void gle_learn_layer_dsp(gle_layer *layer, const int16_t *x, const gle_update *h
         }
         if (*top + most <= limit) {
             *top = (uint16_t)(*top + most);
-        } else if (!out_of_reach(top, w, &y, most)) {
-            zeros += learn_any(w, e, x, y.m, how, k, first, count);
-            continue;
+            zeros += learn_row(w, e, size, &y, k, first);
+        } else {
+            const int far = out_of_reach(top, w, &y, most);
+            zeros += learn_row(w, e, size, &y, k, first);
+            count->clipped += far ? 0 : clip_row(w, y.m, limit);
         }
-        zeros += size >> (k - 1) == 0 ? learn_free(w, e, &y, k, first, size * y.least)
-                                      : learn_any(w, e, x, y.m, how, k, first, count);
     }
     count->asked += rows * ((uint32_t)y.m - y.idle);
     count->under += zeros - rows * y.idle;

@@ -112,6 +112,35 @@ static void products(gle_layer *layer, int32_t shift)
     compare("back", layer, shift, layer->m);
 }
 
+/* The same with what the array sees beside what is stored, synapses that differ or not. */
+static void seen_products(gle_layer *layer, gle_image_layer *image, int32_t shift)
+{
+    static uint32_t gains[MOST];
+    static int16_t seen[MOST] __attribute__((aligned(8)));
+    const int differ = below(2);
+    gle_seeing how;
+
+    image->w_left = differ ? below(3) : 0;
+    how.w_shift = image->w_shift;
+    how.w_left = image->w_left;
+    layer->gain_words = (layer->m + 1) / 2;
+    for (int32_t k = 0; k < layer->n * layer->gain_words; k++) {
+        gains[k] = any() & 0x3fff3fffu;
+    }
+    layer->gains = differ ? gains : NULL;
+    layer->seen = seen;
+    for (int32_t i = 0; i < layer->n; i++) {
+        int16_t *const row = seen + i * layer->stride;
+        row[layer->stride - 1] = 0;
+        gle_see_dsp(row, layer->w + i * layer->stride, differ ? layer->m : layer->stride, &how,
+                    differ ? gains + i * layer->gain_words : NULL);
+    }
+    products(layer, shift);
+    layer->seen = layer->w;
+    layer->gains = NULL;
+    image->w_left = 0;
+}
+
 static void learn(gle_layer *layer, int32_t shift, const gle_update *how)
 {
     gle_update_count got = {0, 0, 0}, want = {0, 0, 0};
@@ -181,6 +210,7 @@ static void one_case(int32_t n, int32_t m)
     fill(&layer, below(3) == 0, below(3) == 0);
     for (int32_t k = 0; k < 4; k++) {
         products(&layer, below(36) - 4);
+        seen_products(&layer, &image, below(36) - 4);
     }
     how.limit = image.w_max;
     how.most = below(8) == 0 ? 1 + below(100) : 32767;
