@@ -292,21 +292,28 @@ static lesson lesson_of(const gle_update *how, const int16_t *x, int32_t m)
     return y;
 }
 
+/* Two weights in `r` into the two largest in `most`. */
+#define MOST(r)                                            \
+    "ssub16 %[t], %[zero], " r "\n\t"                      \
+    "sel " r ", %[t], " r "\n\t"                           \
+    "usub16 %[t], %[most], " r "\n\t"                      \
+    "sel %[most], %[most], " r "\n\t"
+#define RUN_MOST(words)                                                       \
+    __asm__ volatile(words : [w] "+r"(w), [most] "+r"(most), [t] "=&r"(t)     \
+                     : [zero] "r"(0)                                          \
+                     : "r4", "r5", "r6", "r8", "memory", "cc")
+
 /* Of a row, with its padding. */
 static int32_t largest(const int16_t *w, int32_t m)
 {
-    uint32_t most = 0;
+    const int16_t *const end = w + m, *const eights = w + (m & -8);
+    uint32_t most = 0, t;
 
-    for (const int16_t *const end = w + m; w < end; w += 2) {
-        const uint32_t two = (uint32_t)pair_at(w);
-        uint32_t t, size;
-        __asm__("ssub16 %[t], %[zero], %[two]\n\t"
-                "sel %[size], %[t], %[two]\n\t"
-                "usub16 %[t], %[most], %[size]\n\t"
-                "sel %[most], %[most], %[size]\n\t"
-                : [t] "=&r"(t), [size] "=&r"(size), [most] "+r"(most)
-                : [two] "r"(two), [zero] "r"(0)
-                : "cc");
+    while (w != eights) {
+        RUN_MOST("ldmia %[w]!, {r4-r6, r8}\n\t" MOST("r4") MOST("r5") MOST("r6") MOST("r8"));
+    }
+    while (w < end) {
+        RUN_MOST("ldr r4, [%[w]], #4\n\t" MOST("r4"));
     }
     return (int32_t)((most & 0xffffu) > most >> 16 ? most & 0xffffu : most >> 16);
 }
@@ -323,6 +330,11 @@ static uint32_t clip(int16_t *w, int32_t m, int32_t limit)
     return clipped;
 }
 
+/* Not 0 where one of two weights is beyond the limit. */
+#define BEYOND(r)                                          \
+    "uadd16 " r ", " r ", %[both]\n\t"                     \
+    "uqsub16 " r ", " r ", %[twice]\n\t"
+
 /* Of a row that has learned; returns how many. */
 static __attribute__((noinline)) uint32_t clip_row(int16_t *w, int32_t m, int32_t limit)
 {
@@ -330,12 +342,19 @@ static __attribute__((noinline)) uint32_t clip_row(int16_t *w, int32_t m, int32_
     const int16_t *const eights = w + (m & -8), *const end = w + m;
     uint32_t clipped = 0;
 
-    for (; w != eights; w += 8) {
-        uint32_t beyond = __uqsub16(__uadd16((uint32_t)pair_at(w), both), twice);
-        beyond |= __uqsub16(__uadd16((uint32_t)pair_at(w + 2), both), twice);
-        beyond |= __uqsub16(__uadd16((uint32_t)pair_at(w + 4), both), twice);
-        beyond |= __uqsub16(__uadd16((uint32_t)pair_at(w + 6), both), twice);
-        clipped += beyond == 0 ? 0 : clip(w, 8, limit);
+    while (w != eights) {
+        uint32_t beyond;
+        __asm__ volatile("ldmia %[w]!, {r4-r6, r8}\n\t"
+                         BEYOND("r4") BEYOND("r5") BEYOND("r6") BEYOND("r8")
+                         "orr r4, r4, r5\n\t"
+                         "orr r6, r6, r8\n\t"
+                         "orr %[beyond], r4, r6\n\t"
+                         : [w] "+r"(w), [beyond] "=r"(beyond)
+                         : [both] "r"(both), [twice] "r"(twice)
+                         : "r4", "r5", "r6", "r8", "memory");
+        if (beyond != 0) {
+            clipped += clip(w - 8, 8, limit);
+        }
     }
     return clipped + clip(w, (int32_t)(end - w), limit);
 }
