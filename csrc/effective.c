@@ -20,7 +20,7 @@ static int32_t largest(const int32_t *x, int32_t count)
     return most;
 }
 
-#ifdef GLE_SEE_ONE
+#if GLE_ALIGN < 64
 /* Whether a layer whose array does not see what is stored could keep what it does see. */
 static int has_use(const gle_chip *chip, const gle_layer *y)
 {
@@ -33,12 +33,12 @@ static size_t copy_bytes(const gle_layer *y)
     return ((size_t)y->n * (size_t)y->stride * sizeof *y->lent + 7) & ~(size_t)7;
 }
 
-/* Whether looking as it goes is cheaper: of weights that just learned and may do so again,
+/* Whether looking as it goes is cheaper: of weights that just changed and may do so again,
  * for a layer whose weights are only multiplied forward and by a shift from what is seen. */
 static int looks_as_it_goes(const gle_chip *chip, const gle_layer *y, int32_t stale)
 {
     const int only_forward = chip->feedback != NULL || y == &chip->layer[0];
-    return stale == GLE_TOPS_HOLD && only_forward && y->gains == NULL && y->image->w_left == 0;
+    return stale != 0 && only_forward && y->gains == NULL && y->image->w_left == 0;
 }
 
 static void see_lent(const gle_chip *chip, gle_layer *y, int32_t stale)
@@ -51,7 +51,7 @@ static void see_lent(const gle_chip *chip, gle_layer *y, int32_t stale)
     y->behind = looks_as_it_goes(chip, y, stale);
     y->seen = y->behind ? y->w : y->lent;
     for (int32_t i = 0; i < y->n && !y->behind; i++, w += y->stride, seen += y->stride) {
-        GLE_SEE_ONE(seen, w, gains == NULL ? y->stride : y->m, &how, gains);
+        GLE_ONE(see_one)(seen, w, gains == NULL ? y->stride : y->m, &how, gains);
         gains = gains == NULL ? NULL : gains + y->gain_words;
     }
 }
@@ -61,7 +61,7 @@ size_t gle_spare_bytes(const gle_chip *chip)
 {
     size_t bytes = 0;
 
-#ifdef GLE_SEE_ONE
+#if GLE_ALIGN < 64
     for (int32_t l = 0; l < chip->layers; l++) {
         bytes += has_use(chip, &chip->layer[l]) ? copy_bytes(&chip->layer[l]) : 0;
     }
@@ -73,7 +73,7 @@ size_t gle_spare_bytes(const gle_chip *chip)
 
 void gle_lend(gle_chip *chip, void *memory)
 {
-#ifdef GLE_SEE_ONE
+#if GLE_ALIGN < 64
     unsigned char *at = memory;
 
     for (int32_t l = 0; l < chip->layers; l++) {
@@ -106,7 +106,7 @@ void gle_layer_effective(gle_chip *chip, gle_layer *layer, int32_t below_max, in
             layer->tops[i] = (uint16_t)layer->image->w_max; /* not known */
         }
     }
-#ifdef GLE_SEE_ONE
+#if GLE_ALIGN < 64
     if (layer->lent != NULL) {
         see_lent(chip, layer, layer->stale);
         layer->stale = 0;

@@ -58,17 +58,13 @@ static void see_quarters(int16_t *seen, const int16_t *w, int32_t m)
     }
 }
 
-void gle_see_dsp(int16_t *seen, const int16_t *w, int32_t m, const gle_seeing *how,
-                 const uint32_t *gains)
+void gle_see_one_dsp(int16_t *seen, const int16_t *w, int32_t m, const gle_seeing *how,
+                     const uint32_t *gains)
 {
     if (gains == NULL && how->w_shift == 2 && how->w_left == 0) {
         see_quarters(seen, w, m);
-        return;
-    }
-    for (int32_t j = 0; j < m; j++) {
-        const int32_t code = gle_round(w[j], how->w_shift) * (1 << how->w_left);
-        seen[j] = (int16_t)(gains == NULL ? code
-                                          : gle_synapse(code, gle_half_word(gains[j >> 1], j & 1)));
+    } else {
+        gle_see_one(seen, w, m, how, gains);
     }
 }
 

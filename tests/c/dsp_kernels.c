@@ -102,12 +102,19 @@ static void compare(const char *what, const gle_layer *layer, int32_t shift, int
     }
 }
 
+/* Plain C looks at what is stored. */
 static void products(gle_layer *layer, int32_t shift)
 {
+    int16_t *const seen = layer->seen;
+
+    layer->seen = layer->w;
     gle_product_one(wanted, layer, x, shift);
+    layer->seen = seen;
     gle_product_one_dsp(out, layer, x, shift);
     compare("forward", layer, shift, layer->n);
+    layer->seen = layer->w;
     gle_product_one_back(wanted, layer, shift);
+    layer->seen = seen;
     gle_product_one_back_dsp(out, layer, shift);
     compare("back", layer, shift, layer->m);
 }
@@ -132,7 +139,7 @@ static void seen_products(gle_layer *layer, gle_image_layer *image, int32_t shif
     for (int32_t i = 0; i < layer->n; i++) {
         int16_t *const row = seen + i * layer->stride;
         row[layer->stride - 1] = 0;
-        gle_see_dsp(row, layer->w + i * layer->stride, differ ? layer->m : layer->stride, &how,
+        gle_see_one_dsp(row, layer->w + i * layer->stride, differ ? layer->m : layer->stride, &how,
                     differ ? gains + i * layer->gain_words : NULL);
     }
     products(layer, shift);
