@@ -37,6 +37,8 @@ typedef struct {
     int8_t w, r, e, v;
 } gle_fracs;
 
+enum { GLE_TOPS_HOLD = 2 };
+
 typedef struct gle_layer {
     const gle_image_layer *image;
     const gle_neuron *neurons;  /* of the image, or `times` */
@@ -58,13 +60,17 @@ typedef struct gle_layer {
     int32_t stride_t;     /* of rows of seen_t */
     int32_t w_frac, u_frac, r_frac, e_frac, v_frac;
     int32_t rate_shift;
-    int32_t stale;        /* stored weights changed since `seen` was made */
+    int32_t stale;        /* stored weights changed since `seen` was made: 1, or by learning
+                             that keeps `tops` alone: GLE_TOPS_HOLD */
     int32_t fits, fits_t; /* a product with these weights fits int32 for certain */
 
     int16_t *w;           /* stored */
     int16_t *seen;        /* what the array sees; == w where that is what is stored, or for one
                              stream, which looks as it goes */
     int16_t *seen_t;      /* its transposed copy; NULL for one stream */
+    int16_t *lent;        /* room for `seen` that can be taken back, see gle_lend; or NULL */
+    int32_t behind;       /* what stands there is not what the array sees now */
+    uint16_t *tops;       /* [n], boards: no weight of a row is larger (single_dsp_learn.c) */
     int32_t *bias;
     int32_t *gradient;    /* [n][stride], NULL without GLE_WITH_GRADIENT */
     int32_t *gradient_bias;

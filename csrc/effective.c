@@ -2,9 +2,11 @@
  *
  * With several streams the core keeps two copies of the weights as the array sees
  * them, one of them transposed, made again only when stored weights changed. A single
- * stream has one where synapses differ and the machine has vectors (and memory).
+ * stream has one where synapses differ and the machine has vectors (and memory), or where
+ * it was lent the room for it.
  */
 #include "chip.h"
+#include "single.h"
 
 enum { TURNED = 32 /* rows at a time */ };
 
@@ -18,12 +20,99 @@ static int32_t largest(const int32_t *x, int32_t count)
     return most;
 }
 
+#if GLE_ALIGN < 64
+/* Whether a layer whose array does not see what is stored could keep what it does see. */
+static int has_use(const gle_chip *chip, const gle_layer *y)
+{
+    return chip->columns == 1 && (y->gains != NULL || y->image->w_shift != 0 ||
+                                  y->image->w_left != 0);
+}
+
+static size_t copy_bytes(const gle_layer *y)
+{
+    return ((size_t)y->n * (size_t)y->stride * sizeof *y->lent + 7) & ~(size_t)7;
+}
+
+/* Whether looking as it goes is cheaper: of weights that just changed and may do so again,
+ * for a layer whose weights are only multiplied forward and by a shift from what is seen. */
+static int looks_as_it_goes(const gle_chip *chip, const gle_layer *y, int32_t stale)
+{
+    const int only_forward = chip->feedback != NULL || y == &chip->layer[0];
+    return stale != 0 && only_forward && y->gains == NULL && y->image->w_left == 0;
+}
+
+static void see_lent(const gle_chip *chip, gle_layer *y, int32_t stale)
+{
+    const gle_seeing how = {y->image->w_shift, y->image->w_left};
+    const uint32_t *gains = y->gains;
+    const int16_t *w = y->w;
+    int16_t *seen = y->lent;
+
+    y->behind = looks_as_it_goes(chip, y, stale);
+    y->seen = y->behind ? y->w : y->lent;
+    for (int32_t i = 0; i < y->n && !y->behind; i++, w += y->stride, seen += y->stride) {
+        GLE_ONE(see_one)(seen, w, gains == NULL ? y->stride : y->m, &how, gains);
+        gains = gains == NULL ? NULL : gains + y->gain_words;
+    }
+}
+#endif
+
+size_t gle_spare_bytes(const gle_chip *chip)
+{
+    size_t bytes = 0;
+
+#if GLE_ALIGN < 64
+    for (int32_t l = 0; l < chip->layers; l++) {
+        bytes += has_use(chip, &chip->layer[l]) ? copy_bytes(&chip->layer[l]) : 0;
+    }
+#else
+    (void)chip;
+#endif
+    return bytes;
+}
+
+void gle_lend(gle_chip *chip, void *memory)
+{
+#if GLE_ALIGN < 64
+    unsigned char *at = memory;
+
+    for (int32_t l = 0; l < chip->layers; l++) {
+        gle_layer *y = &chip->layer[l];
+        if (!has_use(chip, y)) {
+            continue;
+        }
+        y->lent = (int16_t *)(void *)at;
+        y->seen = y->w;
+        y->behind = at != NULL;
+        at = at == NULL ? NULL : at + copy_bytes(y);
+        for (int32_t i = 0; y->lent != NULL && i < y->n; i++) { /* padding: the last of a row */
+            y->lent[(i + 1) * y->stride - 1] = 0;
+        }
+    }
+#else
+    (void)chip;
+    (void)memory;
+#endif
+}
+
 void gle_layer_effective(gle_chip *chip, gle_layer *layer, int32_t below_max, int32_t e_max)
 {
     const gle_seeing how = {layer->image->w_shift, layer->image->w_left};
     int32_t *const columns = chip->rows; /* sums of |w| over the neurons */
     int32_t most = 0, most_t;
 
+    if (layer->stale != 0 && layer->stale != GLE_TOPS_HOLD && layer->tops != NULL) {
+        for (int32_t i = 0; i < layer->n; i++) {
+            layer->tops[i] = (uint16_t)layer->image->w_max; /* not known */
+        }
+    }
+#if GLE_ALIGN < 64
+    if (layer->lent != NULL) {
+        see_lent(chip, layer, layer->stale);
+        layer->stale = 0;
+        return;
+    }
+#endif
     layer->stale = 0;
     if (chip->columns == 1 && layer->seen == layer->w) {
         return; /* looked at as it goes */

@@ -79,6 +79,16 @@ static inline int32_t gained(int32_t code, int32_t w_left, const uint32_t *gains
     return gle_synapse(code * (1 << w_left), gle_half_word(gains[j >> 1], j & 1));
 }
 
+void gle_see_one(int16_t *seen, const int16_t *w, int32_t m, const gle_seeing *how,
+                 const uint32_t *gains)
+{
+    for (int32_t j = 0; j < m; j++) {
+        const int32_t code = gle_round(w[j], how->w_shift);
+        seen[j] = (int16_t)(gains == NULL ? code * (1 << how->w_left)
+                                          : gained(code, how->w_left, gains, j));
+    }
+}
+
 static int64_t row_sum(const int16_t *row, const int16_t *x, int32_t m, int32_t w_shift)
 {
     int64_t sum = 0;
@@ -110,13 +120,19 @@ static int64_t row_sum_gained(const int16_t *row, const int16_t *x, int32_t m, i
     return sum;
 }
 
+/* Boards look at what a layer was lent room for; elsewhere this is to differ from kernels that
+ * keep what is seen. */
+static int lent(const gle_layer *layer) { return GLE_ALIGN < 64 && layer->seen != layer->w; }
+
 void gle_product_one(int32_t *out, const gle_layer *layer, const int16_t *x, int32_t shift)
 {
-    const int32_t w_shift = layer->image->w_shift, w_left = layer->image->w_left;
+    const int32_t w_shift = lent(layer) ? 0 : layer->image->w_shift;
+    const int32_t w_left = lent(layer) ? 0 : layer->image->w_left;
+    const int16_t *const w = lent(layer) ? layer->seen : layer->w;
 
     for (int32_t i = 0; i < layer->n; i++) {
-        const int16_t *row = layer->w + (size_t)i * (size_t)layer->stride;
-        const uint32_t *gains = gains_of(layer, i);
+        const int16_t *row = w + (size_t)i * (size_t)layer->stride;
+        const uint32_t *gains = lent(layer) ? NULL : gains_of(layer, i);
         const int32_t k = shift + (layer->rows ? (int32_t)layer->rows[i] : 0);
         const int64_t sum = gains ? row_sum_gained(row, x, layer->m, w_shift, w_left, gains)
                                   : row_sum(row, x, layer->m, w_shift) * (1 << w_left);
@@ -124,10 +140,10 @@ void gle_product_one(int32_t *out, const gle_layer *layer, const int16_t *x, int
     }
 }
 
-/* Column j of the weights as they are stored, times the errors. */
+/* Column j of the weights, times the errors. */
 static int64_t column_sum(const gle_layer *layer, int32_t j, int32_t w_shift)
 {
-    const int16_t *w = layer->w + j;
+    const int16_t *w = (lent(layer) ? layer->seen : layer->w) + j;
     const int16_t *const e = layer->e;
     const int32_t n = layer->n, stride = layer->stride;
     int64_t sum = 0;
@@ -156,8 +172,9 @@ static int64_t column_sum_gained(const gle_layer *layer, int32_t j, int32_t w_sh
 
 void gle_product_one_back(int32_t *out, const gle_layer *layer, int32_t shift)
 {
-    const int32_t w_shift = layer->image->w_shift, w_left = layer->image->w_left;
-    const int plain = layer->gains == NULL && layer->rows == NULL;
+    const int plain = (layer->gains == NULL || lent(layer)) && layer->rows == NULL;
+    const int32_t w_shift = plain && lent(layer) ? 0 : layer->image->w_shift;
+    const int32_t w_left = plain && lent(layer) ? 0 : layer->image->w_left;
 
     for (int32_t j = 0; j < layer->m; j++) {
         const int64_t sum = plain ? column_sum(layer, j, w_shift) * (1 << w_left)

@@ -41,6 +41,7 @@ void gle_layer_sgd(gle_chip *chip, gle_layer *layer, const int16_t *below, int32
     const gle_learning all = {&how, below, chip->turned, chip->columns,
                               gle_gradient_shift(chip->batch), shift, chip->rows};
     gle_update_count count = {0, 0, 0};
+    const int32_t stale = layer->stale;
     const int at_once =
         whole && chip->kernels->learn != NULL && chip->kernels->learn(layer, &all, &count);
 
@@ -61,6 +62,13 @@ void gle_layer_sgd(gle_chip *chip, gle_layer *layer, const int16_t *below, int32
                         layer->e_frac + rate - layer->u_frac, stochastic, key_bias);
     }
     gle_count_updates(layer, &count);
+#ifdef GLE_LEARN_LAYER
+    if (one && !at_once) {
+        layer->stale = stale | GLE_TOPS_HOLD;
+    }
+#else
+    (void)stale;
+#endif
 }
 
 uint32_t gle_sgd_row(int32_t *row, int32_t *memory, uint8_t *norm, int32_t m,

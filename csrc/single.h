@@ -13,6 +13,10 @@ static inline int32_t gle_single_shift(const gle_layer *layer)
     return layer->seen == layer->w ? layer->image->w_shift : 0;
 }
 
+/* seen[m] of a row, as see.inc has it. */
+void gle_see_one(int16_t *seen, const int16_t *w, int32_t m, const gle_seeing *how,
+                 const uint32_t *gains);
+
 #if defined(__ARM_FEATURE_DSP) && defined(__ARM_FEATURE_SIMD32)
 void gle_product_one_dsp(int32_t *out, const gle_layer *layer, const int16_t *x, int32_t shift);
 void gle_product_one_back_dsp(int32_t *out, const gle_layer *layer, int32_t shift);
@@ -22,6 +26,8 @@ void gle_learn_one_dsp(int16_t *w, int32_t e, const int16_t *x, int32_t m, const
 void gle_learn_layer_dsp(gle_layer *layer, const int16_t *x, const gle_update *how, int32_t shift,
                          gle_update_count *count);
 #define GLE_LEARN_LAYER gle_learn_layer_dsp
+void gle_see_one_dsp(int16_t *seen, const int16_t *w, int32_t m, const gle_seeing *how,
+                     const uint32_t *gains);
 #define GLE_ONE(name) gle_##name##_dsp
 #else
 #define GLE_ONE(name) gle_##name

@@ -73,6 +73,7 @@ void device_block_begin(struct device *d, const struct message_BLOCK *m)
             d->votes[k] = 0;
         }
     }
+    device_lend(d);
     b->open = 1;
     b->running = 0;
     b->flags = m->flags;

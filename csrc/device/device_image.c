@@ -3,6 +3,24 @@
 
 #include "../link/crc32.h"
 
+void device_lend(struct device *d)
+{
+    const size_t need = d->lent ? 0 : gle_spare_bytes(d->chip);
+
+    if (need != 0 && d->staged.kind == STAGED_NONE && d->high - d->low >= need) {
+        gle_lend(d->chip, d->memory + d->low);
+        d->lent = 1;
+    }
+}
+
+void device_take_back(struct device *d)
+{
+    if (d->lent) {
+        gle_lend(d->chip, NULL);
+        d->lent = 0;
+    }
+}
+
 void device_image_begin(struct device *d, const struct message_IMAGE_BEGIN *m)
 {
     const uint32_t known = GLE_WITH_GRADIENT | GLE_WITH_UHAT;
@@ -21,6 +39,7 @@ void device_image_begin(struct device *d, const struct message_IMAGE_BEGIN *m)
         return;
     }
     device_drop(d);
+    device_take_back(d);
     d->staged = (device_staging){0};
     d->staged.kind = STAGED_IMAGE;
     d->staged.size = (uint32_t)bytes;

@@ -47,6 +47,7 @@ void device_snapshot_begin(struct device *d, const struct message_SNAPSHOT_BEGIN
         return;
     }
     device_drop(d);
+    device_take_back(d);
     *s = (device_staging){0};
     s->kind = STAGED_SNAPSHOT;
     s->served = d->service;

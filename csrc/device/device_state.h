@@ -66,6 +66,7 @@ struct device {
     uint8_t service;  /* device_service */
     uint32_t batch, inputs, outputs, layers, words, loss, options;
     size_t low, high; /* the free middle */
+    uint8_t lent;     /* of which the chip has what it can do without, see gle_lend */
     int16_t *input, *target;
     uint32_t input_bytes, target_bytes; /* of one step; of labels for cross entropy */
     int64_t *votes;
@@ -142,6 +143,10 @@ void device_weights_add(struct device *d, const struct message_WEIGHTS_ADD *m);
 void device_bias_add(struct device *d, const struct message_BIAS_ADD *m);
 
 void device_times_write(struct device *d, const struct message_TIMES_WRITE *m);
+
+/* device_image.c: the free middle is the chip's while nothing is staged there. */
+void device_lend(struct device *d);
+void device_take_back(struct device *d);
 
 /* device_block.c */
 void device_block_begin(struct device *d, const struct message_BLOCK *m);

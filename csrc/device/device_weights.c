@@ -79,6 +79,7 @@ void device_weights_begin(struct device *d)
     device_staging *s = &d->staged;
 
     device_drop(d);
+    device_take_back(d);
     *s = (device_staging){0};
     s->kind = STAGED_WEIGHTS;
     s->served = d->service;

@@ -102,14 +102,50 @@ static void compare(const char *what, const gle_layer *layer, int32_t shift, int
     }
 }
 
+/* Plain C looks at what is stored. */
 static void products(gle_layer *layer, int32_t shift)
 {
+    int16_t *const seen = layer->seen;
+
+    layer->seen = layer->w;
     gle_product_one(wanted, layer, x, shift);
+    layer->seen = seen;
     gle_product_one_dsp(out, layer, x, shift);
     compare("forward", layer, shift, layer->n);
+    layer->seen = layer->w;
     gle_product_one_back(wanted, layer, shift);
+    layer->seen = seen;
     gle_product_one_back_dsp(out, layer, shift);
     compare("back", layer, shift, layer->m);
+}
+
+/* The same with what the array sees beside what is stored, synapses that differ or not. */
+static void seen_products(gle_layer *layer, gle_image_layer *image, int32_t shift)
+{
+    static uint32_t gains[MOST];
+    static int16_t seen[MOST] __attribute__((aligned(8)));
+    const int differ = below(2);
+    gle_seeing how;
+
+    image->w_left = differ ? below(3) : 0;
+    how.w_shift = image->w_shift;
+    how.w_left = image->w_left;
+    layer->gain_words = (layer->m + 1) / 2;
+    for (int32_t k = 0; k < layer->n * layer->gain_words; k++) {
+        gains[k] = any() & 0x3fff3fffu;
+    }
+    layer->gains = differ ? gains : NULL;
+    layer->seen = seen;
+    for (int32_t i = 0; i < layer->n; i++) {
+        int16_t *const row = seen + i * layer->stride;
+        row[layer->stride - 1] = 0;
+        gle_see_one_dsp(row, layer->w + i * layer->stride, differ ? layer->m : layer->stride, &how,
+                    differ ? gains + i * layer->gain_words : NULL);
+    }
+    products(layer, shift);
+    layer->seen = layer->w;
+    layer->gains = NULL;
+    image->w_left = 0;
 }
 
 static void learn(gle_layer *layer, int32_t shift, const gle_update *how)
@@ -158,6 +194,7 @@ static void one_case(int32_t n, int32_t m)
 {
     static const int32_t shifts[] = {0, 2, 0, 2, 1, 5};
     static uint32_t rows[MOST_N];
+    static uint16_t tops[MOST_N];
     const int32_t kind = below(6);
     gle_image_layer image = {0};
     gle_layer layer = {0};
@@ -171,13 +208,16 @@ static void one_case(int32_t n, int32_t m)
     layer.stride = (m + 1) & -2;
     layer.w = layer.seen = weights;
     layer.e = e;
+    layer.tops = tops;
     for (int32_t i = 0; i < n; i++) {
         rows[i] = (uint32_t)below(8);
+        tops[i] = (uint16_t)image.w_max; /* not known */
     }
     layer.rows = below(8) == 0 ? rows : NULL;
     fill(&layer, below(3) == 0, below(3) == 0);
     for (int32_t k = 0; k < 4; k++) {
         products(&layer, below(36) - 4);
+        seen_products(&layer, &image, below(36) - 4);
     }
     how.limit = image.w_max;
     how.most = below(8) == 0 ? 1 + below(100) : 32767;

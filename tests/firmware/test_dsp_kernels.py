@@ -58,10 +58,12 @@ def test_dsp_kernels_equal_plain_c(tmp_path: Path) -> None:
     ("file", "right", "wrong"),
     [
         ("single_dsp.c", "#0x00030003", "#0x00010001"),
+        ("single_dsp.c", "shadd16 r6, r6, %[half]", "shadd16 r6, r6, %[zero]"),
         ("single_dsp.c", "pkhtb r5, r5, r4", "pkhtb r5, r4, r5"),
         ("single_dsp_learn.c", "0x8000", "0x7fff"),
-        ("single_dsp_learn.c", "lsr #16", "lsr #15"),
-        ("single_dsp_learn.c", "twice = 2u * limit", "twice = 2u * limit + ONES"),
+        ("single_dsp_learn.c", "first + (uint32_t)j, rest", "first, rest"),
+        ("single_dsp_learn.c", "(uint16_t)(*top + most)", "*top"),
+        ("single_dsp_learn.c", "twice = 2u * both", "twice = 2u * both + ONES"),
     ],
 )
 def test_a_fault_in_a_dsp_kernel_is_found(
