@@ -55,6 +55,7 @@ CORE_PORTABLE = [
 ]
 # Vector kernels; empty on other machines.
 CORE_X86 = [
+    "learn_one_vnni.c",
     "learn_vnni.c",
     "matvec_avx2.c",
     "matvec_vnni.c",
@@ -66,6 +67,7 @@ CORE_X86 = [
     "rule_vnni.c",
     "single_avx2.c",
     "single_vnni.c",
+    "softmax_vnni.c",
 ]
 HOST = ["host/adam.c", "host/loop.c"]
 # What Python sees, each after those that it includes.

@@ -215,7 +215,8 @@ const gle_kernels gle_kernels_vnni = {"vnni",          product, outer,         g
                                       gle_turned_avx2, gle_update_vnni, vary_row, gle_product_one_vnni,
                                       gle_product_one_back_vnni, gle_learn_one_vnni, gle_learn_vnni, see,
                                       gle_turn_avx2,
-                                      gle_neurons_vnni, &gle_rules_vnni};
+                                      gle_neurons_vnni, &gle_rules_vnni,
+                                      gle_learn_biases_vnni, gle_target_error_vnni};
 
 #else
 typedef int gle_no_vnni; /* ISO C wants one declaration a file */
