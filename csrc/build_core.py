@@ -63,6 +63,7 @@ CORE_X86 = [
     "neurons_one_avx2.c",
     "neurons_one_vnni.c",
     "neurons_vnni.c",
+    "pack_vnni.c",
     "rule_avx2.c",
     "rule_vnni.c",
     "single_avx2.c",

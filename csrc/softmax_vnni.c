@@ -38,7 +38,7 @@ LANES __m256i rounded(__m512i x, int32_t shift)
     const __m512i most = _mm512_set1_epi64(GLE_SUM_MAX);
 
     if (shift > 0) {
-        x = _mm512_add_epi64(x, _mm512_set1_epi64((int64_t)1 << (shift - 1)));
+        x = _mm512_add_epi64(x, _mm512_set1_epi64(1LL << (shift - 1)));
         x = _mm512_sra_epi64(x, _mm_cvtsi32_si128(shift));
     } else {
         x = _mm512_sll_epi64(x, _mm_cvtsi32_si128(-shift));
