@@ -89,9 +89,9 @@ AVX512 int32_t gle_see_vnni(int16_t *seen, const int16_t *w, int32_t m, const gl
                             const uint32_t *gains, int32_t *columns)
 {
     const __m512i ones = _mm512_set1_epi16(1);
-    const __m128i by = _mm_cvtsi32_si128(how->w_shift), left = _mm_cvtsi32_si128(how->w_left);
-    const __m128i before = _mm_cvtsi32_si128(how->w_shift > 0 ? how->w_shift - 1 : 0);
-    const __m512i half = how->w_shift > 0 ? ones : _mm512_setzero_si512();
+    const __m128i left = _mm_cvtsi32_si128(how->w_left);
+    /* 2^-w_shift of vpmulhrsw, which rounds as gle_round does */
+    const __m512i by = _mm512_set1_epi16((int16_t)(how->w_shift > 0 ? 1 << (15 - how->w_shift) : 0));
     __m512i sum = _mm512_setzero_si512();
 
     if (gains != NULL) {
@@ -102,8 +102,7 @@ AVX512 int32_t gle_see_vnni(int16_t *seen, const int16_t *w, int32_t m, const gl
         const __mmask32 here = some < WIDE ? (__mmask32)((1u << some) - 1u) : 0xffffffffu;
         const __mmask16 low = (__mmask16)here, high = (__mmask16)(here >> 16);
         __m512i x = _mm512_maskz_loadu_epi16(here, w + j);
-        x = _mm512_add_epi16(_mm512_sra_epi16(x, by),
-                             _mm512_and_si512(_mm512_sra_epi16(x, before), half));
+        x = how->w_shift == 0 ? x : _mm512_mulhrs_epi16(x, by);
         x = _mm512_sll_epi16(x, left);
         _mm512_mask_storeu_epi16(seen + j, here, x);
         x = _mm512_abs_epi16(x);
