@@ -62,10 +62,13 @@ CORE_X86 = [
     "neurons_one_avx2.c",
     "neurons_avx2.c",
     "neurons_one_vnni.c",
+    "learn_one_vnni.c",
+    "pack_vnni.c",
     "rule_avx2.c",
     "rule_vnni.c",
     "single_avx2.c",
     "single_vnni.c",
+    "softmax_vnni.c",
 ]
 HOST = ["host/adam.c", "host/loop.c"]
 # What Python sees, each after those that it includes.

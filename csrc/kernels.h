@@ -104,6 +104,14 @@ typedef struct gle_kernels {
 
     void (*neurons)(const gle_neuron_job *job);
     const struct gle_rule_kernels *rules; /* learner.h */
+
+    /* bias[n] += round(sums[n] * 2^-shift) at random, and the target error of cross entropy for
+     * a batch on an ideal layer. Both return 0 where they cannot and have changed nothing.
+     * NULL: never can. */
+    int32_t (*learn_biases)(struct gle_layer *layer, const int32_t *sums, int32_t shift,
+                            gle_key key);
+    int32_t (*target_error)(const gle_chip *chip, const struct gle_layer *top,
+                            const int16_t *labels, int32_t *above);
 } gle_kernels;
 
 extern const gle_kernels gle_kernels_scalar;

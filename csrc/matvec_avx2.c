@@ -393,7 +393,7 @@ const gle_kernels gle_kernels_avx2 = {"avx2",          product, outer,         g
                                       gle_turned_avx2, update_row, vary_row, gle_product_one_avx2,
                                       gle_product_one_back_avx2, gle_learn_one_avx2, NULL, see,
                                       gle_turn_avx2,
-                                      gle_neurons_avx2, &gle_rules_avx2};
+                                      gle_neurons_avx2, &gle_rules_avx2, NULL, NULL};
 
 #else
 typedef int gle_no_avx2; /* ISO C wants one declaration a file */

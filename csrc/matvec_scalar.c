@@ -210,4 +210,4 @@ const gle_kernels gle_kernels_scalar = {"scalar",    product, outer,     pack_pa
                                         pack_turned, update_row, vary_row, GLE_ONE(product_one),
                                         GLE_ONE(product_one_back), GLE_ONE(learn_one), NULL, see,
                                         transpose,
-                                        gle_neurons_scalar, &gle_rules_scalar};
+                                        gle_neurons_scalar, &gle_rules_scalar, NULL, NULL};

@@ -221,8 +221,6 @@ VNNI static void outer(int32_t *out, const int16_t *e, int32_t rows, const int16
 #define GLE_TARGET VNNI
 #define GLE_UPDATE(name) name##_row
 #include "update.inc"
-#define GLE_SEE see
-#include "see.inc"
 
 void gle_update_wide(int16_t *w, const int32_t *gradient, int32_t m, const gle_update *how,
                      int32_t shift, uint32_t first, gle_update_count *count)
@@ -236,12 +234,23 @@ void gle_learn_one_wide(int16_t *w, int32_t e, const int16_t *x, int32_t m, cons
     learn_row(w, e, x, m, how, shift, first, count);
 }
 
-/* Layouts are bound by the memory, not by the width of a vector: shared with AVX2. */
-const gle_kernels gle_kernels_vnni = {"vnni",          product, outer,         gle_pairs_avx2,
-                                      gle_turned_avx2, gle_update_vnni, vary_row, gle_product_one_vnni,
-                                      gle_product_one_back_vnni, gle_learn_one_vnni, gle_learn_vnni, see,
-                                      gle_turn_avx2,
-                                      gle_neurons_vnni, &gle_rules_vnni};
+const gle_kernels gle_kernels_vnni = {"vnni",
+                                      product,
+                                      outer,
+                                      gle_pairs_vnni,
+                                      gle_turned_vnni,
+                                      gle_update_vnni,
+                                      vary_row,
+                                      gle_product_one_vnni,
+                                      gle_product_one_back_vnni,
+                                      gle_learn_one_vnni,
+                                      gle_learn_vnni,
+                                      gle_see_vnni,
+                                      gle_turn_avx2, /* bound by the memory */
+                                      gle_neurons_vnni,
+                                      &gle_rules_vnni,
+                                      gle_learn_biases_vnni,
+                                      gle_target_error_vnni};
 
 #else
 typedef int gle_no_vnni; /* ISO C wants one declaration a file */

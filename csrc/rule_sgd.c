@@ -32,6 +32,7 @@ void gle_layer_sgd(gle_chip *chip, gle_layer *layer, const int16_t *below, int32
     const int32_t rate = gle_rate_of(layer, lesson);
     const int32_t shift =
         layer->e_frac + below_frac - gle_gradient_shift(chip->batch) + rate - layer->w_frac;
+    const int32_t shift_bias = layer->e_frac + rate - layer->u_frac;
     const gle_key key_bias =
         gle_rng_key(chip->seed, GLE_RNG_BIAS_UPDATE, (uint32_t)layer->first, chip->step);
     const gle_update how = gle_update_of(chip, layer, chip->step);
@@ -57,10 +58,6 @@ void gle_layer_sgd(gle_chip *chip, gle_layer *layer, const int16_t *below, int32
                            &how, shift, &count);
         }
     }
-    for (int32_t i = 0; i < layer->n && !(layer->image->learn & GLE_HOLDS_BIAS); i++) {
-        gle_update_bias(layer, i, at_once ? all.sums[i] : gle_error_sum(chip, layer, i),
-                        layer->e_frac + rate - layer->u_frac, stochastic, key_bias);
-    }
     gle_count_updates(layer, &count);
 #ifdef GLE_LEARN_LAYER
     if (one && !at_once) {
@@ -69,6 +66,15 @@ void gle_layer_sgd(gle_chip *chip, gle_layer *layer, const int16_t *below, int32
 #else
     (void)stale;
 #endif
+    if ((layer->image->learn & GLE_HOLDS_BIAS) != 0 ||
+        (at_once && stochastic && chip->kernels->learn_biases != NULL &&
+         chip->kernels->learn_biases(layer, all.sums, shift_bias, key_bias))) {
+        return;
+    }
+    for (int32_t i = 0; i < layer->n; i++) {
+        gle_update_bias(layer, i, at_once ? all.sums[i] : gle_error_sum(chip, layer, i),
+                        shift_bias, stochastic, key_bias);
+    }
 }
 
 uint32_t gle_sgd_row(int32_t *row, int32_t *memory, uint8_t *norm, int32_t m,

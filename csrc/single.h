@@ -47,6 +47,18 @@ void gle_product_one_back_vnni(int32_t *out, const gle_layer *layer, int32_t shi
 void gle_learn_one_vnni(int16_t *w, int32_t e, const int16_t *x, int32_t m, const gle_update *how,
                         int32_t shift, uint32_t first, gle_update_count *count);
 int32_t gle_learn_vnni(gle_layer *layer, const gle_learning *job, gle_update_count *count);
+/* pack_vnni.c */
+void gle_pairs_vnni(int16_t *pairs, const int16_t *x, int32_t n, int32_t columns);
+void gle_turned_vnni(int16_t *turned, const int16_t *x, int32_t n, int32_t stride,
+                     int32_t columns);
+int32_t gle_see_vnni(int16_t *seen, const int16_t *w, int32_t m, const gle_seeing *how,
+                     const uint32_t *gains, int32_t *columns);
+/* learn_one_vnni.c */
+int32_t gle_learn_stream_vnni(gle_layer *layer, const gle_learning *job, gle_update_count *count);
+int32_t gle_learn_biases_vnni(gle_layer *layer, const int32_t *sums, int32_t shift, gle_key key);
+/* softmax_vnni.c */
+int32_t gle_target_error_vnni(const gle_chip *chip, const gle_layer *top, const int16_t *labels,
+                              int32_t *above);
 void gle_update_vnni(int16_t *w, const int32_t *gradient, int32_t m, const gle_update *how,
                      int32_t shift, uint32_t first, gle_update_count *count);
 /* matvec_vnni.c: any rounding, as update.inc has it. */

@@ -12,19 +12,16 @@
 
 enum { WIDE = 32 /* int16 a vector */, SPILL = GLE_EXACT / 2 /* pairs a lane can add */ };
 
-/* Stored weights as the array sees them. */
-LANES __m512i seen(const int16_t *w, int32_t w_shift)
+/* What rounds stored weights to what the array sees: vpmulhrsw with 2^(15 - shift), which rounds
+ * as gle_round does. Nothing is to be done for a shift of 0. */
+LANES __m512i seeing(int32_t w_shift)
 {
-    const __m512i x = load(w);
-    __m128i k, k1;
+    return _mm512_set1_epi16((int16_t)(w_shift > 0 ? 1 << (15 - w_shift) : 0));
+}
 
-    if (w_shift == 0) {
-        return x;
-    }
-    k = _mm_cvtsi32_si128(w_shift);
-    k1 = _mm_cvtsi32_si128(w_shift - 1);
-    return _mm512_add_epi16(_mm512_sra_epi16(x, k),
-                            _mm512_and_si512(_mm512_sra_epi16(x, k1), _mm512_set1_epi16(1)));
+LANES __m512i seen(const int16_t *w, int32_t w_shift, __m512i by)
+{
+    return w_shift == 0 ? load(w) : _mm512_mulhrs_epi16(load(w), by);
 }
 
 /* A sum of products in two int32: 2^16 high + low, from lanes that hold an int32 each. */
@@ -54,6 +51,16 @@ LANES __m128i sums4(__m512i a, __m512i b, __m512i c, __m512i d)
     return _mm_add_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
 }
 
+/* The same of lanes that hold 4 products each at most: both halves of 32 products fit. */
+LANES __m512i sums4_wide(__m512i a, __m512i b, __m512i c, __m512i d)
+{
+    const __m256i ab = _mm256_hadd_epi32(halves(a), halves(b));
+    const __m256i cd = _mm256_hadd_epi32(halves(c), halves(d));
+    const __m512i x = _mm512_cvtepi32_epi64(_mm256_hadd_epi32(ab, cd));
+
+    return _mm512_add_epi64(x, _mm512_shuffle_i64x2(x, x, 0xee)); /* in the lower half */
+}
+
 /* round(x 2^-shift) clipped to GLE_SUM_MAX; shifts by lane, negative to the left. |x| < 2^47. */
 LANES __m256i rounded(__m512i x, __m512i shift)
 {
@@ -73,11 +80,10 @@ LANES __m256i rounded(__m512i x, __m512i shift)
 LANES void product_rows(int32_t *out, const int16_t *w, int32_t stride, int32_t rows,
                         const int16_t *x, int32_t w_shift, __m256i shift)
 {
-    const __m512i zero = _mm512_setzero_si512();
+    const __m512i zero = _mm512_setzero_si512(), by = seeing(w_shift);
     split s[4] = {{zero, zero}, {zero, zero}, {zero, zero}, {zero, zero}};
     __m512i sum[4] = {zero, zero, zero, zero};
     const int16_t *row[4];
-    __m256i high, low;
     __m512i total;
 
 #pragma GCC unroll 4
@@ -90,18 +96,25 @@ LANES void product_rows(int32_t *out, const int16_t *w, int32_t stride, int32_t 
             const __m512i below = load(x + j);
 #pragma GCC unroll 4
             for (int r = 0; r < 4; r++) {
-                sum[r] = _mm512_dpwssd_epi32(sum[r], seen(row[r] + j, w_shift), below);
+                sum[r] = _mm512_dpwssd_epi32(sum[r], seen(row[r] + j, w_shift, by), below);
             }
         }
+        if (stride > 2 * WIDE) {
 #pragma GCC unroll 4
-        for (int r = 0; r < 4; r++) {
-            spill(&s[r], &sum[r]);
+            for (int r = 0; r < 4; r++) {
+                spill(&s[r], &sum[r]);
+            }
         }
     }
-    high = _mm256_castsi128_si256(sums4(s[0].high, s[1].high, s[2].high, s[3].high));
-    low = _mm256_castsi128_si256(sums4(s[0].low, s[1].low, s[2].low, s[3].low));
-    total = _mm512_add_epi64(_mm512_slli_epi64(_mm512_cvtepi32_epi64(high), 16),
-                             _mm512_cvtepi32_epi64(low));
+    if (stride > 2 * WIDE) {
+        const __m256i high =
+            _mm256_castsi128_si256(sums4(s[0].high, s[1].high, s[2].high, s[3].high));
+        const __m256i low = _mm256_castsi128_si256(sums4(s[0].low, s[1].low, s[2].low, s[3].low));
+        total = _mm512_add_epi64(_mm512_slli_epi64(_mm512_cvtepi32_epi64(high), 16),
+                                 _mm512_cvtepi32_epi64(low));
+    } else {
+        total = sums4_wide(sum[0], sum[1], sum[2], sum[3]);
+    }
     _mm_mask_storeu_epi32(out, (__mmask8)((1u << rows) - 1u),
                           _mm256_castsi256_si128(rounded(total, _mm512_cvtepi32_epi64(shift))));
 }
@@ -140,7 +153,7 @@ LANES __m512i error_pair(const gle_layer *layer, int32_t i)
 LANES void back_columns(const int V, int32_t *out, const gle_layer *layer, const int16_t *w,
                         int32_t left, int32_t w_shift, int32_t shift)
 {
-    const __m512i zero = _mm512_setzero_si512();
+    const __m512i zero = _mm512_setzero_si512(), by_see = seeing(w_shift);
     split s[4] = {{zero, zero}, {zero, zero}, {zero, zero}, {zero, zero}};
     __m512i sum[4] = {zero, zero, zero, zero};
     const size_t stride = (size_t)layer->stride;
@@ -153,8 +166,8 @@ LANES void back_columns(const int V, int32_t *out, const gle_layer *layer, const
             const __m512i e = error_pair(layer, i);
 #pragma GCC unroll 2
             for (int c = 0; c < V; c++) {
-                const __m512i a = seen(first + WIDE * c, w_shift);
-                const __m512i b = seen(second + WIDE * c, w_shift);
+                const __m512i a = seen(first + WIDE * c, w_shift, by_see);
+                const __m512i b = seen(second + WIDE * c, w_shift, by_see);
                 sum[2 * c] = _mm512_dpwssd_epi32(sum[2 * c], _mm512_unpacklo_epi16(a, b), e);
                 sum[2 * c + 1] =
                     _mm512_dpwssd_epi32(sum[2 * c + 1], _mm512_unpackhi_epi16(a, b), e);
