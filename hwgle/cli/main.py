@@ -102,3 +102,7 @@ def main() -> None:
     # give, and fight with what runs beside. Must be set before NumPy is imported.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     cli()
+
+
+if __name__ == "__main__":
+    main()

@@ -84,10 +84,7 @@ def command(
         return
     if experiment is None or out is None:
         raise UsageError("name an EXPERIMENT and --out DIR, or say --compare A B")
-    inputs = _read(experiment, weights, chips, limits_file)
-    for url in devices:  # a board that is not there is told now, not at the end
-        open_device(url, shadow=False, baud=baud).close()
-    inputs.devices, inputs.baud = list(devices), baud
+    inputs = _read(experiment, weights, chips, limits_file, devices, baud)
     inputs.sizes = Sizes(samples=samples, seed=seed)
     with Bar("report") as bar:
 
@@ -105,9 +102,10 @@ def command(
 
 
 def _read(
-    experiment: str, weights: Path | None, specs: tuple[str, ...], limits_file: Path | None
+    experiment: str, weights: Path | None, specs: tuple[str, ...], limits_file: Path | None,
+    devices: tuple[str, ...], baud: int | None,
 ) -> Inputs:
-    """All files, their mistakes at once."""
+    """All files, their mistakes at once; then whether the devices are there; then the data."""
     files = Files()
     chips = [files.chip(spec) for spec in specs]
     ex = files.read(lambda: Experiment.load(experiment))
@@ -140,6 +138,8 @@ def _read(
     hashes = {str(weights): file_hash(weights)}
     if limits_file is not None:
         hashes[str(limits_file)] = file_hash(limits_file)
+    for url in devices:
+        open_device(url, shadow=False, baud=baud).close()
     with Bar("reading the data") as bar:
         task = load_task(ex, bar)
     if not isinstance(task, Task):
@@ -147,6 +147,7 @@ def _read(
     return Inputs(
         ex, network, w, built, task,
         limits=None if found is None else found[1], files=hashes,
+        devices=list(devices), baud=baud,
     )  # fmt: skip
 
 

@@ -267,4 +267,4 @@ def test_the_papers_networks_fit_the_stm32f405() -> None:
     code, text = run("mnist1d-42k", "--board", "stm32f405")
     assert code == 0
     assert "fit once" in text
-    assert time.monotonic() - began < 60
+    assert time.monotonic() - began < 300  # its firmware is built on first use

@@ -32,7 +32,7 @@ from hwgle.weights import save
 from tests.reports import small
 
 ZOO = Path(__file__).parents[2] / "hwgle" / "zoo" / "weights"
-PATIENCE = 120.0  # seconds for a command to get going on a machine that is busy
+PATIENCE = 300.0  # seconds for a command to get going on a machine that is busy
 LIMITS = """\
 format: hwgle/limits/1
 limits:
@@ -252,6 +252,19 @@ def test_bad_input(
     assert message in result.output
     assert "Traceback" not in result.output
     assert set(os.listdir()) == before
+
+
+def test_a_device_that_is_none_is_told_before_data_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    _, _, weights = small(tmp_path)
+    save("w.npz", weights)
+    monkeypatch.setattr("hwgle.cli.report.load_task", lambda *_: pytest.fail("data were read"))
+    for url, code in (("nope:", 2), ("/dev/hwgle-nothing", 3)):
+        result = invoke("tiny.yaml", "--weights", "w.npz", "--device", url, "--out", "o")
+        assert result.exit_code == code, result.output
+        assert url in result.output
 
 
 def test_interrupted_it_leaves_nothing(tmp_path: Path, environment: dict[str, str]) -> None:

@@ -19,7 +19,7 @@ from hwgle.cli.scope import command
 from hwgle.errors import UsageError
 
 SCOPE = [sys.executable, "-m", "hwgle", "scope"]
-DEADLINE = 120.0
+DEADLINE = 300.0
 
 
 class OnTerminal:
@@ -51,12 +51,15 @@ class OnTerminal:
 
     def end(self) -> tuple[int, str]:
         """Exit code and standard error."""
-        while self.process.poll() is None:
-            if select.select([self.fd], [], [], 0.1)[0]:
-                try:
+        deadline = time.monotonic() + DEADLINE
+        while time.monotonic() < deadline:
+            if select.select([self.fd], [], [], 0.2)[0]:
+                try:  # to the last byte: what it wrote may be read after it has ended
                     self.text += os.read(self.fd, 65536).decode("utf-8", "replace")
                 except OSError:
                     break
+        else:
+            self.process.kill()
         assert self.process.stderr is not None
         error = self.process.stderr.read().decode()
         code = self.process.wait(DEADLINE)

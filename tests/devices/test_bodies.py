@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 from battery import Battery
 
+from hwgle.device import Device
+
 
 class TestEmulator(Battery):
     url = "emu:"
@@ -49,6 +51,12 @@ class TestStm32vldiscovery(Battery):
 
 @pytest.mark.board("qemu-system-arm", "arm-none-eabi-gcc")
 class TestNucleoF446re(Battery):
+    """The processor and the code of the stm32f405: what differs are clocks, pins and UART."""
+
     url = "qemu:nucleo_f446re"
     batch = 1
     cases = 1
+
+    @pytest.mark.long
+    def test_every_imperfection_is_equal(self, device: Device, seed: int) -> None:
+        super().test_every_imperfection_is_equal(device, seed)

@@ -126,9 +126,12 @@ def test_the_stack_bound_holds_and_is_not_far_above_the_mark(name: str) -> None:
 def test_time_passes(device: SerialDevice) -> None:
     """Not faster than here; slower is possible where the machine is busy."""
     begin, before = time.monotonic(), device.status()["uptime_ms"]
-    time.sleep(0.5)
-    passed = device.status()["uptime_ms"] - before
-    assert 50 < passed < 1000 * (time.monotonic() - begin) + 50
+    passed = 0
+    while passed < 200:
+        time.sleep(0.05)
+        passed = device.status()["uptime_ms"] - before
+        assert passed < 1000 * (time.monotonic() - begin) + 50
+        assert time.monotonic() - begin < PATIENCE_SECONDS
 
 
 def test_another_session_finds_it_as_it_was(board: tuple[str, RunningBoard]) -> None:

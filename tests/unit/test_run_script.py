@@ -31,7 +31,7 @@ TOOLS = (
 
 def run(*arguments: str, **options) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        ["sh", str(RUN), *arguments], capture_output=True, text=True, timeout=60, **options
+        ["sh", str(RUN), *arguments], capture_output=True, text=True, timeout=300, **options
     )
 
 
