@@ -1,7 +1,7 @@
 /* The complete state of a chip as bytes, and back: checkpoints and resuming rest on it.
  *
- * Written value by value without padding, streams apart, so that a snapshot means the
- * same on every body. One walk over all pieces serves measuring, reading, writing and
+ * Written value by value without padding, little-endian, streams apart, so that a snapshot
+ * means the same on every body. One walk over all pieces serves measuring, reading, writing and
  * checking; a range is read or written by skipping the pieces outside it whole.
  *
  * A snapshot comes from outside. What the core relies on (formats whose shifts the kernels
@@ -27,11 +27,24 @@ typedef struct {
     int bad;
 } walk;
 
-/* The part of a piece of `size` bytes that lies in the range. */
-static void bytes(walk *s, void *value, size_t size)
+/* A snapshot is little-endian. On a machine that is not, byte k of numbers of `width` (1, 2, 4
+ * or 8) bytes lies at k ^ flip(width). */
+static size_t flip(size_t width)
+{
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+    (void)width;
+    return 0;
+#else
+    const uint16_t one = 1;
+    return *(const unsigned char *)&one == 1 ? 0 : width - 1;
+#endif
+}
+
+/* The part of a piece of `size` bytes, numbers of `width`, that lies in the range. */
+static void bytes(walk *s, void *value, size_t size, size_t width)
 {
     unsigned char *v = value;
-    const size_t at = s->used;
+    const size_t at = s->used, turned = flip(width);
     size_t k = s->first > at ? s->first - at : 0;
     size_t end = s->end > at ? s->end - at : 0;
 
@@ -42,17 +55,17 @@ static void bytes(walk *s, void *value, size_t size)
     end = end < size ? end : size;
     for (; k < end; k++) {
         if (s->mode == READ) {
-            s->to[at + k - s->first] = v[k];
+            s->to[at + k - s->first] = v[k ^ turned];
         } else {
-            v[k] = s->from[at + k - s->first];
+            v[k ^ turned] = s->from[at + k - s->first];
         }
     }
 }
 
-static void rows(walk *s, void *array, int32_t n, int32_t count, int32_t stride, size_t size)
+static void rows(walk *s, void *array, int32_t n, int32_t count, int32_t stride, size_t width)
 {
     unsigned char *a = array;
-    const size_t row = (size_t)count * size, all = (size_t)n * row;
+    const size_t row = (size_t)count * width, all = (size_t)n * row;
     size_t i = 0;
 
     if (s->mode == MEASURE || s->end <= s->used || s->first >= s->used + all) {
@@ -64,7 +77,7 @@ static void rows(walk *s, void *array, int32_t n, int32_t count, int32_t stride,
         s->used += i * row;
     }
     for (; i < (size_t)n && s->used < s->end; i++) {
-        bytes(s, a + i * (size_t)stride * size, row);
+        bytes(s, a + i * (size_t)stride * width, row, width);
     }
     s->used += ((size_t)n - i) * row;
 }
@@ -73,16 +86,13 @@ static void rows(walk *s, void *array, int32_t n, int32_t count, int32_t stride,
 static uint32_t number(const walk *s, const void *value, size_t size)
 {
     const unsigned char *v = s->from != NULL ? s->from + s->used : value;
-    union {
-        unsigned char byte[4];
-        uint32_t wide;
-        uint16_t narrow;
-    } x = {{0, 0, 0, 0}};
+    const size_t turned = s->from != NULL ? 0 : flip(size);
+    uint32_t x = 0;
 
     for (size_t k = 0; k < size; k++) {
-        x.byte[k] = v[k];
+        x |= (uint32_t)v[k ^ turned] << 8 * k;
     }
-    return size == 4 ? x.wide : x.narrow;
+    return x;
 }
 
 static int32_t format(walk *s, const int32_t *value)
@@ -182,7 +192,7 @@ static void times(walk *s, gle_neuron *array, int32_t n)
         s->bad |= !gle_neuron_ok(&y);
     }
     if (s->mode != CHECK) {
-        bytes(s, array, (size_t)n * sizeof *array);
+        bytes(s, array, (size_t)n * sizeof *array, sizeof array->leak_u);
     }
 }
 
@@ -190,8 +200,9 @@ static void walk_layer(walk *s, gle_layer *y, int32_t batch, int32_t columns, in
 {
     const gle_image_layer *const image = y->image;
 
-    bytes(s, &y->counters, offsetof(gle_counters, sat_read)); /* not what was looked at */
-    bytes(s, &y->window, sizeof y->window);
+    /* not what was looked at */
+    bytes(s, &y->counters, offsetof(gle_counters, sat_read), sizeof y->counters.sat_read);
+    bytes(s, &y->window, sizeof y->window, sizeof y->window.samples);
     weights(s, y, image->w_max);
     piece(s, y->bias, 1, y->n, y->n, sizeof *y->bias, GLE_STATE_MAX, 0);
     if (y->times != NULL) {
@@ -221,22 +232,22 @@ static void walk_layer(walk *s, gle_layer *y, int32_t batch, int32_t columns, in
 
 static void walk_chip(walk *s, gle_chip *chip)
 {
-    bytes(s, &chip->step, sizeof chip->step);
-    bytes(s, &chip->first, sizeof chip->first);
+    bytes(s, &chip->step, sizeof chip->step, sizeof chip->step);
+    bytes(s, &chip->first, sizeof chip->first, sizeof chip->first);
     if (chip->learner.counts) {
-        bytes(s, &chip->learned, sizeof chip->learned);
+        bytes(s, &chip->learned, sizeof chip->learned, sizeof chip->learned);
     }
-    bytes(s, chip->digest, (size_t)chip->batch * sizeof *chip->digest);
+    bytes(s, chip->digest, (size_t)chip->batch * sizeof *chip->digest, sizeof *chip->digest);
     for (int32_t l = 0; l < chip->layers; l++) {
         gle_layer *y = &chip->layer[l];
         if (s->mode == CHECK) {
             check_formats(s, y);
         } else {
-            bytes(s, &y->w_frac, sizeof y->w_frac);
-            bytes(s, &y->r_frac, sizeof y->r_frac);
-            bytes(s, &y->e_frac, sizeof y->e_frac);
-            bytes(s, &y->v_frac, sizeof y->v_frac);
-            bytes(s, &y->rate_shift, sizeof y->rate_shift);
+            bytes(s, &y->w_frac, sizeof y->w_frac, sizeof y->w_frac);
+            bytes(s, &y->r_frac, sizeof y->r_frac, sizeof y->r_frac);
+            bytes(s, &y->e_frac, sizeof y->e_frac, sizeof y->e_frac);
+            bytes(s, &y->v_frac, sizeof y->v_frac, sizeof y->v_frac);
+            bytes(s, &y->rate_shift, sizeof y->rate_shift, sizeof y->rate_shift);
         }
         walk_layer(s, y, chip->batch, chip->columns, l + 1 == chip->layers);
     }
@@ -286,7 +297,7 @@ gle_status gle_snapshot_part(const gle_chip *chip, size_t offset, unsigned char 
     }
     if (offset < sizeof(head)) {
         head h = head_of(chip);
-        bytes(&s, &h, sizeof h);
+        bytes(&s, &h, sizeof h, sizeof h.magic);
     }
     s.used = sizeof(head);
     walk_chip(&s, (gle_chip *)(uintptr_t)chip); /* only reads */
@@ -310,7 +321,7 @@ gle_status gle_snapshot_put(gle_chip *chip, size_t offset, const unsigned char *
         const head own = head_of(chip);
         const unsigned char *h = (const unsigned char *)&own;
         for (size_t k = 0; k < n && offset + k < sizeof own; k++) {
-            if (from[k] != h[offset + k]) {
+            if (from[k] != h[(offset + k) ^ flip(sizeof own.magic)]) {
                 return GLE_BAD_IMAGE;
             }
         }

@@ -28,7 +28,8 @@ static uint32_t step_bytes(const struct device *d)
 static int pairs_ok(struct device *d, const uint8_t *pairs, uint32_t count)
 {
     for (uint32_t k = 0; k < count; k++) {
-        const uint32_t layer = pairs[2 * k], signal = pairs[2 * k + 1];
+        const uint8_t *const pair = pairs + 2 * (size_t)k;
+        const uint32_t layer = pair[0], signal = pair[1];
         gle_shape shape;
         if (!device_layer_ok(d, layer)) {
             return 0;
@@ -252,7 +253,8 @@ static int pack_records(struct device *d)
     device_block *b = &d->block;
 
     for (; b->pair < b->pairs; b->pair++, b->number = 0) {
-        if (!pack_pair(d, d->pairs[2 * b->pair], d->pairs[2 * b->pair + 1])) {
+        const uint8_t *const pair = d->pairs + 2 * (size_t)b->pair;
+        if (!pack_pair(d, pair[0], pair[1])) {
             return 0;
         }
     }

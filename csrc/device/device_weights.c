@@ -33,7 +33,7 @@ static uint64_t whole_set(const struct device *d)
     uint64_t bytes = 0;
 
     for (uint32_t l = 0; l < d->layers; l++) {
-        bytes += 2 * ENTRY + (uint64_t)numbers(d, MESSAGE_WEIGHTS_DATA, l) * 2 +
+        bytes += UINT64_C(2) * ENTRY + (uint64_t)numbers(d, MESSAGE_WEIGHTS_DATA, l) * 2 +
                  (uint64_t)numbers(d, MESSAGE_BIAS_DATA, l) * 4;
     }
     return bytes;

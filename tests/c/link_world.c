@@ -211,8 +211,8 @@ static void send_some(world *w, int e)
 }
 
 /* The heart of the oracle: this very message is the next of its session, for the first
- * time and unharmed. */
-static void check_message(world *w, int e, const uint8_t *message, size_t n)
+ * time and unharmed. Returns the session. */
+static uint32_t check_message(world *w, int e, const uint8_t *message, size_t n)
 {
     const station *peer = &w->end[1 - e];
     uint32_t words[2];
@@ -228,6 +228,7 @@ static void check_message(world *w, int e, const uint8_t *message, size_t n)
         CHECK(w, message[i] == content(epoch, words[1], i));
     }
     CHECK(w, words[1] == w->executed[1 - e][epoch]);
+    return epoch;
 }
 
 static void execute(world *w, int e)
@@ -241,7 +242,7 @@ static void execute(world *w, int e)
             if (link_message(s->link, &message, &n) != LINK_OK) {
                 return;
             }
-            check_message(w, e, message, n);
+            (void)check_message(w, e, message, n);
             s->executing = 1;
             s->executes_until = w->now + (s->slowest ? world_random(w, s->slowest + 1) : 0);
         }
@@ -250,8 +251,7 @@ static void execute(world *w, int e)
         }
         /* Whatever arrived meanwhile, the message is still what it was. */
         CHECK(w, link_message(s->link, &message, &n) == LINK_OK);
-        check_message(w, e, message, n);
-        w->executed[1 - e][message[0] | (uint32_t)message[1] << 8]++;
+        w->executed[1 - e][check_message(w, e, message, n)]++;
         CHECK(w, link_consumed(s->link) == LINK_OK);
         s->executing = 0;
     }

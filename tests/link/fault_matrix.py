@@ -245,9 +245,9 @@ def link_part(sessions: int, seed: int) -> str:
     with tempfile.TemporaryDirectory() as work:
         rows = [head, *link_rows(build_link_matrix(Path(work), flags=["-O2"]), sessions, seed)]
     total = sum(int(row[1]) for row in rows[1:])
-    return f"""{total} sessions of the link alone on a virtual clock (tests/c/link_matrix.c), checked by an
-oracle that aborts for what is executed twice, never, out of order, or confirmed without having
-been executed.
+    return f"""{total} sessions of the link alone on a virtual clock (tests/c/link_matrix.c),
+checked by an oracle that aborts for what is executed twice, never, out of order, or confirmed
+without having been executed.
 
 {markdown(rows)}
 """
@@ -269,9 +269,9 @@ def device_part(device: str, sessions: int, seed: int) -> str:
                          f"{c.slowest:.1f}"])  # fmt: skip
             print(rows[-1], flush=True)
     total = sum(int(row[1]) for row in rows[1:])
-    return f"""{total} whole sessions on `{device}`, each of which loads a network, writes weights, learns in 12
-blocks, adds increments and ends with the digest of a good one or a typed error, within
-{deadline(timing):.0f} s and with no descriptor left.
+    return f"""{total} whole sessions on `{device}`, each of which loads a network, writes weights,
+learns in 12 blocks, adds increments and ends with the digest of a good one or a typed error,
+within {deadline(timing):.0f} s and with no descriptor left.
 
 {markdown(rows)}
 """
