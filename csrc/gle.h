@@ -208,7 +208,7 @@ gle_status gle_open(void *arena, size_t bytes, const uint32_t *words, size_t cou
                     uint32_t options, const struct gle_kernels *kernels, gle_chip **chip);
 
 /* Memory that a chip can do without: where it has some it keeps what its array sees, instead
- * of looking at every weight on the way. Bytes that it has a use for (0: none), and such
+ * of looking at every weight on the way, and bounds of the weights. Bytes that it has a use for (0: none), and such
  * memory, aligned to 8 bytes, or NULL to take it back; nothing else changes. */
 size_t gle_spare_bytes(const gle_chip *chip);
 void gle_lend(gle_chip *chip, void *memory);

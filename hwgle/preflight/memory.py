@@ -196,8 +196,6 @@ def arena_bytes(shape: Shape, batch: int, options: int, machine: Machine) -> int
         m = shape.fan_in[k]
         stride, cells = up(m, pad), n * columns
         matrix(n, m, shape.copied[k], shape.gained)
-        if columns == 1 and machine.align < 64:
-            take(n, 2)
         take(n, 4)
         if options & lib.GLE_WITH_GRADIENT:
             take(n * stride, 4)
