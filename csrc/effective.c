@@ -70,9 +70,8 @@ static void see_lent(const gle_chip *chip, gle_layer *y, int32_t stale)
     const int16_t *w = y->w;
     int16_t *seen = y->lent;
 
-    y->behind = looks_as_it_goes(chip, y, stale);
-    y->seen = y->behind ? y->w : y->lent;
-    for (int32_t i = 0; i < y->n && !y->behind; i++, w += y->stride, seen += y->stride) {
+    y->seen = looks_as_it_goes(chip, y, stale) ? y->w : y->lent;
+    for (int32_t i = 0; i < y->n && y->seen != y->w; i++, w += y->stride, seen += y->stride) {
         GLE_ONE(see_one)(seen, w, gains == NULL ? y->stride : y->m, &how, gains);
         gains = gains == NULL ? NULL : gains + y->gain_words;
     }
@@ -106,7 +105,6 @@ void gle_lend(gle_chip *chip, void *memory)
         if (copy != 0) {
             y->lent = (int16_t *)(void *)at;
             y->seen = y->w;
-            y->behind = at != NULL;
         }
         for (int32_t i = 0; y->lent != NULL && i < y->n; i++) { /* padding: the last of a row */
             y->lent[(i + 1) * y->stride - 1] = 0;
