@@ -92,28 +92,44 @@ size_t gle_spare_bytes(const gle_chip *chip)
     return bytes;
 }
 
-void gle_lend(gle_chip *chip, void *memory)
+void gle_lend(gle_chip *chip, void *memory, size_t bytes)
 {
 #if GLE_ALIGN < 64
     unsigned char *at = memory;
+    size_t left = memory == NULL ? 0 : bytes;
 
+    for (int32_t l = 0; l < chip->layers; l++) { /* bounds first: they are few */
+        gle_layer *y = &chip->layer[l];
+        const size_t need = tops_bytes(chip, y);
+        y->tops = NULL;
+        if (need != 0 && need <= left) {
+            y->tops = (uint16_t *)(void *)at;
+            forget_tops(y);
+            at += need;
+            left -= need;
+        }
+    }
     for (int32_t l = 0; l < chip->layers; l++) {
         gle_layer *y = &chip->layer[l];
-        const size_t copy = copy_bytes(chip, y), tops = tops_bytes(chip, y);
-        y->tops = at != NULL && tops != 0 ? (uint16_t *)(void *)(at + copy) : NULL;
-        forget_tops(y);
-        if (copy != 0) {
+        const size_t need = copy_bytes(chip, y);
+        if (need == 0) {
+            continue;
+        }
+        y->seen = y->w;
+        y->lent = NULL;
+        if (need <= left) {
             y->lent = (int16_t *)(void *)at;
-            y->seen = y->w;
+            at += need;
+            left -= need;
         }
         for (int32_t i = 0; y->lent != NULL && i < y->n; i++) { /* padding: the last of a row */
             y->lent[(i + 1) * y->stride - 1] = 0;
         }
-        at = at == NULL ? NULL : at + copy + tops;
     }
 #else
     (void)chip;
     (void)memory;
+    (void)bytes;
 #endif
 }
 

@@ -8,8 +8,8 @@
  *
  * That is all where no weight of the row can reach its limit: `tops` holds a bound of each
  * row, which grows with every update and is found again when it comes near the limit. A row
- * that is near, or of which there is no bound, is looked through afterwards: the limit is below INT16_MAX, where QADD16 stops,
- * so that a weight beyond it can still be told.
+ * that is near, or of which there is no bound, is looked through afterwards: the limit is below
+ * INT16_MAX, where QADD16 stops, so that a weight beyond it can still be told.
  */
 #include "single.h"
 
