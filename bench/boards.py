@@ -40,7 +40,8 @@ HEADS = ("board", "flash", "RAM", "stack: mark / bound / kept", "left for the ch
          "instructions a step", "learning", "steps/s at an instruction a cycle")  # fmt: skip
 # Of the fit: inputs and layers, so different that each feature is seen by itself.
 SHAPES = ((1, (2,)), (2, (12, 12)), (4, (6, 6, 6)), (40, (4,)), (24, (12,)), (4, (20,)),
-          (16, (24, 10)), (64, (48, 10)), (1, (53, 53, 53, 53, 53, 53, 10)))  # fmt: skip
+          (16, (24, 10)), (64, (48, 10)), (1, (53, 53, 53, 53, 53, 53, 10)),
+          (256, (64,)), (2, (64, 128)), (1, (90, 90, 90, 90, 90, 90, 10)))  # fmt: skip
 FEATURES = ("step", "neuron", "forward", "back", "update")
 
 

@@ -57,7 +57,7 @@ static void refresh(gle_chip *chip, gle_layer *layer, int32_t heard_max)
 {
     const gle_layer *top = &chip->layer[chip->layers - 1];
 
-    if (layer->stale || layer->behind) {
+    if (layer->stale || (layer->lent != NULL && layer->seen == layer->w)) {
         chip->digest_known = layer->stale ? 0 : chip->digest_known;
         gle_layer_effective(chip, layer, heard_max, layer->image->e_max);
     }

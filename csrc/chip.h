@@ -68,9 +68,9 @@ typedef struct gle_layer {
     int16_t *seen;        /* what the array sees; == w where that is what is stored, or for one
                              stream, which looks as it goes */
     int16_t *seen_t;      /* its transposed copy; NULL for one stream */
-    int16_t *lent;        /* room for `seen` that can be taken back, see gle_lend; or NULL */
-    int32_t behind;       /* what stands there is not what the array sees now */
-    uint16_t *tops;       /* [n], boards: no weight of a row is larger (single_dsp_learn.c) */
+    int16_t *lent;        /* room for `seen` that can be taken back, see gle_lend; or NULL. Where
+                             `seen` is `w` all the same, what stands there is not up to date */
+    uint16_t *tops;       /* [n], lent too: no weight of a row is larger (single_dsp_learn.c) */
     int32_t *bias;
     int32_t *gradient;    /* [n][stride], NULL without GLE_WITH_GRADIENT */
     int32_t *gradient_bias;

@@ -20,6 +20,13 @@ static int32_t largest(const int32_t *x, int32_t count)
     return most;
 }
 
+static void forget_tops(gle_layer *y)
+{
+    for (int32_t i = 0; y->tops != NULL && i < y->n; i++) {
+        y->tops[i] = (uint16_t)y->image->w_max; /* not known */
+    }
+}
+
 #if GLE_ALIGN < 64
 /* Whether a layer whose array does not see what is stored could keep what it does see. */
 static int has_use(const gle_chip *chip, const gle_layer *y)
@@ -28,9 +35,24 @@ static int has_use(const gle_chip *chip, const gle_layer *y)
                                   y->image->w_left != 0);
 }
 
-static size_t copy_bytes(const gle_layer *y)
+static size_t up8(size_t bytes) { return (bytes + 7) & ~(size_t)7; }
+
+static size_t copy_bytes(const gle_chip *chip, const gle_layer *y)
 {
-    return ((size_t)y->n * (size_t)y->stride * sizeof *y->lent + 7) & ~(size_t)7;
+    return has_use(chip, y) ? up8((size_t)y->n * (size_t)y->stride * sizeof *y->lent) : 0;
+}
+
+/* Of bounds, where there is a kernel that goes by them. */
+static size_t tops_bytes(const gle_chip *chip, const gle_layer *y)
+{
+#ifdef GLE_LEARN_LAYER
+    const int learns = (y->image->learn & GLE_LEARNS_WEIGHTS) != 0;
+    return chip->columns == 1 && learns ? up8((size_t)y->n * sizeof *y->tops) : 0;
+#else
+    (void)chip;
+    (void)y;
+    return 0;
+#endif
 }
 
 /* Whether looking as it goes is cheaper: of weights that just changed and may do so again,
@@ -48,9 +70,8 @@ static void see_lent(const gle_chip *chip, gle_layer *y, int32_t stale)
     const int16_t *w = y->w;
     int16_t *seen = y->lent;
 
-    y->behind = looks_as_it_goes(chip, y, stale);
-    y->seen = y->behind ? y->w : y->lent;
-    for (int32_t i = 0; i < y->n && !y->behind; i++, w += y->stride, seen += y->stride) {
+    y->seen = looks_as_it_goes(chip, y, stale) ? y->w : y->lent;
+    for (int32_t i = 0; i < y->n && y->seen != y->w; i++, w += y->stride, seen += y->stride) {
         GLE_ONE(see_one)(seen, w, gains == NULL ? y->stride : y->m, &how, gains);
         gains = gains == NULL ? NULL : gains + y->gain_words;
     }
@@ -63,7 +84,7 @@ size_t gle_spare_bytes(const gle_chip *chip)
 
 #if GLE_ALIGN < 64
     for (int32_t l = 0; l < chip->layers; l++) {
-        bytes += has_use(chip, &chip->layer[l]) ? copy_bytes(&chip->layer[l]) : 0;
+        bytes += copy_bytes(chip, &chip->layer[l]) + tops_bytes(chip, &chip->layer[l]);
     }
 #else
     (void)chip;
@@ -71,20 +92,36 @@ size_t gle_spare_bytes(const gle_chip *chip)
     return bytes;
 }
 
-void gle_lend(gle_chip *chip, void *memory)
+void gle_lend(gle_chip *chip, void *memory, size_t bytes)
 {
 #if GLE_ALIGN < 64
     unsigned char *at = memory;
+    size_t left = memory == NULL ? 0 : bytes;
 
+    for (int32_t l = 0; l < chip->layers; l++) { /* bounds first: they are few */
+        gle_layer *y = &chip->layer[l];
+        const size_t need = tops_bytes(chip, y);
+        y->tops = NULL;
+        if (need != 0 && need <= left) {
+            y->tops = (uint16_t *)(void *)at;
+            forget_tops(y);
+            at += need;
+            left -= need;
+        }
+    }
     for (int32_t l = 0; l < chip->layers; l++) {
         gle_layer *y = &chip->layer[l];
-        if (!has_use(chip, y)) {
+        const size_t need = copy_bytes(chip, y);
+        if (need == 0) {
             continue;
         }
-        y->lent = (int16_t *)(void *)at;
         y->seen = y->w;
-        y->behind = at != NULL;
-        at = at == NULL ? NULL : at + copy_bytes(y);
+        y->lent = NULL;
+        if (need <= left) {
+            y->lent = (int16_t *)(void *)at;
+            at += need;
+            left -= need;
+        }
         for (int32_t i = 0; y->lent != NULL && i < y->n; i++) { /* padding: the last of a row */
             y->lent[(i + 1) * y->stride - 1] = 0;
         }
@@ -92,6 +129,7 @@ void gle_lend(gle_chip *chip, void *memory)
 #else
     (void)chip;
     (void)memory;
+    (void)bytes;
 #endif
 }
 
@@ -101,10 +139,8 @@ void gle_layer_effective(gle_chip *chip, gle_layer *layer, int32_t below_max, in
     int32_t *const columns = chip->rows; /* sums of |w| over the neurons */
     int32_t most = 0, most_t;
 
-    if (layer->stale != 0 && layer->stale != GLE_TOPS_HOLD && layer->tops != NULL) {
-        for (int32_t i = 0; i < layer->n; i++) {
-            layer->tops[i] = (uint16_t)layer->image->w_max; /* not known */
-        }
+    if (layer->stale != 0 && layer->stale != GLE_TOPS_HOLD) {
+        forget_tops(layer);
     }
 #if GLE_ALIGN < 64
     if (layer->lent != NULL) {

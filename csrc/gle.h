@@ -208,10 +208,11 @@ gle_status gle_open(void *arena, size_t bytes, const uint32_t *words, size_t cou
                     uint32_t options, const struct gle_kernels *kernels, gle_chip **chip);
 
 /* Memory that a chip can do without: where it has some it keeps what its array sees, instead
- * of looking at every weight on the way. Bytes that it has a use for (0: none), and such
- * memory, aligned to 8 bytes, or NULL to take it back; nothing else changes. */
+ * of looking at every weight on the way, and bounds of the weights. Bytes that it has a use
+ * for (0: none), and such memory, aligned to 8 bytes, of which it uses what is enough for some
+ * layer, or NULL to take it back; nothing else changes. */
 size_t gle_spare_bytes(const gle_chip *chip);
-void gle_lend(gle_chip *chip, void *memory);
+void gle_lend(gle_chip *chip, void *memory, size_t bytes);
 
 /* States, digests and the step number to zero; weights, formats, what learning remembers and
  * its count of steps stay. The streams are

@@ -174,7 +174,6 @@ static void take_layer(arena *a, gle_layer *y, int32_t n, int32_t m, int as_stor
     const size_t cells = (size_t)n * (size_t)columns;
 
     take_weights(a, y, n, m, as_stored, copy_one, columns);
-    y->tops = GLE_PAD_ONE == 2 && columns == 1 ? take(a, (size_t)n, sizeof *y->tops) : NULL;
     y->bias = take(a, (size_t)n, sizeof *y->bias);
     y->gradient = NULL;
     y->gradient_bias = NULL;

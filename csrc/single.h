@@ -18,6 +18,9 @@ void gle_see_one(int16_t *seen, const int16_t *w, int32_t m, const gle_seeing *h
                  const uint32_t *gains);
 
 #if defined(__ARM_FEATURE_DSP) && defined(__ARM_FEATURE_SIMD32)
+#if GLE_ALIGN >= 64
+#error "a microcontroller is built with -DGLE_ALIGN=8: rows of weights in pairs, and their bounds"
+#endif
 void gle_product_one_dsp(int32_t *out, const gle_layer *layer, const int16_t *x, int32_t shift);
 void gle_product_one_back_dsp(int32_t *out, const gle_layer *layer, int32_t shift);
 void gle_learn_one_dsp(int16_t *w, int32_t e, const int16_t *x, int32_t m, const gle_update *how,

@@ -8,8 +8,8 @@
  *
  * That is all where no weight of the row can reach its limit: `tops` holds a bound of each
  * row, which grows with every update and is found again when it comes near the limit. A row
- * that is near is looked through afterwards: the limit is below INT16_MAX, where QADD16 stops,
- * so that a weight beyond it can still be told.
+ * that is near, or of which there is no bound, is looked through afterwards: the limit is below
+ * INT16_MAX, where QADD16 stops, so that a weight beyond it can still be told.
  */
 #include "single.h"
 
@@ -403,11 +403,12 @@ void gle_learn_layer_dsp(gle_layer *layer, const int16_t *x, const gle_update *h
 {
     const lesson y = lesson_of(how, x, layer->m);
     const int32_t limit = how->limit, n = layer->n;
-    uint16_t *top = layer->tops;
+    uint16_t none, *top = layer->tops == NULL ? &none : layer->tops;
     int16_t *w = layer->w;
     uint32_t first = 0, rows = 0, zeros = 0;
 
-    for (int32_t i = 0; i < n; i++, w += layer->stride, first += (uint32_t)y.m, top++) {
+    for (int32_t i = 0; i < n; i++, w += layer->stride, first += (uint32_t)y.m,
+                 top += layer->tops != NULL) {
         const int32_t e = layer->e[i], size = e < 0 ? -e : e;
         const int32_t k = shift - (layer->rows ? (int32_t)layer->rows[i] : 0);
         int32_t most;
@@ -419,6 +420,9 @@ void gle_learn_layer_dsp(gle_layer *layer, const int16_t *x, const gle_update *h
             *top = (uint16_t)limit; /* any */
             gle_learn_one_dsp(w, e, x, y.m, how, k, first, count);
             continue;
+        }
+        if (layer->tops == NULL) {
+            none = (uint16_t)(limit + PINNED);
         }
         rows++;
         if (!how->stochastic && size * y.most < 1 << (k - 1)) {

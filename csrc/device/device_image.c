@@ -7,8 +7,8 @@ void device_lend(struct device *d)
 {
     const size_t need = d->lent ? 0 : gle_spare_bytes(d->chip);
 
-    if (need != 0 && d->staged.kind == STAGED_NONE && d->high - d->low >= need) {
-        gle_lend(d->chip, d->memory + d->low);
+    if (need != 0 && d->staged.kind == STAGED_NONE) {
+        gle_lend(d->chip, d->memory + d->low, d->high - d->low);
         d->lent = 1;
     }
 }
@@ -16,7 +16,7 @@ void device_lend(struct device *d)
 void device_take_back(struct device *d)
 {
     if (d->lent) {
-        gle_lend(d->chip, NULL);
+        gle_lend(d->chip, NULL, 0);
         d->lent = 0;
     }
 }

@@ -64,9 +64,9 @@ struct device {
     /* What is live. */
     gle_chip *chip;
     uint8_t service;  /* device_service */
+    uint8_t lent;     /* the chip has of the free middle what it can do without, see gle_lend */
     uint32_t batch, inputs, outputs, layers, words, loss, options;
     size_t low, high; /* the free middle */
-    uint8_t lent;     /* of which the chip has what it can do without, see gle_lend */
     int16_t *input, *target;
     uint32_t input_bytes, target_bytes; /* of one step; of labels for cross entropy */
     int64_t *votes;

@@ -37,8 +37,8 @@ LAYER = {
     "n": "i", "m": "i", "first": "i", "stride": "i",
     "stride_t": "i", "w_frac": "i", "u_frac": "i", "r_frac": "i", "e_frac": "i", "v_frac": "i",
     "rate_shift": "i", "stale": "i", "fits": "i", "fits_t": "i", "w": "p", "seen": "p",
-    "seen_t": "p", "lent": "p", "behind": "i", "tops": "p", "bias": "p", "gradient": "p", "gradient_bias": "p", "gradient_tau": "p",
-    "u_old": "p", "gradient_frac": "i",
+    "seen_t": "p", "lent": "p", "tops": "p", "bias": "p", "gradient": "p",
+    "gradient_bias": "p", "gradient_tau": "p", "u_old": "p", "gradient_frac": "i",
     "gradient_bias_frac": "i", "memory": "p", "memory_bias": "p", "norm": "p", "norm_bias": "p",
     "u": "p", "v": "p", "uhat": "p", "r": "p", "e": "p", "dphi": "p",
     "counters": "q" * 13, "window": "i" * 6,
@@ -196,8 +196,6 @@ def arena_bytes(shape: Shape, batch: int, options: int, machine: Machine) -> int
         m = shape.fan_in[k]
         stride, cells = up(m, pad), n * columns
         matrix(n, m, shape.copied[k], shape.gained)
-        if columns == 1 and machine.align < 64:
-            take(n, 2)
         take(n, 4)
         if options & lib.GLE_WITH_GRADIENT:
             take(n * stride, 4)
