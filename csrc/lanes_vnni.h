@@ -18,8 +18,34 @@ LANES __m512i clamp(__m512i x, int32_t limit)
     return _mm512_max_epi32(all(-limit), _mm512_min_epi32(all(limit), x));
 }
 
-LANES __m512i sra(__m512i x, int32_t k) { return _mm512_sra_epi32(x, _mm_cvtsi32_si128(k)); }
-LANES __m512i sll(__m512i x, int32_t k) { return _mm512_sll_epi32(x, _mm_cvtsi32_si128(k)); }
+/* By lane, which costs half of a shift of all lanes by one count. */
+LANES __m512i sra(__m512i x, int32_t k) { return _mm512_srav_epi32(x, all(k)); }
+LANES __m512i sll(__m512i x, int32_t k) { return _mm512_sllv_epi32(x, all(k)); }
+
+/* Constants that stay in memory: compilers make them anew in each turn of a loop, on the port
+ * that has the most to do. */
+static const int32_t gle_fixed[] = {4, 0x1fff, 0x8000, 0xffff};
+enum { FIXED_4, FIXED_1FFF, FIXED_8000, FIXED_FFFF };
+
+LANES __m512i fixed(int32_t which)
+{
+    __m512i x;
+    __asm__("vpbroadcastd %1, %0" : "=v"(x) : "m"(gle_fixed[which]));
+    return x;
+}
+
+/* The same of what is the same throughout a loop. */
+LANES __m512i held(__m512i x)
+{
+    __asm__("" : "+v"(x));
+    return x;
+}
+
+/* Lower halves of 64 bits of one, upper ones of the other. */
+LANES __m512i joined(__m512i low, __m512i high)
+{
+    return _mm512_ternarylogic_epi64(low, high, _mm512_set1_epi64(0xffffffffLL), 0xe4);
+}
 
 /* gle_scale on lanes. */
 LANES __m512i scale(__m512i d, const gle_mul *f)
@@ -54,9 +80,8 @@ LANES __m512i add_product(__m512i c, __m512i a, __m512i b)
  *     k >= 16: 2^s d = 2^16 h + l, y = (h m + half + (l m >> 16)) >> (k + s - 16), s = 1 or 0
  */
 typedef struct {
-    __m512i m, half;
-    __m128i high, left, right;
-    int32_t one, fine; /* fine: k <= 15 */
+    __m512i m, half, high, left, right;
+    int32_t one, fine; /* fine: k <= 15; half is the mask of l then */
     const gle_mul *plain; /* where d may be larger, as in a leak with few bits */
 } factor;
 
@@ -68,11 +93,11 @@ LANES factor factor_of(const gle_mul *f, int32_t any)
     q.one = f->one;
     q.plain = any && f->k < 14 ? f : NULL;
     q.fine = f->k <= 15;
-    q.m = all(f->m);
-    q.half = all(q.fine ? 0 : (int32_t)(UINT32_C(1) << (k - 17)));
-    q.high = _mm_cvtsi32_si128(q.fine ? f->k : 16 - s);
-    q.left = _mm_cvtsi32_si128(q.fine ? 15 - f->k : s);
-    q.right = _mm_cvtsi32_si128(q.fine ? 0 : k - 16);
+    q.m = held(all(f->m));
+    q.half = held(all(q.fine ? 0x7fff : (int32_t)(UINT32_C(1) << (k - 17))));
+    q.high = held(all(q.fine ? f->k : 16 - s));
+    q.left = held(all(q.fine ? 15 - f->k : s));
+    q.right = held(all(q.fine ? 0 : k - 16));
     return q;
 }
 
@@ -86,14 +111,14 @@ LANES __m512i scaled(__m512i d, const factor *f)
     if (f->plain != NULL) {
         return scale(d, f->plain);
     }
-    high = _mm512_sra_epi32(d, f->high);
-    low = _mm512_sll_epi32(d, f->left);
+    high = _mm512_srav_epi32(d, f->high);
+    low = _mm512_sllv_epi32(d, f->left);
     if (f->fine) {
-        low = _mm512_mulhrs_epi16(_mm512_and_si512(low, all(0x7fff)), f->m);
+        low = _mm512_mulhrs_epi16(_mm512_and_si512(low, f->half), f->m);
         return add_product(low, high, f->m);
     }
     low = _mm512_add_epi32(_mm512_mulhi_epu16(low, f->m), f->half);
-    return _mm512_sra_epi32(add_product(low, high, f->m), f->right);
+    return _mm512_srav_epi32(add_product(low, high, f->m), f->right);
 }
 
 LANES __m512i scale_q15(__m512i d, __m512i slope)
@@ -105,12 +130,19 @@ LANES __m512i scale_q15(__m512i d, __m512i slope)
 
     even = _mm512_srli_epi64(even, 15);
     high = _mm512_slli_epi64(high, 17);
-    return _mm512_mask_mov_epi32(even, 0xaaaa, high);
+    return joined(even, high);
 }
 
 LANES __m512i load(const void *p) { return _mm512_loadu_si512(p); }
 LANES void store(void *p, __m512i x) { _mm512_storeu_si512(p, x); }
-LANES void store16(void *p, __m512i x) { _mm256_storeu_si256(p, _mm512_cvtepi32_epi16(x)); }
+/* The lower words of all lanes; one instruction less than vpmovdw. */
+LANES void store16(void *p, __m512i x)
+{
+    const __m512i words = _mm512_setr_epi32(
+        0x20000, 0x60004, 0xa0008, 0xe000c, 0x120010, 0x160014, 0x1a0018, 0x1e001c, 0, 0, 0, 0, 0,
+        0, 0, 0);
+    _mm256_storeu_si256(p, _mm512_castsi512_si256(_mm512_permutexvar_epi16(words, x)));
+}
 
 LANES __m512i entries(const uint32_t *table, __m512i position)
 {
@@ -118,32 +150,32 @@ LANES __m512i entries(const uint32_t *table, __m512i position)
 }
 
 /* step * part + half of a table's entry at a position */
-LANES __m512i within(__m512i entry, __m512i position, int32_t half)
+LANES __m512i within(__m512i entry, __m512i position, __m512i half)
 {
-    const __m512i step = _mm512_and_si512(entry, all(0x1fff));
-    const __m512i part = _mm512_and_si512(position, all(0xffff));
-    return _mm512_add_epi32(_mm512_mullo_epi32(step, part), all(half));
+    const __m512i step = _mm512_and_si512(entry, fixed(FIXED_1FFF));
+    const __m512i part = _mm512_and_si512(position, fixed(FIXED_FFFF));
+    return _mm512_add_epi32(_mm512_mullo_epi32(step, part), half);
 }
 
 LANES __m512i tanh_at(__m512i position)
 {
     const __m512i entry = entries(gle_tanh_table, position);
     return _mm512_add_epi32(_mm512_srli_epi32(entry, 13),
-                            _mm512_srli_epi32(within(entry, position, 0x8000), 16));
+                            _mm512_srli_epi32(within(entry, position, fixed(FIXED_8000)), 16));
 }
 
 LANES __m512i softplus_at(__m512i position)
 {
     const __m512i entry = entries(gle_softplus_table, position);
     return _mm512_sub_epi32(_mm512_slli_epi32(_mm512_srli_epi32(entry, 13), 4),
-                            _mm512_srli_epi32(within(entry, position, 0x800), 12));
+                            _mm512_srli_epi32(within(entry, position, all(0x800)), 12));
 }
 
 LANES __m512i tanh_slope(__m512i y)
 {
-    const __m512i y15 = _mm512_srai_epi32(_mm512_add_epi32(y, all(4)), 3);
+    const __m512i y15 = _mm512_srai_epi32(_mm512_add_epi32(y, fixed(FIXED_4)), 3);
     const __m512i square = add_product(all(0x4000), y15, y15); /* 2^15 is -2^15 there */
-    return _mm512_sub_epi32(all(GLE_PHI_ONE), _mm512_srli_epi32(square, 15));
+    return _mm512_sub_epi32(fixed(FIXED_8000), _mm512_srli_epi32(square, 15)); /* of GLE_PHI_ONE */
 }
 
 LANES __m512i signed_as(__m512i y, __mmask16 negative)

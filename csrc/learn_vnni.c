@@ -1,12 +1,13 @@
-/* A whole layer learns, with AVX-512: for a batch the tiles of e r^T become updates while they
- * are still in registers, for one stream rows of e r do. The same integers as the kernels
- * outer and update one after the other, or learn_one; see update.inc.
+/* A whole layer learns, with AVX-512: the tiles of e r^T become updates while they are still in
+ * registers. The same integers as the kernels outer and update one after the other; see
+ * update.inc, and learn_one_vnni.c for one stream.
  *
  * Padding: rates there are 0, so that nothing is asked of those weights, and 0 with random
  * bits below its last one is rounded to 0.
  */
 #include "chip.h"
 #include "kernels.h"
+#include "single.h"
 
 #if defined(__x86_64__) && !defined(GLE_SCALAR_ONLY)
 
@@ -216,28 +217,6 @@ AVX512 static void learn_batch(gle_layer *layer, const gle_learning *job, gle_up
     counted(&l, count);
 }
 
-AVX512 static void learn_single(gle_layer *layer, const gle_learning *job, gle_update_count *count)
-{
-    learner l = learner_of(job->how);
-
-    for (int32_t i = 0; i < layer->n; i++) {
-        int16_t *const w = layer->w + (size_t)i * (size_t)layer->stride;
-        const uint32_t first = (uint32_t)i * (uint32_t)layer->m;
-        const __m512i e = all(layer->e[i] & 0xffff);
-        const dropped d = dropped_of(job->shift - (layer->rows ? (int32_t)layer->rows[i] : 0));
-        job->sums[i] = layer->e[i];
-        if (layer->e[i] == 0) {
-            continue; /* asks for nothing */
-        }
-        for (int32_t j = 0; j < layer->m; j += 16) {
-            const __m512i x = _mm512_cvtepi16_epi32(
-                _mm256_load_si256((const __m256i *)(const void *)(job->below + j)));
-            sixteen(w + j, _mm512_madd_epi16(x, e), &l, &d, first + (uint32_t)j);
-        }
-    }
-    counted(&l, count);
-}
-
 AVX512 int32_t gle_learn_vnni(gle_layer *layer, const gle_learning *job, gle_update_count *count)
 {
     const int32_t least = job->shift - (layer->rows ? 7 : 0);
@@ -245,13 +224,10 @@ AVX512 int32_t gle_learn_vnni(gle_layer *layer, const gle_learning *job, gle_upd
     if (least < 1) {
         return 0;
     }
-    if (job->columns > 1) {
-        learn_batch(layer, job, count);
-    } else if (job->how->stochastic) {
-        learn_single(layer, job, count);
-    } else {
-        return 0; /* to nearest, rows of 16-bit lanes are quicker */
+    if (job->columns == 1) {
+        return gle_learn_stream_vnni(layer, job, count);
     }
+    learn_batch(layer, job, count);
     return 1;
 }
 

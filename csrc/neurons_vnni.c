@@ -10,7 +10,15 @@
 
 #include "lanes_vnni.h"
 
-LANES void step_row(const gle_neuron_job *job, int32_t i, const int32_t phi, const int analog)
+/* What a layer's rows have to count, by lane but for the rare. */
+typedef struct {
+    __m512i peak_r, under, half_e;
+    uint32_t sat_x, sat_uhat, sat_r, sat_inst, sat_e;
+} tally;
+
+/* `kept`: what all rows have in common. */
+LANES void step_row(const gle_neuron_job *job, int32_t i, const gle_row *kept, const int32_t phi,
+                    const int analog, tally *t)
 {
     gle_layer *const layer = job->layer;
     const size_t at = (size_t)i * (size_t)job->columns;
@@ -19,9 +27,8 @@ LANES void step_row(const gle_neuron_job *job, int32_t i, const int32_t phi, con
     const __m512i streams = _mm512_mullo_epi32(
         _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15),
         all(GLE_MAX_SIZE));
-    gle_row row;
+    gle_row row = *kept;
 
-    gle_row_of_layer(job, &row);
     gle_row_of(job, i, &row);
     const int32_t noisy = (row.noise_u.m | row.noise_e.m) != 0;
     const int32_t gained_half = 1 << (GLE_GAIN_BITS - 1 + row.fine_extra);
@@ -30,9 +37,9 @@ LANES void step_row(const gle_neuron_job *job, int32_t i, const int32_t phi, con
     /* states differ by less than 2^29 */
     const int32_t any_v = row.ratio_v.limit >= 1 << 29, any_u = row.ratio_u.limit >= 1 << 29;
     const int32_t alike = any_u && row.leak_u.m == row.ratio_u.m && row.leak_u.k == row.ratio_u.k;
-    const __m512i minus_one = all(-1), e_half = all(row.e_max >> 1);
-    __m512i peak_r = zero, under = zero, half_e = zero;
-    uint32_t sat_x = 0, sat_uhat = 0, sat_r = 0, sat_inst = 0, sat_e = 0;
+    const __m512i minus_one = held(all(-1)), e_half = all(row.e_max >> 1);
+    const __m512i state_most = held(all(GLE_STATE_MAX)), state_least = held(all(-GLE_STATE_MAX));
+    __m512i peak_r = t->peak_r, under = t->under, half_e = t->half_e;
 
     for (int32_t b = 0; b < job->columns; b += 16) {
         const size_t here = at + (size_t)b;
@@ -57,7 +64,7 @@ LANES void step_row(const gle_neuron_job *job, int32_t i, const int32_t phi, con
         const __m512i any = _mm512_or_si512(above, v);
         if ((analog && row.noise_e.m != 0) || _mm512_test_epi32_mask(any, any) != 0) {
             raw = scale_q15(above, slope);
-            const __m512i inst = clamp(raw, GLE_STATE_MAX);
+            const __m512i inst = _mm512_max_epi32(state_least, _mm512_min_epi32(state_most, raw));
             const __m512i delta_v = _mm512_sub_epi32(inst, v);
             off_inst = _mm512_cmpneq_epi32_mask(raw, inst);
             __m512i ehat;
@@ -138,52 +145,61 @@ LANES void step_row(const gle_neuron_job *job, int32_t i, const int32_t phi, con
         store16(layer->r + here, r);
         store16(layer->dphi + here, slope);
 
+        /* e << 16 | r & 0xffff */
+        const __m512i e_r = _mm512_ternarylogic_epi32(_mm512_slli_epi32(e, 16), r,
+                                                      fixed(FIXED_FFFF), 0xf8);
         __m512i hash = load(job->hash + b);
         hash = _mm512_add_epi32(hash, _mm512_mullo_epi32(u_new, all((int32_t)row.hash_u)));
         hash = _mm512_add_epi32(hash, _mm512_mullo_epi32(v_new, all((int32_t)row.hash_v)));
         hash = _mm512_add_epi32(
-            hash, _mm512_mullo_epi32(_mm512_mask_blend_epi16(0x55555555u, _mm512_slli_epi32(e, 16), r),
-                                     all((int32_t)row.hash_s)));
+            hash, _mm512_mullo_epi32(e_r, all((int32_t)row.hash_s)));
         store(job->hash + b, hash);
 
         /* Clips are rare: look for one of any kind, and count only then. */
         if ((live & (off_inst | off_e | off_x | off_uhat | clipped)) != 0) {
-            sat_inst += count((__mmask16)(live & off_inst));
-            sat_e += count((__mmask16)(live & off_e));
-            sat_x += count((__mmask16)(live & off_x));
-            sat_uhat += count((__mmask16)(live & off_uhat));
-            sat_r += count((__mmask16)(live & clipped));
+            t->sat_inst += count((__mmask16)(live & off_inst));
+            t->sat_e += count((__mmask16)(live & off_e));
+            t->sat_x += count((__mmask16)(live & off_x));
+            t->sat_uhat += count((__mmask16)(live & off_uhat));
+            t->sat_r += count((__mmask16)(live & clipped));
         }
     }
-    const gle_tally t = {sat_x, sat_uhat, sat_r, sat_inst, sat_e,
-                         (uint32_t)_mm512_reduce_add_epi32(under),
-                         (uint32_t)_mm512_reduce_add_epi32(half_e),
-                         (uint32_t)_mm512_reduce_max_epi32(peak_r)};
-    gle_counted(job, 1, &t);
+    t->peak_r = peak_r;
+    t->under = under;
+    t->half_e = half_e;
 }
 
-#define IDEAL_ROWS(phi)               \
-    for (int32_t i = 0; i < n; i++) { \
-        step_row(job, i, phi, 0);     \
+#define IDEAL_ROWS(phi)                     \
+    for (int32_t i = 0; i < n; i++) {       \
+        step_row(job, i, &row, phi, 0, &t); \
     }
-#define ANALOG_ROWS(phi)              \
-    for (int32_t i = 0; i < n; i++) { \
-        step_row(job, i, phi, 1);     \
+#define ANALOG_ROWS(phi)                    \
+    for (int32_t i = 0; i < n; i++) {       \
+        step_row(job, i, &row, phi, 1, &t); \
     }
 
 AVX512 void gle_neurons_vnni(const gle_neuron_job *job)
 {
     const int32_t n = job->layer->n;
+    tally t = {_mm512_setzero_si512(), _mm512_setzero_si512(), _mm512_setzero_si512(), 0, 0, 0, 0,
+               0};
+    gle_row row;
 
     if (job->columns == 1) {
         gle_neurons_one_vnni(job);
         return;
     }
+    gle_row_of_layer(job, &row);
     if (job->analog) {
         GLE_WITH_PHI(job->layer->image->phi, ANALOG_ROWS)
     } else {
         GLE_WITH_PHI(job->layer->image->phi, IDEAL_ROWS)
     }
+    const gle_tally all_rows = {t.sat_x, t.sat_uhat, t.sat_r, t.sat_inst, t.sat_e,
+                                (uint32_t)_mm512_reduce_add_epi32(t.under),
+                                (uint32_t)_mm512_reduce_add_epi32(t.half_e),
+                                (uint32_t)_mm512_reduce_max_epi32(t.peak_r)};
+    gle_counted(job, n, &all_rows);
 }
 
 #else

@@ -88,33 +88,31 @@ AVX512 void gle_turned_vnni(int16_t *turned, const int16_t *x, int32_t n, int32_
 AVX512 int32_t gle_see_vnni(int16_t *seen, const int16_t *w, int32_t m, const gle_seeing *how,
                             const uint32_t *gains, int32_t *columns)
 {
-    const __m512i ones = _mm512_set1_epi16(1);
     const __m128i left = _mm_cvtsi32_si128(how->w_left);
     /* 2^-w_shift of vpmulhrsw, which rounds as gle_round does */
     const __m512i by = _mm512_set1_epi16((int16_t)(how->w_shift > 0 ? 1 << (15 - how->w_shift) : 0));
     __m512i sum = _mm512_setzero_si512();
 
-    if (gains != NULL) {
+    if (gains != NULL || m % 16 != 0) {
         return see_any(seen, w, m, how, gains, columns);
     }
+    /* no masks: what a masked store has left cannot be loaded at once in the next row */
     for (int32_t j = 0; j < m; j += WIDE) {
-        const int32_t some = m - j;
-        const __mmask32 here = some < WIDE ? (__mmask32)((1u << some) - 1u) : 0xffffffffu;
-        const __mmask16 low = (__mmask16)here, high = (__mmask16)(here >> 16);
-        __m512i x = _mm512_maskz_loadu_epi16(here, w + j);
+        const int two = m - j > 16;
+        __m512i x = two ? load(w + j) : _mm512_castsi256_si512(load_half(w + j));
         x = how->w_shift == 0 ? x : _mm512_mulhrs_epi16(x, by);
         x = _mm512_sll_epi16(x, left);
-        _mm512_mask_storeu_epi16(seen + j, here, x);
-        x = _mm512_abs_epi16(x);
-        sum = _mm512_dpwssd_epi32(sum, x, ones);
-        _mm512_mask_storeu_epi32(
-            columns + j, low,
-            _mm512_add_epi32(_mm512_maskz_loadu_epi32(low, columns + j),
-                             _mm512_cvtepu16_epi32(_mm512_castsi512_si256(x))));
-        _mm512_mask_storeu_epi32(
-            columns + j + 16, high,
-            _mm512_add_epi32(_mm512_maskz_loadu_epi32(high, columns + j + 16),
-                             _mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64(x, 1))));
+        const __m256i low = _mm256_abs_epi16(_mm512_castsi512_si256(x));
+        _mm256_storeu_si256((__m256i *)(void *)(seen + j), _mm512_castsi512_si256(x));
+        store(columns + j, _mm512_add_epi32(load(columns + j), _mm512_cvtepu16_epi32(low)));
+        sum = _mm512_add_epi32(sum, _mm512_cvtepu16_epi32(low));
+        if (two) {
+            const __m256i y = _mm512_extracti64x4_epi64(x, 1);
+            const __m512i high = _mm512_cvtepu16_epi32(_mm256_abs_epi16(y));
+            _mm256_storeu_si256((__m256i *)(void *)(seen + j + 16), y);
+            store(columns + j + 16, _mm512_add_epi32(load(columns + j + 16), high));
+            sum = _mm512_add_epi32(sum, high);
+        }
     }
     return _mm512_reduce_add_epi32(sum);
 }

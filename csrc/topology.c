@@ -79,13 +79,14 @@ static void zero(int32_t *x, size_t count)
 /* Without targets there are none: half of the work of an inference. */
 static int any_error(const gle_chip *chip, const gle_layer *layer)
 {
-    const size_t columns = (size_t)chip->columns;
+    enum { PIECE = 1024 };
+    const size_t count = (size_t)layer->n * (size_t)chip->columns;
     uint32_t any = 0;
 
-    for (int32_t i = 0; i < layer->n && any == 0; i++) {
-        const int16_t *e = layer->e + (size_t)i * columns;
-        for (size_t b = 0; b < columns; b++) {
-            any |= (uint16_t)e[b];
+    for (size_t first = 0; first < count && any == 0; first += PIECE) {
+        const size_t end = count - first < PIECE ? count : first + PIECE;
+        for (size_t k = first; k < end; k++) {
+            any |= (uint16_t)layer->e[k];
         }
     }
     return any != 0;
