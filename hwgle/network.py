@@ -33,6 +33,7 @@ from hwgle.yamlfile import (
 )
 
 MAX_SIZE = 4096
+MAX_CLASSES = 2047  # see gle_image_check in csrc/image.c
 MAX_LAYERS = 64
 # Multipliers on the chip are integer mantissas with a shift: these are the
 # widest ratios whose mantissas keep their precision in an int32.
@@ -174,9 +175,13 @@ class Network(Checked):
         layers = data.get("layers")
         if data.get("loss") == "cross_entropy" and isinstance(layers, (list, tuple)) and layers:
             last = len(layers) - 1
-            if isinstance(layers[last], Mapping) and _layer_size(layers[last]) == 1:
+            size = _layer_size(layers[last]) if isinstance(layers[last], Mapping) else None
+            if size == 1:
                 allowed = "2 or more outputs for cross_entropy (or loss: mse)"
                 yield Rule(("layers", last, "populations"), "1 output", allowed)
+            if size is not None and MAX_CLASSES < size <= MAX_SIZE:
+                allowed = f"at most {MAX_CLASSES} for cross_entropy, whose sum is of 32 bits"
+                yield Rule(("layers", last, "populations"), f"{size} outputs", allowed)
         yield from topology.rules(data)
 
     def hash(self) -> str:

@@ -105,6 +105,7 @@ P = "layers[0].populations"
         ("tau_m: 1.2, tau_r: 1.2", "tau_m: 6554, tau_r: 6553", 17, "layers[1].populations[0].tau_m",
          "at most 65536 dt"),
         ("size: 2", "size: 1", 16, "layers[1].populations", "2 or more outputs"),
+        ("size: 2", "size: 2048", 16, "layers[1].populations", "2048 outputs; at most 2047"),
     ],
 )  # fmt: skip
 def test_one_mistake(tmp_path: Path, old: str, new: str, line: int, key: str, text: str) -> None:
