@@ -35,6 +35,7 @@ from hwgle.quantise import build_image, quantise_weights
 from hwgle.session import calibrate_on
 from hwgle.verify.drawing import draw_weights
 
+HIDDEN = 6  # layers of mnist1d-15k
 SHORT, LONG = 8, 40  # steps of the two runs whose difference counts
 HEADS = ("board", "flash", "RAM", "stack: mark / bound / kept", "left for the chip", "network",
          "instructions a step", "learning", "steps/s at an instruction a cycle")  # fmt: skip
@@ -57,9 +58,12 @@ class Row:
     learn: float
 
 
-def shrunk(factor: float) -> Network:
-    """mnist1d-15k with its hidden populations smaller."""
+def shrunk(factor: float, hidden: int = HIDDEN) -> Network:
+    """mnist1d-15k with its hidden populations smaller, and only the first `hidden` of them."""
     network = Network.load("mnist1d-15k").model_dump()
+    network["layers"] = [*network["layers"][:hidden], network["layers"][-1]]
+    if hidden < HIDDEN:
+        network["name"] += f"-{hidden}"
     for layer in network["layers"][:-1]:
         for population in layer["populations"]:
             population["size"] = max(1, round(population["size"] * factor))
@@ -73,10 +77,11 @@ def largest(limits: Limits, chip: Chip) -> Network:
     for network in (Network.load("mnist1d-42k"), Network.load("mnist1d-15k")):
         if not check_network(network, chip, 1, 0, limits):
             return network
-    for percent in range(99, 0, -1):
-        network = shrunk(percent / 100)
-        if not check_network(network, chip, 1, 0, limits):
-            return network
+    for hidden in range(HIDDEN, 0, -1):
+        for percent in range(99, 0, -1):
+            network = shrunk(percent / 100, hidden)
+            if not check_network(network, chip, 1, 0, limits):
+                return network
     raise SystemExit("not even the smallest network fits")
 
 

@@ -252,6 +252,9 @@ static void walk_chip(walk *s, gle_chip *chip)
         walk_layer(s, y, chip->batch, chip->columns, l + 1 == chip->layers);
     }
     s->bad |= s->mode == CHECK && !gle_shifts_possible(chip, 1);
+    for (int32_t l = 0; l < chip->layers && s->mode == CHECK; l++) {
+        chip->layer[l].noted = (gle_fracs){0}; /* a snapshot that is refused leaves no trace */
+    }
 }
 
 typedef struct {

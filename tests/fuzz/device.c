@@ -86,7 +86,6 @@ static void one(struct device *d, line *l, const uint8_t *from, size_t n)
         HOLDS(d->service == SERVICE_LIVE && memcmp(before, d->memory, size) == 0);
     }
     if (d->service == SERVICE_LIVE && n > 0 && m[0] != MESSAGE_STEPS) {
-        /* after the comparison: a check notes the formats that it has seen (gle_layer.noted) */
         HOLDS(gle_snapshot_check(d->chip) == GLE_OK);
     }
     HOLDS(!l->refusal || d->passing);
