@@ -138,7 +138,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("old", type=Path, help="hwgle/_core.abi3.so of one build")
     parser.add_argument("new", type=Path, help="of the other")
     parser.add_argument("cases", nargs="*", default=CASES, metavar="CASE")
-    parser.add_argument("--simd", default="vnni", help="kernel tables, with commas between")
+    parser.add_argument("--simd", default="vnni", help="kernel tables, with commas between; OLD:NEW for two that differ")
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--cpu", type=int, default=min(os.sched_getaffinity(0)))
     options = parser.parse_args(argv)
@@ -160,8 +160,9 @@ def main(argv: Sequence[str] | None = None) -> int:
           f"old/new: least, median")  # fmt: skip
     for simd in options.simd.split(","):
         for case in options.cases or CASES:
-            for pipe in pipes:
-                ask(pipe, (case, simd))
+            tables = (simd.split(":") * 2)[:2]
+            for pipe, table in zip(pipes, tables, strict=True):
+                ask(pipe, (case, table))
             steps = max(1, int(SLICE / (ask(pipes[0], STEPS) / STEPS)))
             ask(pipes[1], STEPS)
             times: list[list[float]] = [[], []]

@@ -57,6 +57,7 @@ CORE_PORTABLE = [
 # Vector kernels; empty on other machines.
 CORE_X86 = [
     "matvec_vnni.c",
+    "matvec_amx.c",
     "learn_vnni.c",
     "neurons_vnni.c",
     "matvec_avx2.c",
@@ -71,7 +72,7 @@ CORE_X86 = [
     "single_vnni.c",
     "softmax_vnni.c",
 ]
-HOST = ["host/adam.c", "host/loop.c"]
+HOST = ["host/adam.c", "host/amx.c", "host/loop.c"]
 # What Python sees, each after those that it includes.
 HEADERS = [
     "gle.h",

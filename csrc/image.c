@@ -297,10 +297,11 @@ static uint64_t lay_out(const uint32_t *words, int32_t batch, uint32_t options, 
     }
     most_stride = padded(most, columns == 1 && GLE_PAD_ONE > GLE_LANES ? GLE_PAD_ONE : GLE_LANES);
     {
+        const int32_t deep = GLE_ALIGN >= 64 ? 64 : 2; /* tiles of AMX read whole ones */
         const size_t cells = (size_t)most * (size_t)columns;
-        const size_t packed = columns == 1 ? 0 : (size_t)padded(most, 2) * (size_t)columns;
+        const size_t packed = columns == 1 ? 0 : (size_t)padded(most, deep) * (size_t)columns;
         int16_t *pairs = take(&a, packed, sizeof *pairs);
-        int16_t *turned = take(&a, columns == 1 ? 0 : (size_t)most_stride * (size_t)columns,
+        int16_t *turned = take(&a, columns == 1 ? 0 : (size_t)most_stride * (size_t)padded(columns, deep),
                                sizeof *turned);
         int32_t *sums = take(&a, cells, sizeof *sums);
         int32_t *above0 = take(&a, cells, sizeof *above0);

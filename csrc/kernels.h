@@ -118,6 +118,7 @@ extern const gle_kernels gle_kernels_scalar;
 #if defined(__x86_64__) && !defined(GLE_SCALAR_ONLY)
 extern const gle_kernels gle_kernels_avx2;
 extern const gle_kernels gle_kernels_vnni;
+extern const gle_kernels gle_kernels_amx; /* where the system lets this process use tiles */
 
 void gle_pairs_avx2(int16_t *pairs, const int16_t *x, int32_t n, int32_t columns);
 void gle_turned_avx2(int16_t *turned, const int16_t *x, int32_t n, int32_t stride,

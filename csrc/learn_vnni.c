@@ -12,6 +12,7 @@
 #if defined(__x86_64__) && !defined(GLE_SCALAR_ONLY)
 
 #include "lanes_vnni.h"
+#include "tiles_amx.h"
 #include "tiles_vnni.h"
 
 /* Sum of |e| of a row up to which no sum of e r, rounding included, leaves int32. */
@@ -217,6 +218,66 @@ AVX512 static void learn_batch(gle_layer *layer, const gle_learning *job, gle_up
     counted(&l, count);
 }
 
+/* The same with the tiles of AMX. */
+AMX static void learn_by_tiles(gle_layer *layer, const gle_learning *job, gle_update_count *count)
+{
+    enum { KEPT = GLE_MAX_BATCH / AMX_DEEP };
+    const int32_t blocks = amx_blocks(job->columns);
+    const size_t panel = (size_t)blocks * 2 * AMX_BYTES;
+    int32_t *const size = job->sums + layer->n;
+    const __m512i half = all(job->drop > 0 ? 1 << (job->drop - 1) : 0);
+    learner l = learner_of(job->how);
+    amx_pair a[KEPT];
+    amx_sums s;
+    __m512i g[2 * AMX_SIDE];
+
+    error_sums(job->sums, size, layer, job->columns);
+    amx_begin();
+    for (int32_t i = 0; i < layer->n; i += AMX_SIDE) {
+        const int16_t *e = layer->e + (size_t)i * (size_t)job->columns;
+        const int32_t rows = layer->n - i < AMX_SIDE ? layer->n - i : AMX_SIDE;
+        const int8_t *x = (const int8_t *)job->turned;
+        int32_t most = 0;
+        for (int32_t r = 0; r < rows; r++) {
+            most = size[i + r] > most ? size[i + r] : most;
+        }
+        for (int32_t k = 0; k < blocks; k++) {
+            split_rows(&a[k], e, job->columns, rows, k, job->columns);
+        }
+        for (int32_t j = 0; j < layer->m; j += 2 * AMX_SIDE, x += 2 * panel) {
+            const int32_t two = layer->m - j > AMX_SIDE;
+            amx_zero();
+            for (int32_t k = 0; k < blocks; k++) {
+                if (two) {
+                    amx_add_two(&a[k], x + (size_t)k * 2 * AMX_BYTES, panel);
+                } else {
+                    amx_add_one(&a[k], x + (size_t)k * 2 * AMX_BYTES);
+                }
+            }
+            if (two) {
+                amx_store_two(&s);
+            } else {
+                amx_store_one(&s);
+            }
+            for (int32_t r = 0; r < rows; r++) {
+                for (int32_t c = 0; c <= two; c++) {
+                    __m512i low;
+                    if (most <= NARROW) {
+                        low = sra(_mm512_add_epi32(amx_sum(&s, c, r), half), job->drop);
+                    } else {
+                        const __m512i high = amx_wide_sum(&s, c, r, &low);
+                        low = round_outer(high, low, job->drop);
+                    }
+                    g[r * (1 + two) + c] = low;
+                }
+            }
+            learn_from(g, rows, 1 + two, layer, job, i, j, &l);
+        }
+    }
+    amx_end();
+    counted(&l, count);
+}
+
 AVX512 int32_t gle_learn_vnni(gle_layer *layer, const gle_learning *job, gle_update_count *count)
 {
     const int32_t least = job->shift - (layer->rows ? 7 : 0);
@@ -228,6 +289,17 @@ AVX512 int32_t gle_learn_vnni(gle_layer *layer, const gle_learning *job, gle_upd
         return gle_learn_stream_vnni(layer, job, count);
     }
     learn_batch(layer, job, count);
+    return 1;
+}
+
+AMX int32_t gle_learn_amx(gle_layer *layer, const gle_learning *job, gle_update_count *count)
+{
+    const int32_t least = job->shift - (layer->rows ? 7 : 0);
+
+    if (least < 1 || !amx_learns(layer->m, job->columns)) {
+        return gle_learn_vnni(layer, job, count);
+    }
+    learn_by_tiles(layer, job, count);
     return 1;
 }
 

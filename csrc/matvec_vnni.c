@@ -9,56 +9,6 @@
 
 #include "tiles_vnni.h"
 
-TILE __m512i clamp_to(__m512i x, int32_t low, int32_t high)
-{
-    return _mm512_max_epi32(_mm512_set1_epi32(low), _mm512_min_epi32(_mm512_set1_epi32(high), x));
-}
-
-/* round(x * 2^-shift), shift >= 1, for sums that fit int32: 2^30 at most. */
-TILE __m512i round_down(__m512i x, int32_t shift)
-{
-    const __m128i k = _mm_cvtsi32_si128(shift);
-    const __m128i k1 = _mm_cvtsi32_si128(shift - 1);
-    const __m512i bit = _mm512_and_si512(_mm512_sra_epi32(x, k1), _mm512_set1_epi32(1));
-    return _mm512_add_epi32(_mm512_sra_epi32(x, k), bit);
-}
-
-/* The same clipped to GLE_SUM_MAX, for any shift. */
-TILE __m512i round_sum(__m512i x, int32_t shift)
-{
-    if (shift > 0) {
-        return round_down(x, shift);
-    } else if (shift < 0) {
-        const int32_t most = GLE_SUM_MAX >> -shift;
-        x = _mm512_sll_epi32(clamp_to(x, -most, most), _mm_cvtsi32_si128(-shift));
-    }
-    return clamp_to(x, -GLE_SUM_MAX, GLE_SUM_MAX);
-}
-
-/* round((2^16 high + low) * 2^-shift) clipped to GLE_SUM_MAX. */
-TILE __m512i round_wide(__m512i high, __m512i low, int32_t shift)
-{
-    carried(&high, &low);
-    if (shift > 16) {
-        const __m512i half = _mm512_set1_epi32(1 << (shift - 17));
-        high = _mm512_sra_epi32(_mm512_add_epi32(high, half), _mm_cvtsi32_si128(shift - 16));
-    } else {
-        /* Clip first, one beyond what survives the last clip, so that nothing overflows. */
-        const int32_t up = 16 - shift;
-        const int32_t most = up < 30 ? GLE_SUM_MAX >> up : 1;
-        const __m512i half = _mm512_set1_epi32(shift > 0 ? 1 << (shift - 1) : 0);
-        const __m512i inside = clamp_to(high, -most - 1, most);
-        low = _mm512_maskz_mov_epi32(_mm512_cmpeq_epi32_mask(inside, high), low);
-        if (shift >= 0) {
-            low = _mm512_srl_epi32(_mm512_add_epi32(low, half), _mm_cvtsi32_si128(shift));
-        } else {
-            low = _mm512_sll_epi32(low, _mm_cvtsi32_si128(-shift));
-        }
-        high = _mm512_add_epi32(_mm512_sll_epi32(inside, _mm_cvtsi32_si128(up)), low);
-    }
-    return clamp_to(high, -GLE_SUM_MAX, GLE_SUM_MAX);
-}
-
 TILE void store_tile(const int R, const int V, int32_t *out, int32_t step,
                      __m512i sum[MOST_R][MOST_V])
 {
@@ -138,9 +88,9 @@ PRODUCT_ROWS(product_2_wide, 2, 1)
 PRODUCT_ROWS(product_3_wide, 3, 1)
 PRODUCT_ROWS(product_4_wide, 4, 1)
 
-VNNI static void product(int32_t *out, const int16_t *w, int32_t stride, int32_t n, int32_t m,
-                         const int16_t *pairs, int32_t columns, int32_t shift, const uint32_t *rows,
-                         int32_t fits)
+VNNI void gle_product_vnni(int32_t *out, const int16_t *w, int32_t stride, int32_t n, int32_t m,
+                           const int16_t *pairs, int32_t columns, int32_t shift,
+                           const uint32_t *rows, int32_t fits)
 {
     typedef void some_rows(int32_t *, const int16_t *, int32_t, int32_t, int32_t, const int16_t *,
                            int32_t, int32_t, const uint32_t *);
@@ -200,8 +150,8 @@ OUTER_ROWS(outer_2_wide, 2, 1)
 OUTER_ROWS(outer_3_wide, 3, 1)
 OUTER_ROWS(outer_4_wide, 4, 1)
 
-VNNI static void outer(int32_t *out, const int16_t *e, int32_t rows, const int16_t *turned,
-                       int32_t stride, int32_t m, int32_t columns, int32_t shift)
+VNNI void gle_outer_vnni(int32_t *out, const int16_t *e, int32_t rows, const int16_t *turned,
+                         int32_t stride, int32_t m, int32_t columns, int32_t shift)
 {
     typedef void some_rows(int32_t *, const int16_t *, int32_t, int32_t, const int16_t *, int32_t,
                            int32_t);
@@ -234,23 +184,14 @@ void gle_learn_one_wide(int16_t *w, int32_t e, const int16_t *x, int32_t m, cons
     learn_row(w, e, x, m, how, shift, first, count);
 }
 
-const gle_kernels gle_kernels_vnni = {"vnni",
-                                      product,
-                                      outer,
-                                      gle_pairs_vnni,
-                                      gle_turned_vnni,
-                                      gle_update_vnni,
-                                      vary_row,
-                                      gle_product_one_vnni,
-                                      gle_product_one_back_vnni,
-                                      gle_learn_one_vnni,
-                                      gle_learn_vnni,
-                                      gle_see_vnni,
-                                      gle_turn_avx2, /* bound by the memory */
-                                      gle_neurons_vnni,
-                                      &gle_rules_vnni,
-                                      gle_learn_biases_vnni,
-                                      gle_target_error_vnni};
+void gle_vary_vnni(int32_t *gradient, int32_t m, const gle_update *how, uint32_t first)
+{
+    vary_row(gradient, m, how, first);
+}
+
+const gle_kernels gle_kernels_vnni = GLE_AVX512_TABLE("vnni", gle_product_vnni, gle_outer_vnni,
+                                                      gle_pairs_vnni, gle_turned_vnni,
+                                                      gle_learn_vnni);
 
 #else
 typedef int gle_no_vnni; /* ISO C wants one declaration a file */

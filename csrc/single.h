@@ -50,6 +50,14 @@ void gle_product_one_back_vnni(int32_t *out, const gle_layer *layer, int32_t shi
 void gle_learn_one_vnni(int16_t *w, int32_t e, const int16_t *x, int32_t m, const gle_update *how,
                         int32_t shift, uint32_t first, gle_update_count *count);
 int32_t gle_learn_vnni(gle_layer *layer, const gle_learning *job, gle_update_count *count);
+int32_t gle_learn_amx(gle_layer *layer, const gle_learning *job, gle_update_count *count);
+/* matvec_vnni.c */
+void gle_product_vnni(int32_t *out, const int16_t *w, int32_t stride, int32_t n, int32_t m,
+                      const int16_t *pairs, int32_t columns, int32_t shift, const uint32_t *rows,
+                      int32_t fits);
+void gle_outer_vnni(int32_t *out, const int16_t *e, int32_t rows, const int16_t *turned,
+                    int32_t stride, int32_t m, int32_t columns, int32_t shift);
+void gle_vary_vnni(int32_t *gradient, int32_t m, const gle_update *how, uint32_t first);
 /* pack_vnni.c */
 void gle_pairs_vnni(int16_t *pairs, const int16_t *x, int32_t n, int32_t columns);
 void gle_turned_vnni(int16_t *turned, const int16_t *x, int32_t n, int32_t stride,
@@ -69,6 +77,15 @@ void gle_update_wide(int16_t *w, const int32_t *gradient, int32_t m, const gle_u
                      int32_t shift, uint32_t first, gle_update_count *count);
 void gle_learn_one_wide(int16_t *w, int32_t e, const int16_t *x, int32_t m, const gle_update *how,
                         int32_t shift, uint32_t first, gle_update_count *count);
+
+/* A table of AVX-512: what AMX does differently, and all else. */
+#define GLE_AVX512_TABLE(name, product, outer, pairs, turned, learn)                             \
+    {                                                                                            \
+        name, product, outer, pairs, turned, gle_update_vnni, gle_vary_vnni,                     \
+            gle_product_one_vnni, gle_product_one_back_vnni, gle_learn_one_vnni, learn,          \
+            gle_see_vnni, gle_turn_avx2 /* bound by the memory */, gle_neurons_vnni,             \
+            &gle_rules_vnni, gle_learn_biases_vnni, gle_target_error_vnni                        \
+    }
 #endif
 
 #endif

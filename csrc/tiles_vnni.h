@@ -156,4 +156,54 @@ TILE __m512i round_outer(__m512i high, __m512i low, int32_t shift)
     return _mm512_add_epi32(high, low);
 }
 
+TILE __m512i clamp_to(__m512i x, int32_t low, int32_t high)
+{
+    return _mm512_max_epi32(_mm512_set1_epi32(low), _mm512_min_epi32(_mm512_set1_epi32(high), x));
+}
+
+/* round(x * 2^-shift), shift >= 1, for sums that fit int32: 2^30 at most. */
+TILE __m512i round_down(__m512i x, int32_t shift)
+{
+    const __m128i k = _mm_cvtsi32_si128(shift);
+    const __m128i k1 = _mm_cvtsi32_si128(shift - 1);
+    const __m512i bit = _mm512_and_si512(_mm512_sra_epi32(x, k1), _mm512_set1_epi32(1));
+    return _mm512_add_epi32(_mm512_sra_epi32(x, k), bit);
+}
+
+/* The same clipped to GLE_SUM_MAX, for any shift. */
+TILE __m512i round_sum(__m512i x, int32_t shift)
+{
+    if (shift > 0) {
+        return round_down(x, shift);
+    } else if (shift < 0) {
+        const int32_t most = GLE_SUM_MAX >> -shift;
+        x = _mm512_sll_epi32(clamp_to(x, -most, most), _mm_cvtsi32_si128(-shift));
+    }
+    return clamp_to(x, -GLE_SUM_MAX, GLE_SUM_MAX);
+}
+
+/* round((2^16 high + low) * 2^-shift) clipped to GLE_SUM_MAX. */
+TILE __m512i round_wide(__m512i high, __m512i low, int32_t shift)
+{
+    carried(&high, &low);
+    if (shift > 16) {
+        const __m512i half = _mm512_set1_epi32(1 << (shift - 17));
+        high = _mm512_sra_epi32(_mm512_add_epi32(high, half), _mm_cvtsi32_si128(shift - 16));
+    } else {
+        /* Clip first, one beyond what survives the last clip, so that nothing overflows. */
+        const int32_t up = 16 - shift;
+        const int32_t most = up < 30 ? GLE_SUM_MAX >> up : 1;
+        const __m512i half = _mm512_set1_epi32(shift > 0 ? 1 << (shift - 1) : 0);
+        const __m512i inside = clamp_to(high, -most - 1, most);
+        low = _mm512_maskz_mov_epi32(_mm512_cmpeq_epi32_mask(inside, high), low);
+        if (shift >= 0) {
+            low = _mm512_srl_epi32(_mm512_add_epi32(low, half), _mm_cvtsi32_si128(shift));
+        } else {
+            low = _mm512_sll_epi32(low, _mm_cvtsi32_si128(-shift));
+        }
+        high = _mm512_add_epi32(_mm512_sll_epi32(inside, _mm_cvtsi32_si128(up)), low);
+    }
+    return clamp_to(high, -GLE_SUM_MAX, GLE_SUM_MAX);
+}
+
 #endif

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "../chip.h"
+#include "amx.h"
 
 static void vote(const gle_chip *chip, int64_t *votes)
 {
@@ -60,8 +61,13 @@ int32_t gle_run(gle_chip *chip, const gle_block *block, gle_adam *adam, const vo
 const struct gle_kernels *gle_kernels_named(const char *name)
 {
 #if defined(__x86_64__) && !defined(GLE_SCALAR_ONLY)
-    if ((name == NULL || strcmp(name, "vnni") == 0) && __builtin_cpu_supports("avx512vnni") &&
-        __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl")) {
+    const int avx512 = __builtin_cpu_supports("avx512vnni") &&
+                       __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
+
+    if ((name == NULL || strcmp(name, "amx") == 0) && avx512 && gle_amx_granted()) {
+        return &gle_kernels_amx;
+    }
+    if ((name == NULL || strcmp(name, "vnni") == 0) && avx512) {
         return &gle_kernels_vnni;
     }
     if ((name == NULL || strcmp(name, "avx2") == 0) && __builtin_cpu_supports("avx2")) {

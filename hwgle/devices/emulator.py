@@ -100,7 +100,7 @@ def kernels_from_environment() -> Any:
     name = os.environ.get("HWGLE_SIMD", "")
     table = lib.gle_kernels_named(name.encode() if name else ffi.NULL)
     if table == ffi.NULL:
-        raise UsageError(f"HWGLE_SIMD={name}: not on this machine; allowed: scalar, avx2, vnni")
+        raise UsageError(f"HWGLE_SIMD={name}: not on this machine; allowed: scalar, avx2, vnni, amx")
     return table
 
 

@@ -47,7 +47,7 @@ def loaded(device: Device, case: Case, q: Any) -> Device:
     return device
 
 
-@pytest.mark.parametrize("kernels", ["scalar", "avx2", "vnni"])
+@pytest.mark.parametrize("kernels", ["scalar", "avx2", "vnni", "amx"])
 @pytest.mark.parametrize("batch", [1, 3, 40])
 def test_the_gradient_is_the_exact_sum_over_streams_and_steps(kernels: str, batch: int) -> None:
     case = make_case(5, batch=batch)

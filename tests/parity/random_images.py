@@ -785,7 +785,7 @@ class Core:
 
 def tables() -> list[str]:
     """The kernel tables of this machine."""
-    names = ("scalar", "avx2", "vnni")
+    names = ("scalar", "avx2", "vnni", "amx")
     return [name for name in names if lib.gle_kernels_named(name.encode()) != ffi.NULL]
 
 

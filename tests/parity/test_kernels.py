@@ -42,7 +42,7 @@ from hwgle.quantise import (
 )
 from hwgle.quantise import Quantised as Weights
 
-VECTORS = ("avx2", "vnni")
+VECTORS = ("avx2", "vnni", "amx")
 BATCHES = (1, 2, 7, 8, 9, 31, 32, 33, 100)
 
 
