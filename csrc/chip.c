@@ -53,18 +53,15 @@ static void load_input(const gle_chip *chip, const int16_t *input)
 }
 
 /* What changed since the last step, as the array sees it now. */
-static void refresh(gle_chip *chip, gle_layer *layer, int32_t heard_max)
+static void refresh(gle_chip *chip, gle_layer *layer)
 {
-    const gle_layer *top = &chip->layer[chip->layers - 1];
-
     if (layer->stale || (layer->lent != NULL && layer->seen == layer->w)) {
         chip->digest_known = layer->stale ? 0 : chip->digest_known;
-        gle_layer_effective(chip, layer, heard_max, layer->image->e_max);
+        gle_layer_effective(chip, layer);
     }
     if (layer->back != NULL && layer->back->stale) {
         chip->digest_known = 0;
-        gle_layer_effective(chip, layer->back, GLE_ARRAY_MAX,
-                            chip->e_top != NULL ? top->image->e_max : layer->image->e_max);
+        gle_layer_effective(chip, layer->back);
     }
 }
 
@@ -78,9 +75,13 @@ static void forward(gle_chip *chip, const gle_layer *layer, const gle_heard *hea
         k->product_one(chip->sums, layer, heard->rates, shift);
         return;
     }
-    k->pack_pairs(chip->pairs, heard->rates, layer->m, columns);
+    const int32_t largest = k->pack_pairs(chip->pairs, heard->rates, layer->m, columns);
+    if (GLE_READS_STORED(k, layer)) {
+        k->stored->forward(chip->sums, layer, chip->pairs, columns, shift);
+        return;
+    }
     k->product(chip->sums, layer->seen, layer->stride, layer->n, layer->m, chip->pairs, columns,
-               shift, layer->rows, layer->fits);
+               shift, layer->rows, (int64_t)layer->most * largest <= INT32_MAX);
 }
 
 /* dW, wherever it goes. */
@@ -170,7 +171,7 @@ gle_status gle_step(gle_chip *chip, const int16_t *input, const int16_t *target,
         gle_layer *layer = &chip->layer[l];
         const gle_heard heard = gle_hear(chip, layer);
 
-        refresh(chip, layer, heard.max);
+        refresh(chip, layer);
         forward(chip, layer, &heard);
         job.layer = layer;
         job.sums = chip->sums;

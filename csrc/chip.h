@@ -62,7 +62,7 @@ typedef struct gle_layer {
     int32_t rate_shift;
     int32_t stale;        /* stored weights changed since `seen` was made: 1, or by learning
                              that keeps `tops` alone: GLE_TOPS_HOLD */
-    int32_t fits, fits_t; /* a product with these weights fits int32 for certain */
+    int32_t most, most_t; /* of what the array sees: largest sum of |w| of a row, of a column */
 
     int16_t *w;           /* stored */
     int16_t *seen;        /* what the array sees; == w where that is what is stored, or for one
@@ -136,7 +136,7 @@ void gle_target_error(const gle_chip *chip, const gle_layer *top, const int16_t 
                       int32_t *above);
 
 /* effective.c: what the array sees of the stored weights, and whether sums fit. */
-void gle_layer_effective(gle_chip *chip, gle_layer *layer, int32_t below_max, int32_t e_max);
+void gle_layer_effective(gle_chip *chip, gle_layer *layer);
 
 /* gradient.c */
 void gle_layer_gradient(gle_chip *chip, gle_layer *layer, const int16_t *below,

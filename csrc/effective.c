@@ -1,4 +1,5 @@
-/* From stored weights to what the array multiplies with, and the proof that sums fit.
+/* From stored weights to what the array multiplies with, and their sums, from which products
+ * prove that theirs fit.
  *
  * With several streams the core keeps two copies of the weights as the array sees
  * them, one of them transposed, made again only when stored weights changed. A single
@@ -133,11 +134,11 @@ void gle_lend(gle_chip *chip, void *memory, size_t bytes)
 #endif
 }
 
-void gle_layer_effective(gle_chip *chip, gle_layer *layer, int32_t below_max, int32_t e_max)
+void gle_layer_effective(gle_chip *chip, gle_layer *layer)
 {
     const gle_seeing how = {layer->image->w_shift, layer->image->w_left};
     int32_t *const columns = chip->rows; /* sums of |w| over the neurons */
-    int32_t most = 0, most_t;
+    int32_t most = 0;
 
     if (layer->stale != 0 && layer->stale != GLE_TOPS_HOLD) {
         forget_tops(layer);
@@ -150,7 +151,7 @@ void gle_layer_effective(gle_chip *chip, gle_layer *layer, int32_t below_max, in
     }
 #endif
     layer->stale = 0;
-    if (chip->columns == 1 && layer->seen == layer->w) {
+    if (chip->columns == 1 ? layer->seen == layer->w : GLE_READS_STORED(chip->kernels, layer)) {
         return; /* looked at as it goes */
     }
     for (int32_t j = 0; j < layer->stride; j++) {
@@ -176,7 +177,6 @@ void gle_layer_effective(gle_chip *chip, gle_layer *layer, int32_t below_max, in
     if (chip->columns == 1) {
         return;
     }
-    most_t = largest(columns, layer->m);
-    layer->fits = (int64_t)most * below_max <= INT32_MAX;
-    layer->fits_t = (int64_t)most_t * e_max <= INT32_MAX;
+    layer->most = most;
+    layer->most_t = largest(columns, layer->m);
 }

@@ -55,6 +55,17 @@ typedef struct {
 struct gle_layer;
 struct gle_rule_kernels;
 
+/* Batch products with what a layer has stored, which becomes what the array sees on the way, so
+ * that there is nothing to copy. `reads`: whether they serve this layer. `pairs`: as pack_pairs
+ * leaves the m rates, or the n errors of which `count` neurons from `first` on are told. */
+typedef struct {
+    int32_t (*reads)(const struct gle_layer *layer);
+    void (*forward)(int32_t *out, const struct gle_layer *layer, const int16_t *pairs,
+                    int32_t columns, int32_t shift);
+    void (*back)(int32_t *out, const struct gle_layer *layer, int32_t first, int32_t count,
+                 const int16_t *pairs, int32_t columns, int32_t shift);
+} gle_stored_kernels;
+
 typedef struct gle_kernels {
     const char *name;
 
@@ -71,8 +82,8 @@ typedef struct gle_kernels {
     void (*outer)(int32_t *out, const int16_t *e, int32_t rows, const int16_t *turned,
                   int32_t stride, int32_t m, int32_t columns, int32_t shift);
 
-    /* The layouts that the two above read. */
-    void (*pack_pairs)(int16_t *pairs, const int16_t *x, int32_t n, int32_t columns);
+    /* The layouts that the two above read. pack_pairs returns the largest |x|, or more. */
+    int32_t (*pack_pairs)(int16_t *pairs, const int16_t *x, int32_t n, int32_t columns);
     void (*pack_turned)(int16_t *turned, const int16_t *x, int32_t n, int32_t stride,
                         int32_t columns);
 
@@ -112,7 +123,12 @@ typedef struct gle_kernels {
                             gle_key key);
     int32_t (*target_error)(const gle_chip *chip, const struct gle_layer *top,
                             const int16_t *labels, int32_t *above);
+    const gle_stored_kernels *stored; /* NULL: all products are of copies */
 } gle_kernels;
+
+/* Whether products with a layer's weights, of several streams, take them as they are stored. */
+#define GLE_READS_STORED(kernels, layer) \
+    ((kernels)->stored != NULL && (kernels)->stored->reads(layer))
 
 extern const gle_kernels gle_kernels_scalar;
 #if defined(__x86_64__) && !defined(GLE_SCALAR_ONLY)
@@ -120,7 +136,7 @@ extern const gle_kernels gle_kernels_avx2;
 extern const gle_kernels gle_kernels_vnni;
 extern const gle_kernels gle_kernels_amx; /* where the system lets this process use tiles */
 
-void gle_pairs_avx2(int16_t *pairs, const int16_t *x, int32_t n, int32_t columns);
+int32_t gle_pairs_avx2(int16_t *pairs, const int16_t *x, int32_t n, int32_t columns);
 void gle_turned_avx2(int16_t *turned, const int16_t *x, int32_t n, int32_t stride,
                      int32_t columns);
 void gle_turn_avx2(int16_t *to, const int16_t *from, int32_t n, int32_t m, int32_t stride,

@@ -222,8 +222,10 @@ AVX512 static void learn_batch(gle_layer *layer, const gle_learning *job, gle_up
 AMX static void learn_by_tiles(gle_layer *layer, const gle_learning *job, gle_update_count *count)
 {
     enum { KEPT = GLE_MAX_BATCH / AMX_DEEP };
+    static const amx_seeing as_it_is = {0, 0};
     const int32_t blocks = amx_blocks(job->columns);
     const size_t panel = (size_t)blocks * 2 * AMX_BYTES;
+    const int far = (size_t)layer->n * (size_t)layer->stride * sizeof *layer->w > AMX_NEAR;
     int32_t *const size = job->sums + layer->n;
     const __m512i half = all(job->drop > 0 ? 1 << (job->drop - 1) : 0);
     learner l = learner_of(job->how);
@@ -242,7 +244,7 @@ AMX static void learn_by_tiles(gle_layer *layer, const gle_learning *job, gle_up
             most = size[i + r] > most ? size[i + r] : most;
         }
         for (int32_t k = 0; k < blocks; k++) {
-            split_rows(&a[k], e, job->columns, rows, k, job->columns);
+            split_rows(&a[k], e, job->columns, rows, k, job->columns, &as_it_is);
         }
         for (int32_t j = 0; j < layer->m; j += 2 * AMX_SIDE, x += 2 * panel) {
             const int32_t two = layer->m - j > AMX_SIDE;
@@ -260,6 +262,16 @@ AMX static void learn_by_tiles(gle_layer *layer, const gle_learning *job, gle_up
                 amx_store_one(&s);
             }
             for (int32_t r = 0; r < rows; r++) {
+                /* of the next step, what is too far apart to be foreseen */
+                const int16_t *w = layer->w + (size_t)(i + r) * (size_t)layer->stride + (size_t)j;
+                const int8_t *soon = x + 2 * panel + (size_t)r * (panel / AMX_SIDE * 2);
+                if (far && layer->m - j > 2 * AMX_SIDE) {
+                    _mm_prefetch((const char *)(w + 2 * AMX_SIDE), _MM_HINT_T0);
+                    _mm_prefetch((const char *)(w + 4 * AMX_SIDE - 1), _MM_HINT_T0);
+                    for (size_t at = 0; at < panel / AMX_SIDE * 2; at += AMX_DEEP) {
+                        _mm_prefetch((const char *)(soon + at), _MM_HINT_T0);
+                    }
+                }
                 for (int32_t c = 0; c <= two; c++) {
                     __m512i low;
                     if (most <= NARROW) {

@@ -287,8 +287,10 @@ AVX2 static void outer(int32_t *out, const int16_t *e, int32_t rows, const int16
     }
 }
 
-AVX2 void gle_pairs_avx2(int16_t *pairs, const int16_t *x, int32_t n, int32_t columns)
+AVX2 int32_t gle_pairs_avx2(int16_t *pairs, const int16_t *x, int32_t n, int32_t columns)
 {
+    __m128i most = _mm_setzero_si128();
+
     for (int32_t j = 0; j < n; j += 2) {
         const int16_t *even = x + (size_t)j * (size_t)columns;
         int16_t *to = pairs + (size_t)j * (size_t)columns;
@@ -300,8 +302,12 @@ AVX2 void gle_pairs_avx2(int16_t *pairs, const int16_t *x, int32_t n, int32_t co
             __m128i *out = (__m128i *)(void *)(to + 2 * (size_t)b);
             _mm_storeu_si128(out, _mm_unpacklo_epi16(a, c));
             _mm_storeu_si128(out + 1, _mm_unpackhi_epi16(a, c));
+            most = _mm_max_epi16(most, _mm_max_epi16(_mm_abs_epi16(a), _mm_abs_epi16(c)));
         }
     }
+    /* minpos finds the least: of what is left to 0xffff */
+    most = _mm_minpos_epu16(_mm_xor_si128(most, _mm_set1_epi16(-1)));
+    return 0xffff - _mm_extract_epi16(most, 0);
 }
 
 /* A transposition of 32-bit elements (two streams each): 8 by 4 at a time. */
@@ -393,7 +399,7 @@ const gle_kernels gle_kernels_avx2 = {"avx2",          product, outer,         g
                                       gle_turned_avx2, update_row, vary_row, gle_product_one_avx2,
                                       gle_product_one_back_avx2, gle_learn_one_avx2, NULL, see,
                                       gle_turn_avx2,
-                                      gle_neurons_avx2, &gle_rules_avx2, NULL, NULL};
+                                      gle_neurons_avx2, &gle_rules_avx2, NULL, NULL, NULL};
 
 #else
 typedef int gle_no_avx2; /* ISO C wants one declaration a file */

@@ -45,7 +45,7 @@ static void outer(int32_t *out, const int16_t *e, int32_t rows, const int16_t *t
     }
 }
 
-static void pack_pairs(int16_t *pairs, const int16_t *x, int32_t n, int32_t columns)
+static int32_t pack_pairs(int16_t *pairs, const int16_t *x, int32_t n, int32_t columns)
 {
     for (int32_t j = 0; j < n + (n & 1); j++) {
         for (int32_t b = 0; b < columns; b++) {
@@ -54,6 +54,7 @@ static void pack_pairs(int16_t *pairs, const int16_t *x, int32_t n, int32_t colu
                 j < n ? x[(size_t)j * (size_t)columns + (size_t)b] : (int16_t)0;
         }
     }
+    return GLE_ARRAY_MAX; /* sums are of 64 bits here */
 }
 
 static void pack_turned(int16_t *turned, const int16_t *x, int32_t n, int32_t stride,
@@ -210,4 +211,4 @@ const gle_kernels gle_kernels_scalar = {"scalar",    product, outer,     pack_pa
                                         pack_turned, update_row, vary_row, GLE_ONE(product_one),
                                         GLE_ONE(product_one_back), GLE_ONE(learn_one), NULL, see,
                                         transpose,
-                                        gle_neurons_scalar, &gle_rules_scalar, NULL, NULL};
+                                        gle_neurons_scalar, &gle_rules_scalar, NULL, NULL, NULL};

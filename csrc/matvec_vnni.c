@@ -191,7 +191,7 @@ void gle_vary_vnni(int32_t *gradient, int32_t m, const gle_update *how, uint32_t
 
 const gle_kernels gle_kernels_vnni = GLE_AVX512_TABLE("vnni", gle_product_vnni, gle_outer_vnni,
                                                       gle_pairs_vnni, gle_turned_vnni,
-                                                      gle_learn_vnni);
+                                                      gle_learn_vnni, NULL);
 
 #else
 typedef int gle_no_vnni; /* ISO C wants one declaration a file */

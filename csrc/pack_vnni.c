@@ -14,10 +14,11 @@ LANES __m256i load_half(const int16_t *p)
     return _mm256_loadu_si256((const __m256i *)(const void *)p);
 }
 
-AVX512 void gle_pairs_vnni(int16_t *pairs, const int16_t *x, int32_t n, int32_t columns)
+AVX512 int32_t gle_pairs_vnni(int16_t *pairs, const int16_t *x, int32_t n, int32_t columns)
 {
     const __m512i first = _mm512_setr_epi64(0, 1, 8, 9, 2, 3, 10, 11);
     const __m512i second = _mm512_setr_epi64(4, 5, 12, 13, 6, 7, 14, 15);
+    __m512i most = _mm512_setzero_si512();
 
     for (int32_t j = 0; j < n; j += 2) {
         const int16_t *even = x + (size_t)j * (size_t)columns;
@@ -31,11 +32,14 @@ AVX512 void gle_pairs_vnni(int16_t *pairs, const int16_t *x, int32_t n, int32_t 
             const __m512i low = _mm512_unpacklo_epi16(a, c);
             const __m512i high = _mm512_unpackhi_epi16(a, c);
             store(to + 2 * (size_t)b, _mm512_permutex2var_epi64(low, first, high));
+            most = _mm512_max_epi16(most, _mm512_max_epi16(_mm512_abs_epi16(a), _mm512_abs_epi16(c)));
             if (columns - b >= WIDE) {
                 store(to + 2 * (size_t)b + WIDE, _mm512_permutex2var_epi64(low, second, high));
             }
         }
     }
+    most = _mm512_max_epi32(_mm512_and_si512(most, all(0xffff)), _mm512_srli_epi32(most, 16));
+    return _mm512_reduce_max_epi32(most);
 }
 
 /* A transposition of 32-bit elements (two streams each): sixteen rows, 8 of them in each half

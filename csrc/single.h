@@ -59,7 +59,7 @@ void gle_outer_vnni(int32_t *out, const int16_t *e, int32_t rows, const int16_t 
                     int32_t stride, int32_t m, int32_t columns, int32_t shift);
 void gle_vary_vnni(int32_t *gradient, int32_t m, const gle_update *how, uint32_t first);
 /* pack_vnni.c */
-void gle_pairs_vnni(int16_t *pairs, const int16_t *x, int32_t n, int32_t columns);
+int32_t gle_pairs_vnni(int16_t *pairs, const int16_t *x, int32_t n, int32_t columns);
 void gle_turned_vnni(int16_t *turned, const int16_t *x, int32_t n, int32_t stride,
                      int32_t columns);
 int32_t gle_see_vnni(int16_t *seen, const int16_t *w, int32_t m, const gle_seeing *how,
@@ -79,12 +79,12 @@ void gle_learn_one_wide(int16_t *w, int32_t e, const int16_t *x, int32_t m, cons
                         int32_t shift, uint32_t first, gle_update_count *count);
 
 /* A table of AVX-512: what AMX does differently, and all else. */
-#define GLE_AVX512_TABLE(name, product, outer, pairs, turned, learn)                             \
+#define GLE_AVX512_TABLE(name, product, outer, pairs, turned, learn, stored)                     \
     {                                                                                            \
         name, product, outer, pairs, turned, gle_update_vnni, gle_vary_vnni,                     \
             gle_product_one_vnni, gle_product_one_back_vnni, gle_learn_one_vnni, learn,          \
             gle_see_vnni, gle_turn_avx2 /* bound by the memory */, gle_neurons_vnni,             \
-            &gle_rules_vnni, gle_learn_biases_vnni, gle_target_error_vnni                        \
+            &gle_rules_vnni, gle_learn_biases_vnni, gle_target_error_vnni, stored                \
     }
 #endif
 

@@ -132,13 +132,16 @@ static void back_one(int32_t *out, const gle_layer *y, int32_t first, int32_t co
 }
 
 /* Columns first .. first + count of a matrix, transposed, times its layer's errors; for
- * several streams these must have been packed. */
+ * several streams these must have been packed, and none is larger than `largest`. */
 static void back(const gle_chip *chip, const gle_layer *y, int32_t first, int32_t count,
-                 int32_t shift, int32_t *out)
+                 int32_t shift, int32_t largest, int32_t *out)
 {
-    if (chip->columns > 1) {
+    if (chip->columns > 1 && GLE_READS_STORED(chip->kernels, y)) {
+        chip->kernels->stored->back(out, y, first, count, chip->pairs, chip->columns, shift);
+    } else if (chip->columns > 1) {
         chip->kernels->product(out, y->seen_t + (size_t)first * (size_t)y->stride_t, y->stride_t,
-                               count, y->n, chip->pairs, chip->columns, shift, NULL, y->fits_t);
+                               count, y->n, chip->pairs, chip->columns, shift, NULL,
+                               (int64_t)y->most_t * largest <= INT32_MAX);
     } else if (count == y->m) {
         chip->kernels->product_one_back(out, y, shift);
     } else {
@@ -146,11 +149,13 @@ static void back(const gle_chip *chip, const gle_layer *y, int32_t first, int32_
     }
 }
 
-static void pack_errors(const gle_chip *chip, const gle_layer *y)
+/* Returns the largest of them. */
+static int32_t pack_errors(const gle_chip *chip, const gle_layer *y)
 {
-    if (chip->columns > 1) {
-        chip->kernels->pack_pairs(chip->pairs, scaled_errors(chip, y), y->n, chip->columns);
+    if (chip->columns == 1) {
+        return GLE_ARRAY_MAX;
     }
+    return chip->kernels->pack_pairs(chip->pairs, scaled_errors(chip, y), y->n, chip->columns);
 }
 
 /* To every source of a layer that is one. */
@@ -159,18 +164,18 @@ static void send(const gle_chip *chip, const gle_layer *layer)
     const gle_layer *y = layer->back != NULL ? layer->back : layer;
     const int32_t l = (int32_t)(layer - chip->layer);
     int32_t *const part = chip->above[0];
-    int32_t first = gle_hears(layer->sources, l, GLE_INPUT) ? chip->image->inputs : 0;
+    int32_t first = gle_hears(layer->sources, l, GLE_INPUT) ? chip->image->inputs : 0, largest;
 
     if (first == layer->m || !any_error(chip, layer)) {
         return;
     }
-    pack_errors(chip, y);
+    largest = pack_errors(chip, y);
     for (int32_t s = 0; s <= l; s++) {
         const gle_layer *to = &chip->layer[s];
         if (!gle_hears(layer->sources, l, s)) {
             continue;
         }
-        back(chip, y, first, to->n, gle_shift_errors(layer, layer, to), part);
+        back(chip, y, first, to->n, gle_shift_errors(layer, layer, to), largest, part);
         for (size_t k = 0; k < (size_t)to->n * (size_t)chip->columns; k++) {
             to->above[k] = gle_clamp64((int64_t)to->above[k] + part[k], GLE_SUM_MAX);
         }
@@ -201,9 +206,10 @@ const int32_t *gle_errors(gle_chip *chip, gle_layer *layer)
 
     if (chip->e_top != NULL) {
         if (layer->back != NULL && any_error(chip, y)) {
-            pack_errors(chip, y);
+            const int32_t largest = pack_errors(chip, y);
             back(chip, y, 0, y->m,
-                 gle_shift_errors(layer, &chip->layer[chip->layers - 1], layer), chip->above[1]);
+                 gle_shift_errors(layer, &chip->layer[chip->layers - 1], layer), largest,
+                 chip->above[1]);
         } else if (layer->back != NULL) {
             zero(chip->above[1], (size_t)layer->n * (size_t)chip->columns);
         }
@@ -214,8 +220,9 @@ const int32_t *gle_errors(gle_chip *chip, gle_layer *layer)
         return layer->above;
     }
     if (l > 0 && any_error(chip, layer)) {
-        pack_errors(chip, y);
-        back(chip, y, 0, y->m, gle_shift_errors(layer, layer, layer - 1), chip->above[1 - which]);
+        const int32_t largest = pack_errors(chip, y);
+        back(chip, y, 0, y->m, gle_shift_errors(layer, layer, layer - 1), largest,
+             chip->above[1 - which]);
     } else if (l > 0) {
         zero(chip->above[1 - which], (size_t)layer->m * (size_t)chip->columns);
     }

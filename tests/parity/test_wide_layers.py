@@ -1,0 +1,61 @@
+"""Layers wide enough for every kind of tile: all tables give the bits of the scalar one."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from networks import PHIS, chip_with, make_network
+from test_kernels import VECTORS, assert_same, extreme_run, extreme_scales, run_way, sized_case
+from test_kernels import table_exists
+
+# Neurons of the layers and streams: whole blocks of 16 and 64, one more, one less, and more
+# inputs than are split at a time (1024).
+SHAPES = [
+    (128, [128, 128], 64),
+    (129, [191, 130], 65),
+    (193, [130, 10], 100),
+    (3, [150, 257], 17),
+    (1031, [17, 5], 80),
+    (130, [1030, 9], 65),
+]
+WAYS = ("target", "stochastic", "nearest", "gradient", "learning and ranging")
+
+
+@pytest.fixture(params=VECTORS)
+def vector(request: pytest.FixtureRequest) -> str:
+    """A kernel table other than the scalar one."""
+    name = str(request.param)
+    if not table_exists(name):
+        pytest.skip(f"this machine has no {name}")
+    return name
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_wide_layers(vector: str, shape: tuple[int, list[int], int], seed: int) -> None:
+    inputs, sizes, batch = shape
+    for k, way in enumerate(WAYS if max(inputs, *sizes) < 1000 else WAYS[1:2]):
+        case = sized_case(seed + k, inputs, sizes, batch, steps=3)
+        got = run_way(vector, case, way)
+        assert any(np.any(got[f"{layer}.e"]) for layer in range(len(sizes)))
+
+
+def test_wide_layers_that_saturate(vector: str, seed: int) -> None:
+    """Sums on both sides of what int32 holds, shifts from end to end, scales of rows or not."""
+    beyond = within = 0
+    for one in range(seed, seed + 6):
+        rng = np.random.default_rng([one, 7])
+        sizes = [int(n) for n in rng.integers(128, 200, int(rng.integers(1, 3)))]
+        phis = [str(p) for p in rng.choice(PHIS, len(sizes))]
+        network = make_network(
+            sizes, phis, rng, inputs=int(rng.integers(128, 200)), loss="mse", gamma=0.1
+        )
+        chip = chip_with(one, rounding=("stochastic", "nearest")[one % 2], stored=16 - one % 3)
+        scales = extreme_scales(network, chip, rng)
+        q, weights = extreme_run(network, chip, scales, rng, 3, int(rng.integers(64, 101)))
+        assert_same(vector, q, weights, f"seed {one}", target=q.target, learn=True)
+        w = weights["l0"][0].astype(np.int64) >> (chip.stored_max.bit_length() - 13)
+        x = np.clip(q.input[0].astype(np.int64), -chip.input_max, chip.input_max)
+        most = int(np.abs(x @ w.T).max())
+        beyond += most >= 2**31
+        within += 0 < most < 2**31
+    assert beyond and within
