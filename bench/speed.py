@@ -37,7 +37,7 @@ from hwgle.network import Layer, Network, Population
 from hwgle.quantise import build_image, quantise_weights, to_int16
 from hwgle.weights import initial
 
-KERNELS = ("vnni", "avx2", "scalar")
+KERNELS = ("amx", "vnni", "avx2", "scalar")
 # Multiply-accumulates of a step, as multiples of weights x batch.
 WORK = {"sgd": 3, "adam": 3, "error": 2, "infer": 1}
 RIVALS = ("numpy", "torch")
@@ -212,7 +212,7 @@ def seconds(run: Contestant, steps: int) -> float:
 
 def peak_of(who: str) -> str:
     """The peak that a contestant is held against: AVX2's for all but vnni."""
-    return "vnni" if who.endswith("vnni") else "avx2"
+    return "vnni" if who.endswith(("amx", "vnni")) else "avx2"
 
 
 @dataclass

@@ -218,7 +218,41 @@ AVX512 static void learn_batch(gle_layer *layer, const gle_learning *job, gle_up
     counted(&l, count);
 }
 
-/* The same with the tiles of AMX. */
+/* Of the next step, what is too far apart for a processor to foresee: a row of weights, and a
+ * part of what the tiles multiply with. */
+AMX_INLINE void look_ahead(const int16_t *w, const int8_t *panels, size_t bytes, int32_t r)
+{
+    const size_t part = bytes / AMX_SIDE;
+    const int8_t *from = panels + (size_t)r * part;
+
+    _mm_prefetch((const char *)w, _MM_HINT_T0);
+    _mm_prefetch((const char *)(w + 32), _MM_HINT_T0);
+    _mm_prefetch((const char *)(w + 63), _MM_HINT_T0);
+    for (size_t at = 0; at < part; at += AMX_DEEP) {
+        _mm_prefetch((const char *)(from + at), _MM_HINT_T0);
+    }
+}
+
+/* Gradients g[rows][V] of two blocks of 16 inputs, or one. */
+AMX_INLINE void gradients_of(__m512i *g, int32_t V, const amx_sums *s, int32_t rows, int two,
+                             int narrow, int32_t drop)
+{
+    const __m512i half = all(drop > 0 ? 1 << (drop - 1) : 0);
+
+    for (int32_t r = 0; r < rows; r++, g += V) {
+        for (int c = 0; c <= two; c++) {
+            if (narrow) {
+                g[c] = sra(_mm512_add_epi32(amx_sum(s, c, r), half), drop);
+            } else {
+                __m512i low;
+                const __m512i high = amx_wide_sum(s, c, r, &low);
+                g[c] = round_outer(high, low, drop);
+            }
+        }
+    }
+}
+
+/* learn_batch with the tiles of AMX. */
 AMX static void learn_by_tiles(gle_layer *layer, const gle_learning *job, gle_update_count *count)
 {
     enum { KEPT = GLE_MAX_BATCH / AMX_DEEP };
@@ -227,11 +261,10 @@ AMX static void learn_by_tiles(gle_layer *layer, const gle_learning *job, gle_up
     const size_t panel = (size_t)blocks * 2 * AMX_BYTES;
     const int far = (size_t)layer->n * (size_t)layer->stride * sizeof *layer->w > AMX_NEAR;
     int32_t *const size = job->sums + layer->n;
-    const __m512i half = all(job->drop > 0 ? 1 << (job->drop - 1) : 0);
     learner l = learner_of(job->how);
     amx_pair a[KEPT];
     amx_sums s;
-    __m512i g[2 * AMX_SIDE];
+    __m512i g[MOST_V * AMX_SIDE];
 
     error_sums(job->sums, size, layer, job->columns);
     amx_begin();
@@ -246,44 +279,32 @@ AMX static void learn_by_tiles(gle_layer *layer, const gle_learning *job, gle_up
         for (int32_t k = 0; k < blocks; k++) {
             split_rows(&a[k], e, job->columns, rows, k, job->columns, &as_it_is);
         }
-        for (int32_t j = 0; j < layer->m; j += 2 * AMX_SIDE, x += 2 * panel) {
-            const int32_t two = layer->m - j > AMX_SIDE;
-            amx_zero();
-            for (int32_t k = 0; k < blocks; k++) {
-                if (two) {
-                    amx_add_two(&a[k], x + (size_t)k * 2 * AMX_BYTES, panel);
-                } else {
-                    amx_add_one(&a[k], x + (size_t)k * 2 * AMX_BYTES);
-                }
-            }
-            if (two) {
-                amx_store_two(&s);
-            } else {
-                amx_store_one(&s);
-            }
-            for (int32_t r = 0; r < rows; r++) {
-                /* of the next step, what is too far apart to be foreseen */
-                const int16_t *w = layer->w + (size_t)(i + r) * (size_t)layer->stride + (size_t)j;
-                const int8_t *soon = x + 2 * panel + (size_t)r * (panel / AMX_SIDE * 2);
-                if (far && layer->m - j > 2 * AMX_SIDE) {
-                    _mm_prefetch((const char *)(w + 2 * AMX_SIDE), _MM_HINT_T0);
-                    _mm_prefetch((const char *)(w + 4 * AMX_SIDE - 1), _MM_HINT_T0);
-                    for (size_t at = 0; at < panel / AMX_SIDE * 2; at += AMX_DEEP) {
-                        _mm_prefetch((const char *)(soon + at), _MM_HINT_T0);
-                    }
-                }
-                for (int32_t c = 0; c <= two; c++) {
-                    __m512i low;
-                    if (most <= NARROW) {
-                        low = sra(_mm512_add_epi32(amx_sum(&s, c, r), half), job->drop);
+        for (int32_t j = 0; j < layer->m; j += MOST_V * AMX_SIDE) {
+            const int32_t left = (layer->m - j + AMX_SIDE - 1) / AMX_SIDE;
+            const int32_t V = left < MOST_V ? left : MOST_V;
+            for (int32_t v = 0; v < V; v += 2, x += 2 * panel) {
+                const int two = V - v > 1;
+                amx_zero();
+                for (int32_t k = 0; k < blocks; k++) {
+                    if (two) {
+                        amx_add_two(&a[k], x + (size_t)k * 2 * AMX_BYTES, panel);
                     } else {
-                        const __m512i high = amx_wide_sum(&s, c, r, &low);
-                        low = round_outer(high, low, job->drop);
+                        amx_add_one(&a[k], x + (size_t)k * 2 * AMX_BYTES);
                     }
-                    g[r * (1 + two) + c] = low;
                 }
+                if (two) {
+                    amx_store_two(&s);
+                } else {
+                    amx_store_one(&s);
+                }
+                gradients_of(g + v, V, &s, rows, two, most <= NARROW, job->drop);
             }
-            learn_from(g, rows, 1 + two, layer, job, i, j, &l);
+            for (int32_t r = 0; far && left > 2 * MOST_V && r < rows; r++) {
+                look_ahead(layer->w + (size_t)(i + r) * (size_t)layer->stride + (size_t)j +
+                               MOST_V * AMX_SIDE,
+                           x, MOST_V * panel, r);
+            }
+            learn_from(g, rows, V, layer, job, i, j, &l);
         }
     }
     amx_end();

@@ -36,7 +36,7 @@ LAYER = {
     "noted": "i",
     "n": "i", "m": "i", "first": "i", "stride": "i",
     "stride_t": "i", "w_frac": "i", "u_frac": "i", "r_frac": "i", "e_frac": "i", "v_frac": "i",
-    "rate_shift": "i", "stale": "i", "fits": "i", "fits_t": "i", "w": "p", "seen": "p",
+    "rate_shift": "i", "stale": "i", "most": "i", "most_t": "i", "w": "p", "seen": "p",
     "seen_t": "p", "lent": "p", "tops": "p", "bias": "p", "gradient": "p",
     "gradient_bias": "p", "gradient_tau": "p", "u_old": "p", "gradient_frac": "i",
     "gradient_bias_frac": "i", "memory": "p", "memory_bias": "p", "norm": "p", "norm_bias": "p",
