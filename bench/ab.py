@@ -138,7 +138,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("old", type=Path, help="hwgle/_core.abi3.so of one build")
     parser.add_argument("new", type=Path, help="of the other")
     parser.add_argument("cases", nargs="*", default=CASES, metavar="CASE")
-    parser.add_argument("--simd", default="vnni", help="kernel tables, with commas between; OLD:NEW for two that differ")
+    parser.add_argument(
+        "--simd", default="vnni", help="kernel tables, commas between; OLD:NEW where they differ"
+    )
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--cpu", type=int, default=min(os.sched_getaffinity(0)))
     options = parser.parse_args(argv)

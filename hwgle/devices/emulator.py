@@ -100,7 +100,8 @@ def kernels_from_environment() -> Any:
     name = os.environ.get("HWGLE_SIMD", "")
     table = lib.gle_kernels_named(name.encode() if name else ffi.NULL)
     if table == ffi.NULL:
-        raise UsageError(f"HWGLE_SIMD={name}: not on this machine; allowed: scalar, avx2, vnni, amx")
+        allowed = "scalar, avx2, vnni, amx"
+        raise UsageError(f"HWGLE_SIMD={name}: not on this machine; allowed: {allowed}")
     return table
 
 

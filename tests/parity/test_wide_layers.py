@@ -5,8 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from networks import PHIS, chip_with, make_network
-from test_kernels import VECTORS, assert_same, extreme_run, extreme_scales, run_way, sized_case
-from test_kernels import table_exists
+from test_kernels import (
+    VECTORS,
+    assert_same,
+    extreme_run,
+    extreme_scales,
+    run_way,
+    sized_case,
+    table_exists,
+)
 
 # Neurons of the layers and streams: whole blocks of 16 and 64, one more, one less, and more
 # inputs than are split at a time (1024).
@@ -58,4 +65,5 @@ def test_wide_layers_that_saturate(vector: str, seed: int) -> None:
         most = int(np.abs(x @ w.T).max())
         beyond += most >= 2**31
         within += 0 < most < 2**31
-    assert beyond and within
+    assert beyond
+    assert within

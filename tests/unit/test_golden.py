@@ -19,7 +19,8 @@ from hwgle.golden import arithmetic, golden_names, load_golden
 from hwgle.preflight.memory import BOARD, Shape, arena_bytes
 from hwgle.verify.bodies import TamperableEmulator
 
-KERNELS = [k for k in ("scalar", "avx2", "vnni", "amx") if lib.gle_kernels_named(k.encode()) != ffi.NULL]
+TABLES = ("scalar", "avx2", "vnni", "amx")
+KERNELS = [k for k in TABLES if lib.gle_kernels_named(k.encode()) != ffi.NULL]
 SMALLEST = 4672  # bytes that the smallest board has left for the chip
 
 
