@@ -297,7 +297,8 @@ static uint64_t lay_out(const uint32_t *words, int32_t batch, uint32_t options, 
     }
     most_stride = padded(most, columns == 1 && GLE_PAD_ONE > GLE_LANES ? GLE_PAD_ONE : GLE_LANES);
     {
-        const int32_t deep = GLE_ALIGN >= 64 ? 64 : 2; /* tiles of AMX read whole ones */
+        /* tiles of AMX, from 128 products on, read whole ones */
+        const int32_t deep = GLE_ALIGN >= 64 && most >= 128 ? 64 : 2;
         const size_t cells = (size_t)most * (size_t)columns;
         const size_t packed = columns == 1 ? 0 : (size_t)padded(most, deep) * (size_t)columns;
         int16_t *pairs = take(&a, packed, sizeof *pairs);

@@ -223,8 +223,9 @@ def arena_bytes(shape: Shape, batch: int, options: int, machine: Machine) -> int
         if shape.wired and not shape.direct:
             take(cells, 4)
         most = max(most, n, m)
-    take(0 if columns == 1 else up(most, 2) * columns, 2)
-    take(0 if columns == 1 else up(most, LANES) * columns, 2)
+    deep = 64 if machine.align >= 64 and most >= 128 else 2  # tiles of AMX read whole ones
+    take(0 if columns == 1 else up(most, deep) * columns, 2)
+    take(0 if columns == 1 else up(most, LANES) * up(columns, deep), 2)
     for _ in range(3):
         take(most * columns, 4)
     take(up(most, max(pad, LANES)) * 4, 4)
