@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from networks import PHIS, chip_with, make_network
+from networks import PHIS, Quantised, chip_with, make_network
 from test_kernels import (
     VECTORS,
     assert_same,
@@ -14,6 +14,8 @@ from test_kernels import (
     sized_case,
     table_exists,
 )
+
+from hwgle.quantise import LayerScales, Scales, build_image
 
 # Neurons of the layers and streams: whole blocks of 16 and 64, one more, one less, and more
 # inputs than are split at a time (1024).
@@ -67,3 +69,23 @@ def test_wide_layers_that_saturate(vector: str, seed: int) -> None:
         within += 0 < most < 2**31
     assert beyond
     assert within
+
+
+@pytest.mark.parametrize("shift", [-14, 0, 15, 17, 31])
+def test_largest_sums_of_wide_layers(vector: str, shift: int, seed: int) -> None:
+    """The largest weights by the largest rates and errors, as they are stored: some 2^34."""
+    rng = np.random.default_rng(seed)
+    network = make_network([150, 200], ["linear", "linear"], rng, inputs=300, loss="mse", dt=1.0)
+    chip = chip_with()
+    u, w_top = (22, -4) if shift < 4 else (12, 10)
+    first, top = (shift + u - 8, u, 6, 0, 0), (w_top, 12, 6, shift - w_top, 0)
+    scales = Scales(8, 0, (LayerScales(*first), LayerScales(*top)))
+    for sign in (1, -1):
+        image = build_image(network, chip, scales, batch=70, learning_rate=1.0)
+        weights = {
+            name: (np.full(shape, sign * (8191 << 2), np.int16), np.zeros(shape[0], np.int32))
+            for name, shape in (("l0", (150, 300)), ("l1", (200, 150)))
+        }
+        x = rng.choice([8191, 8190, 1], (3, 70, 300), p=[0.9, 0.05, 0.05]).astype(np.int16)
+        target = np.full((3, 70, 200), 32767, np.int16)
+        assert_same(vector, Quantised(image, x, target), weights, shift, target=target, learn=True)
