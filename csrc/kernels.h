@@ -36,6 +36,15 @@ typedef struct {
     int32_t w_shift, w_left;
 } gle_seeing;
 
+/* How a rate is read out. */
+typedef struct {
+    int32_t gain, offset; /* Q13 of the rate; 1/8192 LSB of the converter */
+    int32_t drop, max;    /* bits of the rate that it loses; the largest code */
+    int32_t narrow;       /* all of it fits int32 */
+    gle_noise noise;
+    gle_key key;
+} gle_reader;
+
 /* Of a row of updates: gradients not 0, those that rounded to nothing, weights clipped. */
 typedef struct {
     uint32_t asked, under, clipped;
@@ -79,8 +88,10 @@ typedef struct gle_kernels {
     /* Learn: w[m] += round(gradient[m] * 2^-shift), see update.inc. */
     void (*update)(int16_t *w, const int32_t *gradient, int32_t m, const gle_update *how,
                    int32_t shift, uint32_t first, gle_update_count *count);
-    /* Updates vary from one to the next: gradient[m] += gradient[m] noise, see update.inc. */
-    void (*vary)(int32_t *gradient, int32_t m, const gle_update *how, uint32_t first);
+    /* Updates vary from one to the next: rows[count][m] += rows[count][m] noise, at most four
+     * from a fourth on, see update.inc. */
+    void (*vary)(int32_t *rows, int32_t stride, int32_t count, int32_t m, const gle_update *how,
+                 uint32_t first);
 
     /* One stream: out[n] = W x, and W^T of the layer's own errors; see matvec_scalar.c. */
     void (*product_one)(int32_t *out, const struct gle_layer *layer, const int16_t *x,
@@ -97,6 +108,10 @@ typedef struct gle_kernels {
     /* seen[m] from w[m], see see.inc. */
     int32_t (*see)(int16_t *seen, const int16_t *w, int32_t m, const gle_seeing *how,
                    const uint32_t *gains, int32_t *columns);
+
+    /* to[count] from r[count], neuron i in streams from `stream` on, see read_out.inc. */
+    uint32_t (*read_out)(int32_t *to, const int16_t *r, int32_t count, const gle_reader *how,
+                         uint32_t stream, int32_t i);
 
     /* Transposed copy, to[m][stride_t] = from[n][stride]. */
     void (*transpose)(int16_t *to, const int16_t *from, int32_t n, int32_t m, int32_t stride,

@@ -381,6 +381,8 @@ AVX2 void gle_turn_avx2(int16_t *to, const int16_t *from, int32_t n, int32_t m, 
 #include "update.inc"
 #define GLE_SEE see
 #include "see.inc"
+#define GLE_READ read_out
+#include "read_out.inc"
 
 void gle_learn_one_any_avx2(int16_t *w, int32_t e, const int16_t *x, int32_t m,
                             const gle_update *how, int32_t shift, uint32_t first,
@@ -392,7 +394,7 @@ void gle_learn_one_any_avx2(int16_t *w, int32_t e, const int16_t *x, int32_t m,
 const gle_kernels gle_kernels_avx2 = {"avx2",          product, outer,         gle_pairs_avx2,
                                       gle_turned_avx2, update_row, vary_row, gle_product_one_avx2,
                                       gle_product_one_back_avx2, gle_learn_one_avx2, NULL, see,
-                                      gle_turn_avx2,
+                                      read_out, gle_turn_avx2,
                                       gle_neurons_avx2, &gle_rules_avx2, NULL, NULL};
 
 #else

@@ -221,6 +221,8 @@ VNNI static void outer(int32_t *out, const int16_t *e, int32_t rows, const int16
 #define GLE_TARGET VNNI
 #define GLE_UPDATE(name) name##_row
 #include "update.inc"
+#define GLE_READ read_out
+#include "read_out.inc"
 
 void gle_update_wide(int16_t *w, const int32_t *gradient, int32_t m, const gle_update *how,
                      int32_t shift, uint32_t first, gle_update_count *count)
@@ -246,6 +248,7 @@ const gle_kernels gle_kernels_vnni = {"vnni",
                                       gle_learn_one_vnni,
                                       gle_learn_vnni,
                                       gle_see_vnni,
+                                      read_out,
                                       gle_turn_avx2, /* bound by the memory */
                                       gle_neurons_vnni,
                                       &gle_rules_vnni,

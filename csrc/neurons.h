@@ -16,9 +16,11 @@ struct gle_neuron_job {
     int32_t gamma_left, gamma_right;
     int32_t ranging;      /* count for the auto-ranging */
     int32_t analog;       /* something is off or noisy: the fields below, else none of it */
+    int32_t noisy;        /* membranes or errors are */
     uint32_t first;       /* number of the first stream */
     gle_key key;          /* of the noise */
-    gle_noise noise_e;
+    gle_noise noise_e;    /* none where the error path is not driven, see analog.h */
+    uint32_t *words;      /* [2][columns] room for random words; NULL for one stream */
 };
 
 /* What is the same for all streams of one neuron. */
@@ -32,6 +34,7 @@ typedef struct {
     /* what is off */
     int32_t offset, gain, fine_extra, fine_max;
     gle_noise noise_u, noise_e;
+    uint32_t word_u, word_e; /* of this neuron and its neighbours, for one stream */
 } gle_row;
 
 /* Where a gain is to come, a rate is found finer than it travels, so that little is rounded
@@ -79,6 +82,7 @@ static inline void gle_row_of_layer(const gle_neuron_job *job, gle_row *row)
     row->offset = row->fine_extra = row->fine_max = 0;
     row->gain = GLE_GAIN_ONE;
     row->noise_u = row->noise_e = none;
+    row->word_u = row->word_e = 0;
 }
 
 /* What neuron i has of its own. */

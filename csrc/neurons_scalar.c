@@ -28,6 +28,7 @@ static void step_row(const gle_neuron_job *job, int32_t i, gle_row *kept, gle_ta
 
     gle_row_of(job, i, kept);
     const int32_t noisy = (kept->noise_u.m | kept->noise_e.m) != 0;
+    const int32_t draws = columns > 1 ? noisy : job->noisy && (i & 3) == 0;
     const int32_t bounded = phi == GLE_TANH || phi == GLE_SIGMOID;
 
     for (int32_t b = 0; b < columns; b++) {
@@ -35,7 +36,7 @@ static void step_row(const gle_neuron_job *job, int32_t i, gle_row *kept, gle_ta
         const int32_t v = v_row[b];
         const int32_t u = u_row[b];
         int32_t inst, delta, near, ehat, e, x, uhat, r, dphi, raw;
-        uint32_t size, clipped, root = 0;
+        uint32_t size, clipped;
 
         raw = gle_scale_q15(above[b], (int32_t)dphi_row[b]);
         inst = gle_clamp(raw, GLE_STATE_MAX);
@@ -43,9 +44,14 @@ static void step_row(const gle_neuron_job *job, int32_t i, gle_row *kept, gle_ta
         near = gle_clamp(delta, kept->ratio_v.limit);
         t->sat_inst += live & ((uint32_t)(raw != inst) | (uint32_t)(near != delta));
         ehat = v + gle_scale(near, &kept->ratio_v);
-        if (noisy && live) {
-            root = gle_rng_root(job->key, gle_noise_index(job->first + (uint32_t)b, i));
-            ehat += gle_noise_at(&kept->noise_e, gle_rng_word(root, GLE_RNG_SECOND));
+        if (draws) {
+            const uint32_t index = gle_noise_index(job->first + (uint32_t)b, i);
+            const uint32_t root = gle_rng_root(job->key, index);
+            kept->word_u = gle_rng_word(root, GLE_RNG_FIRST);
+            kept->word_e = gle_rng_word(root, GLE_RNG_SECOND);
+        }
+        if (kept->noise_e.m != 0 && live) {
+            ehat += gle_noise_at(&kept->noise_e, gle_noise_unit(kept->word_e, i));
         }
         delta = v + gle_scale(delta, &kept->leak_v);
         v_row[b] = delta;
@@ -65,8 +71,8 @@ static void step_row(const gle_neuron_job *job, int32_t i, gle_row *kept, gle_ta
         t->sat_uhat += live & (uint32_t)(near != delta);
         uhat = u + gle_scale(near, &kept->ratio_u);
         delta = u + gle_scale(delta, &kept->leak_u);
-        if (noisy && live) {
-            delta += gle_noise_at(&kept->noise_u, gle_rng_word(root, GLE_RNG_FIRST));
+        if (kept->noise_u.m != 0 && live) {
+            delta += gle_noise_at(&kept->noise_u, gle_noise_unit(kept->word_u, i));
             delta = gle_clamp(delta, kept->u_max);
         }
         u_row[b] = delta;

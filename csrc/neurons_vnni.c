@@ -24,13 +24,12 @@ LANES void step_row(const gle_neuron_job *job, int32_t i, const gle_row *kept, c
     const size_t at = (size_t)i * (size_t)job->columns;
     const int32_t bounded = phi == GLE_TANH || phi == GLE_SIGMOID;
     const __m512i zero = _mm512_setzero_si512();
-    const __m512i streams = _mm512_mullo_epi32(
-        _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15),
-        all(GLE_MAX_SIZE));
     gle_row row = *kept;
 
     gle_row_of(job, i, &row);
-    const int32_t noisy = (row.noise_u.m | row.noise_e.m) != 0;
+    const int32_t noisy_u = analog && row.noise_u.m != 0, noisy_e = analog && row.noise_e.m != 0;
+    const int32_t gained = analog && (row.offset != 0 || row.gain != GLE_GAIN_ONE);
+    const noiser more_u = noiser_of(&row.noise_u, i), more_e = noiser_of(&row.noise_e, i);
     const int32_t gained_half = 1 << (GLE_GAIN_BITS - 1 + row.fine_extra);
     const factor leak_v = factor_of(&row.leak_v, 1), ratio_v = factor_of(&row.ratio_v, 0);
     const factor leak_u = factor_of(&row.leak_u, 1), ratio_u = factor_of(&row.ratio_u, 1);
@@ -55,14 +54,9 @@ LANES void step_row(const gle_neuron_job *job, int32_t i, const gle_row *kept, c
         const __m512i above = load(job->above + here);
         __m512i raw, near, e = zero, v_new = zero;
         __mmask16 off_inst = 0, off_e = 0;
-        __m512i root = zero;
-        if (analog && noisy) {
-            const uint32_t first = gle_noise_index(job->first + (uint32_t)b, i);
-            root = rng_root(job->key, _mm512_add_epi32(streams, all((int32_t)first)));
-        }
         /* without a target nothing comes down, and an error neuron at rest stays there */
         const __m512i any = _mm512_or_si512(above, v);
-        if ((analog && row.noise_e.m != 0) || _mm512_test_epi32_mask(any, any) != 0) {
+        if (noisy_e || _mm512_test_epi32_mask(any, any) != 0) {
             raw = scale_q15(above, slope);
             const __m512i inst = _mm512_max_epi32(state_least, _mm512_min_epi32(state_most, raw));
             const __m512i delta_v = _mm512_sub_epi32(inst, v);
@@ -78,9 +72,9 @@ LANES void step_row(const gle_neuron_job *job, int32_t i, const gle_row *kept, c
             } else {
                 ehat = _mm512_add_epi32(v, scaled(delta_v, &ratio_v));
             }
-            if (analog && row.noise_e.m != 0) {
-                ehat = _mm512_mask_add_epi32(ehat, live, ehat,
-                                             noise(&row.noise_e, rng_word(root, GLE_RNG_SECOND)));
+            if (noisy_e) {
+                const __m512i word = load(job->words + job->columns + b);
+                ehat = _mm512_mask_add_epi32(ehat, live, ehat, noise(&more_e, word));
             }
             v_new = _mm512_add_epi32(v, scaled(delta_v, &leak_v));
             store(layer->v + here, v_new);
@@ -115,9 +109,8 @@ LANES void step_row(const gle_neuron_job *job, int32_t i, const gle_row *kept, c
             off_uhat = _mm512_cmpneq_epi32_mask(near, delta_u);
             uhat = _mm512_add_epi32(u, scale(near, &row.ratio_u));
         }
-        if (analog && row.noise_u.m != 0) {
-            u_new = _mm512_mask_add_epi32(u_new, live, u_new,
-                                          noise(&row.noise_u, rng_word(root, GLE_RNG_FIRST)));
+        if (noisy_u) {
+            u_new = _mm512_mask_add_epi32(u_new, live, u_new, noise(&more_u, load(job->words + b)));
             u_new = clamp(u_new, row.u_max);
         }
         store(layer->u + here, u_new);
@@ -125,7 +118,7 @@ LANES void step_row(const gle_neuron_job *job, int32_t i, const gle_row *kept, c
             store(layer->uhat + here, uhat);
         }
         __mmask16 clipped = 0;
-        if (analog) {
+        if (gained) {
             raw = rate(phi, _mm512_add_epi32(uhat, all(row.offset)), &row.format, &slope);
             near = clamp(raw, row.fine_max);
             clipped = row.gain == 0 ? 0 : _mm512_cmpneq_epi32_mask(raw, near);
@@ -175,6 +168,9 @@ LANES void step_row(const gle_neuron_job *job, int32_t i, const gle_row *kept, c
     }
 #define ANALOG_ROWS(phi)                    \
     for (int32_t i = 0; i < n; i++) {       \
+        if (job->noisy && (i & 3) == 0) {   \
+            draw_words(job, i);             \
+        }                                   \
         step_row(job, i, &row, phi, 1, &t); \
     }
 

@@ -53,6 +53,7 @@ void gle_layer_sgd(gle_chip *chip, gle_layer *layer, const int16_t *below, int32
         const int32_t rows = layer->n - i < ROWS ? layer->n - i : ROWS;
         gle_outer_rows(chip, layer, i, rows, below, chip->rows);
         gle_absent_sums(layer, i, rows, chip->rows); /* asks for nothing, counts for nothing */
+        gle_vary_rows(chip, layer, i, rows, chip->rows, &how);
         for (int32_t r = 0; r < rows; r++) {
             gle_update_row(chip, layer, i + r, chip->rows + (size_t)r * (size_t)layer->stride,
                            &how, shift, &count);

@@ -154,9 +154,12 @@ COUNTED = (
 )
 
 
+HADAMARD = ((1, 1, 1, 1), (1, -1, 1, -1), (1, 1, -1, -1), (1, -1, -1, 1))
+
+
 @dataclass(frozen=True)
 class Noise:
-    """The sum of four random bytes, its mean taken off, times m * 2^-k."""
+    """Four random bytes with signs, their mean taken off, times m * 2^-k."""
 
     m: int
     k: int
@@ -166,11 +169,12 @@ class Noise:
         """Unpack; None for the word 0."""
         return cls(packed >> 8, (packed & 0xFF) - 8) if packed else None
 
-    def draw(self, key: tuple[int, int], index: int, which: int = 0) -> int:
-        """One value."""
+    def draw(self, key: tuple[int, int], index: int, i: int, which: int = 0) -> int:
+        """One value, of a neuron with this number: four share a word, each with its signs."""
         word = random32(key, index, which)
-        n = sum(word >> shift & 0xFF for shift in (0, 8, 16, 24)) - 510
-        return nearest(n * self.m, self.k)
+        signs = HADAMARD[i % 4]
+        n = sum(s * (word >> 8 * k & 0xFF) for k, s in enumerate(signs))
+        return nearest(n * self.m - sum(signs) * 255 * self.m // 2, self.k)
 
 
 @dataclass
@@ -375,8 +379,8 @@ class IntegerChip:
         return key_of(self.seed, purpose, y.first, self.step_number)
 
     def index(self, b: int, i: int) -> int:
-        """Of a neuron's noise: streams keep their numbers in whatever batch they are."""
-        return ((self.first_stream + b) * 4096 + i) & U32
+        """Of a neuron's word of noise: streams keep their numbers in whatever batch they are."""
+        return ((self.first_stream + b) * 1024 + i // 4) & U32
 
     def step(
         self,
@@ -386,6 +390,8 @@ class IntegerChip:
         ranging: bool = False,
     ) -> None:
         """One step. target: labels for cross entropy, [stream][output] for mse."""
+        # the error path is at rest, and has no noise, where nothing can listen to it
+        self.driven = target is not None or self.gamma.m != 0
         x = [[self.converted(j, code) for j, code in enumerate(row)] for row in x]
         below_frac = [self.heard_frac(y) for y in self.layers]
         below = [self.heard(y, x, f) for y, f in zip(self.layers, below_frac, strict=True)]
@@ -560,8 +566,8 @@ class IntegerChip:
         near = clip(inst - v, cell.ratio_v.limit)
         count["sat_inst"] += raw != inst or near != inst - v
         prospective = v + cell.ratio_v.times(near)
-        if y.noise_e is not None:
-            prospective += y.noise_e.draw(key, self.index(b, i), which=1)
+        if y.noise_e is not None and self.driven:
+            prospective += y.noise_e.draw(key, self.index(b, i), i, which=1)
         y.v[b][i] = v + cell.leak_v.times(inst - v)
         raw = nearest(prospective, y.v_frac - y.e_frac)
         e = clip(raw, y.e_max)
@@ -578,7 +584,7 @@ class IntegerChip:
         uhat = u + cell.ratio_u.times(near)
         y.u[b][i] = u + cell.leak_u.times(x - u)
         if cell.noise_u is not None:
-            y.u[b][i] = clip(y.u[b][i] + cell.noise_u.draw(key, self.index(b, i)), y.u_max)
+            y.u[b][i] = clip(y.u[b][i] + cell.noise_u.draw(key, self.index(b, i), i), y.u_max)
         y.uhat[b][i] = uhat
         r, y.slope[b][i], sat_r = self.rate(y, cell, uhat)
         count["sat_r"] += sat_r
@@ -624,7 +630,7 @@ class IntegerChip:
             for i, (r, cell) in enumerate(zip(rates, y.cells, strict=True)):
                 more = cell.adc_offset << 7
                 if y.noise_r is not None:
-                    more += y.noise_r.draw(key, self.index(b, i))
+                    more += y.noise_r.draw(key, self.index(b, i), i)
                 level = r * cell.adc_gain + (more << y.adc_drop)
                 code = nearest(level, 13 + y.adc_drop)
                 codes.append(clip(code, y.adc_max) << y.adc_drop)
@@ -734,7 +740,7 @@ class IntegerChip:
                 g = asked[i][j]
                 if self.update_noise is not None:
                     g = clip(g, 1 << 30)
-                    d = clip(self.update_noise.draw(noise_key, i * y.m + j), 8191)
+                    d = clip(self.update_noise.draw(noise_key, i // 4 * y.m + j, i), 8191)
                     g += (g >> 13) * d + (((g & 8191) * d + 4096) >> 13)
                 delta = clip(self.rounded(g, k, key, i * y.m + j), self.update_max)
                 # what is asked for is the update as it varies: one of 1 may vary to 0
