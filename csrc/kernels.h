@@ -121,7 +121,7 @@ typedef struct gle_kernels {
     const struct gle_rule_kernels *rules; /* learner.h */
 
     /* bias[n] += round(sums[n] * 2^-shift) at random, and the target error of cross entropy for
-     * a batch on an ideal layer. Both return 0 where they cannot and have changed nothing.
+     * a batch. Both return 0 where they cannot and have changed nothing.
      * NULL: never can. */
     int32_t (*learn_biases)(struct gle_layer *layer, const int32_t *sums, int32_t shift,
                             gle_key key);

@@ -145,6 +145,34 @@ APART void learn_from(const __m512i *g, int32_t R, int32_t V, gle_layer *layer,
     state->clipped = l.clipped;
 }
 
+/* Updates vary from one to the next: the same as vary in update.inc, tile by tile. */
+APART void vary_tile(__m512i *g, int32_t R, int32_t V, const gle_layer *layer,
+                     const gle_update *how, int32_t i, int32_t j)
+{
+    const __m512i numbers =
+        _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    __m512i words[MOST_V] = {0};
+
+    for (int32_t r = 0; r < R; r++) {
+        const uint32_t first = (uint32_t)((i + r) >> 2) * (uint32_t)layer->m + (uint32_t)j;
+        const noiser more = noiser_of(&how->noise, i + r);
+        for (int32_t c = 0; c < V; c++, g++) {
+            if (r == 0 || (i + r) % 4 == 0) {
+                const __m512i index =
+                    _mm512_add_epi32(numbers, all((int32_t)(first + 16u * (uint32_t)c)));
+                words[c] = rng_word(rng_root(how->key_noise, index), GLE_RNG_FIRST);
+            }
+            const __m512i d = clamp(noise(&more, words[c]), GLE_GAIN_ONE - 1);
+            const __m512i x = clamp(_mm512_loadu_si512(g), 1 << 30);
+            const __m512i low = _mm512_and_si512(x, all(GLE_GAIN_ONE - 1));
+            const __m512i part = _mm512_dpwssd_epi32(all(GLE_GAIN_ONE / 2), low, d);
+            const __m512i whole = _mm512_mullo_epi32(_mm512_srai_epi32(x, GLE_GAIN_BITS), d);
+            _mm512_storeu_si512(g, _mm512_add_epi32(_mm512_add_epi32(x, whole),
+                                                    _mm512_srai_epi32(part, GLE_GAIN_BITS)));
+        }
+    }
+}
+
 LANES void learn_tile(const int R, const int V, const int wide, gle_layer *layer,
                       const gle_learning *job, int32_t i, int32_t j, learner *l)
 {
@@ -170,6 +198,9 @@ LANES void learn_tile(const int R, const int V, const int wide, gle_layer *layer
             const __m512i up = _mm512_loadu_si512(high.at + k);
             _mm512_storeu_si512(g + k, round_outer(up, _mm512_loadu_si512(g + k), job->drop));
         }
+    }
+    if (job->how->noise.m != 0) {
+        vary_tile(g, R, V, layer, job->how, i, j);
     }
     learn_from(g, R, V, layer, job, i, j, l);
 }
@@ -222,6 +253,9 @@ AVX512 int32_t gle_learn_vnni(gle_layer *layer, const gle_learning *job, gle_upd
     const int32_t least = job->shift - (layer->rows ? 7 : 0);
 
     if (least < 1) {
+        return 0;
+    }
+    if (job->columns == 1 && job->how->noise.m != 0) {
         return 0;
     }
     if (job->columns == 1) {

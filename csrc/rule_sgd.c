@@ -36,9 +36,10 @@ void gle_layer_sgd(gle_chip *chip, gle_layer *layer, const int16_t *below, int32
     const gle_key key_bias =
         gle_rng_key(chip->seed, GLE_RNG_BIAS_UPDATE, (uint32_t)layer->first, chip->step);
     const gle_update how = gle_update_of(chip, layer, chip->step);
-    /* whole rows and layers at once know of no synapse that is absent */
-    const int whole = how.noise.m == 0 && layer->mask == NULL;
-    const int one = chip->columns == 1 && whole;
+    /* whole rows and layers at once know of no synapse that is absent; nor does a row of one
+     * stream of updates that vary */
+    const int whole = layer->mask == NULL;
+    const int one = chip->columns == 1 && whole && how.noise.m == 0;
     const gle_learning all = {&how, below, chip->turned, chip->columns,
                               gle_gradient_shift(chip->batch), shift, chip->rows};
     gle_update_count count = {0, 0, 0};
