@@ -30,7 +30,8 @@ typedef struct {
     int32_t v_extra, v_half;
     int32_t gamma_m, gamma_left, gamma_limit, gamma_right, gamma_half;
     uint32_t hash_u, hash_v, hash_s; /* odd: no single change of a state goes unseen */
-    gle_phi_format format;
+    gle_phi_format formats[2]; /* of rates as they travel, and finer where a gain is to come */
+    int32_t finer;             /* which */
     /* what is off */
     int32_t offset, gain, fine_extra, fine_max;
     gle_noise noise_u, noise_e;
@@ -39,11 +40,11 @@ typedef struct {
 
 /* Where a gain is to come, a rate is found finer than it travels, so that little is rounded
  * twice; where none is, nothing is. */
-static inline int32_t gle_fine_frac(const gle_layer *layer, int32_t gain)
+static inline int32_t gle_fine_frac(const gle_layer *layer)
 {
     const int32_t fine = layer->r_frac + GLE_FINE_BITS;
     const int32_t most = layer->u_frac < 15 ? layer->u_frac : 15;
-    return gain == GLE_GAIN_ONE ? layer->r_frac : fine < most ? fine : most;
+    return fine < most ? fine : most;
 }
 
 static inline void gle_row_analog(const gle_neuron_job *job, int32_t i, gle_row *row)
@@ -51,15 +52,13 @@ static inline void gle_row_analog(const gle_neuron_job *job, int32_t i, gle_row 
     static const gle_analog ideal = {0, GLE_GAIN_ONE, 0, GLE_GAIN_ONE};
     const gle_layer *layer = job->layer;
     const gle_analog *own = layer->analog ? &layer->analog[i] : &ideal;
-    const int32_t fine = gle_fine_frac(layer, own->gain);
 
     row->offset = own->offset;
     row->gain = own->gain;
-    row->fine_extra = fine - layer->r_frac;
-    row->fine_max = layer->image->r_max << row->fine_extra;
+    row->finer = own->gain != GLE_GAIN_ONE;
+    row->fine_extra = row->finer ? gle_fine_frac(layer) - layer->r_frac : 0;
+    row->fine_max = row->r_max << row->fine_extra;
     row->noise_u = gle_noise_of(own->noise_u);
-    row->noise_e = job->noise_e;
-    row->format = gle_phi_format_of(layer->u_frac, fine);
 }
 
 /* What all neurons of a layer have in common. */
@@ -78,10 +77,14 @@ static inline void gle_row_of_layer(const gle_neuron_job *job, gle_row *row)
     row->gamma_limit = (1 << 28) >> job->gamma_left;
     row->gamma_right = job->gamma_right;
     row->gamma_half = gle_half(job->gamma_right);
-    row->format = gle_phi_format_of(layer->u_frac, layer->r_frac);
-    row->offset = row->fine_extra = row->fine_max = 0;
+    row->formats[0] = row->formats[1] = gle_phi_format_of(layer->u_frac, layer->r_frac);
+    if ((layer->off & GLE_OFF_ACTIVATION) != 0) {
+        row->formats[1] = gle_phi_format_of(layer->u_frac, gle_fine_frac(layer));
+    }
+    row->finer = row->offset = row->fine_extra = row->fine_max = 0;
     row->gain = GLE_GAIN_ONE;
-    row->noise_u = row->noise_e = none;
+    row->noise_u = none;
+    row->noise_e = job->noise_e;
     row->word_u = row->word_e = 0;
 }
 

@@ -85,14 +85,15 @@ LANES void step_row(const gle_neuron_job *job, int32_t i, const int32_t phi, con
         }
         ok_r = all(-1);
         if (gained) {
-            raw = rate(phi, _mm256_add_epi32(uhat, all(row.offset)), &row.format, &slope);
+            raw = rate(phi, _mm256_add_epi32(uhat, all(row.offset)), &row.formats[row.finer],
+                       &slope);
             near = clamp(raw, row.fine_max);
             ok_r = row.gain == 0 ? all(-1) : _mm256_cmpeq_epi32(raw, near);
             raw = _mm256_add_epi32(_mm256_mullo_epi32(near, all(row.gain)), all(gained_half));
             raw = sra(raw, GLE_GAIN_BITS + row.fine_extra);
             slope = row.gain == 0 ? _mm256_setzero_si256() : slope;
         } else {
-            raw = rate(phi, uhat, &row.format, &slope);
+            raw = rate(phi, uhat, &row.formats[0], &slope);
         }
         const __m256i r = clamp(raw, row.r_max);
         ok_r = bounded ? all(-1) : _mm256_and_si256(ok_r, _mm256_cmpeq_epi32(raw, r));

@@ -113,7 +113,7 @@ typedef struct {
 LANES off_lanes off_of(const gle_layer *layer, int32_t i, int32_t left)
 {
     const __m256i one = all(GLE_GAIN_ONE);
-    const int32_t extra = gle_fine_frac(layer, 0) - layer->r_frac;
+    const int32_t extra = gle_fine_frac(layer) - layer->r_frac;
     __m256i word[4] = {_mm256_setzero_si256(), one, _mm256_setzero_si256(), one};
     off_lanes off;
 
@@ -201,8 +201,8 @@ LANES void eight(const gle_neuron_job *job, const gle_row *same, int32_t i, cons
     }
     __m256i ok_r = all(-1);
     if (analog) {
-        const __m256i drop = _mm256_sub_epi32(all(gle_phi_drop(phi, &same->format)), off.extra);
-        raw = rate_each(phi, _mm256_add_epi32(uhat, off.offset), &same->format, drop, &slope);
+        const __m256i drop = _mm256_sub_epi32(all(gle_phi_drop(phi, &same->formats[0])), off.extra);
+        raw = rate_each(phi, _mm256_add_epi32(uhat, off.offset), &same->formats[0], drop, &slope);
         near = clamp_each(raw, _mm256_sllv_epi32(all(same->r_max), off.extra));
         const __m256i dead = _mm256_cmpeq_epi32(off.gain, zero);
         ok_r = _mm256_or_si256(dead, _mm256_cmpeq_epi32(raw, near));
@@ -210,7 +210,7 @@ LANES void eight(const gle_neuron_job *job, const gle_row *same, int32_t i, cons
                          _mm256_add_epi32(off.extra, all(GLE_GAIN_BITS)));
         slope = _mm256_andnot_si256(dead, slope);
     } else {
-        raw = rate(phi, uhat, &same->format, &slope);
+        raw = rate(phi, uhat, &same->formats[0], &slope);
     }
     const __m256i r = clamp(raw, same->r_max);
     ok_r = bounded ? all(-1) : _mm256_and_si256(ok_r, _mm256_cmpeq_epi32(raw, r));
@@ -264,7 +264,6 @@ AVX2 void gle_neurons_one_avx2(const gle_neuron_job *job)
 
     gle_row_of_layer(job, &same);
     if (job->analog) {
-        same.noise_e = job->noise_e;
         GLE_WITH_PHI(job->layer->image->phi, ANALOG_ROWS)
     } else {
         GLE_WITH_PHI(job->layer->image->phi, IDEAL_ROWS)

@@ -127,7 +127,7 @@ LANES void sixteen(const gle_neuron_job *job, const gle_row *same, int32_t i, co
     if (layer->uhat != NULL) {
         _mm512_mask_storeu_epi32(layer->uhat + i, live, uhat);
     }
-    raw = rate(phi, uhat, &same->format, &slope);
+    raw = rate(phi, uhat, &same->formats[0], &slope);
     const __m512i r = clamp(raw, same->r_max);
     if (!bounded) {
         t->count.sat_r += count((__mmask16)(live & _mm512_cmpneq_epi32_mask(raw, r)));
@@ -164,8 +164,8 @@ AVX512 void gle_neurons_one_vnni(const gle_neuron_job *job)
     uint32_t hashes[16];
     gle_row same;
 
-    if (job->analog) {
-        gle_neurons_scalar(job);
+    if (job->analog) { /* each lane with its own offset, gain and noise: there */
+        gle_neurons_one_avx2(job);
         return;
     }
     gle_row_of_layer(job, &same);

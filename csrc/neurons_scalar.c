@@ -79,7 +79,7 @@ static void step_row(const gle_neuron_job *job, int32_t i, gle_row *kept, gle_ta
         if (uhat_row) {
             uhat_row[b] = uhat;
         }
-        raw = gle_phi_rate(phi, uhat + kept->offset, &kept->format, &dphi);
+        raw = gle_phi_rate(phi, uhat + kept->offset, &kept->formats[kept->finer], &dphi);
         clipped = 0;
         if (job->analog) {
             near = gle_clamp(raw, kept->fine_max);

@@ -29,7 +29,9 @@ LANES void step_row(const gle_neuron_job *job, int32_t i, const gle_row *kept, c
     gle_row_of(job, i, &row);
     const int32_t noisy_u = analog && row.noise_u.m != 0, noisy_e = analog && row.noise_e.m != 0;
     const int32_t gained = analog && (row.offset != 0 || row.gain != GLE_GAIN_ONE);
-    const noiser more_u = noiser_of(&row.noise_u, i), more_e = noiser_of(&row.noise_e, i);
+    const noiser none = {zero, zero, zero, zero, zero};
+    const noiser more_u = noisy_u ? noiser_of(&row.noise_u, i) : none;
+    const noiser more_e = noisy_e ? noiser_of(&row.noise_e, i) : none;
     const int32_t gained_half = 1 << (GLE_GAIN_BITS - 1 + row.fine_extra);
     const factor leak_v = factor_of(&row.leak_v, 1), ratio_v = factor_of(&row.ratio_v, 0);
     const factor leak_u = factor_of(&row.leak_u, 1), ratio_u = factor_of(&row.ratio_u, 1);
@@ -119,14 +121,15 @@ LANES void step_row(const gle_neuron_job *job, int32_t i, const gle_row *kept, c
         }
         __mmask16 clipped = 0;
         if (gained) {
-            raw = rate(phi, _mm512_add_epi32(uhat, all(row.offset)), &row.format, &slope);
+            raw = rate(phi, _mm512_add_epi32(uhat, all(row.offset)), &row.formats[row.finer],
+                       &slope);
             near = clamp(raw, row.fine_max);
             clipped = row.gain == 0 ? 0 : _mm512_cmpneq_epi32_mask(raw, near);
             raw = _mm512_add_epi32(_mm512_mullo_epi32(near, all(row.gain)), all(gained_half));
             raw = sra(raw, GLE_GAIN_BITS + row.fine_extra);
             slope = row.gain == 0 ? zero : slope;
         } else {
-            raw = rate(phi, uhat, &row.format, &slope);
+            raw = rate(phi, uhat, &row.formats[0], &slope);
         }
         const __m512i r = clamp(raw, row.r_max);
         if (bounded) {
