@@ -30,13 +30,18 @@ typedef struct {
     int32_t v_extra, v_half;
     int32_t gamma_m, gamma_left, gamma_limit, gamma_right, gamma_half;
     uint32_t hash_u, hash_v, hash_s; /* odd: no single change of a state goes unseen */
-    gle_phi_format formats[2]; /* of rates as they travel, and finer where a gain is to come */
-    int32_t finer;             /* which */
+    gle_phi_format format;
     /* what is off */
     int32_t offset, gain, fine_extra, fine_max;
+    int32_t finer; /* which of gle_phi_formats */
     gle_noise noise_u, noise_e;
     uint32_t word_u, word_e; /* of this neuron and its neighbours, for one stream */
 } gle_row;
+
+/* Of rates as they travel, and finer where a gain is to come. */
+typedef struct {
+    gle_phi_format at[2];
+} gle_phi_formats;
 
 /* Where a gain is to come, a rate is found finer than it travels, so that little is rounded
  * twice; where none is, nothing is. */
@@ -45,6 +50,15 @@ static inline int32_t gle_fine_frac(const gle_layer *layer)
     const int32_t fine = layer->r_frac + GLE_FINE_BITS;
     const int32_t most = layer->u_frac < 15 ? layer->u_frac : 15;
     return fine < most ? fine : most;
+}
+
+static inline gle_phi_formats gle_phi_formats_of(const gle_layer *layer)
+{
+    gle_phi_formats f;
+
+    f.at[0] = gle_phi_format_of(layer->u_frac, layer->r_frac);
+    f.at[1] = gle_phi_format_of(layer->u_frac, gle_fine_frac(layer));
+    return f;
 }
 
 static inline void gle_row_analog(const gle_neuron_job *job, int32_t i, gle_row *row)
@@ -77,10 +91,7 @@ static inline void gle_row_of_layer(const gle_neuron_job *job, gle_row *row)
     row->gamma_limit = (1 << 28) >> job->gamma_left;
     row->gamma_right = job->gamma_right;
     row->gamma_half = gle_half(job->gamma_right);
-    row->formats[0] = row->formats[1] = gle_phi_format_of(layer->u_frac, layer->r_frac);
-    if ((layer->off & GLE_OFF_ACTIVATION) != 0) {
-        row->formats[1] = gle_phi_format_of(layer->u_frac, gle_fine_frac(layer));
-    }
+    row->format = gle_phi_format_of(layer->u_frac, layer->r_frac);
     row->finer = row->offset = row->fine_extra = row->fine_max = 0;
     row->gain = GLE_GAIN_ONE;
     row->noise_u = none;

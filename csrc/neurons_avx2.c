@@ -8,7 +8,8 @@
 
 #include "lanes_avx2.h"
 
-LANES void step_row(const gle_neuron_job *job, int32_t i, const int32_t phi, const int analog)
+LANES void step_row(const gle_neuron_job *job, int32_t i, const gle_phi_formats *formats,
+                    const int32_t phi, const int analog)
 {
     gle_layer *const layer = job->layer;
     const size_t at = (size_t)i * (size_t)job->columns;
@@ -85,7 +86,7 @@ LANES void step_row(const gle_neuron_job *job, int32_t i, const int32_t phi, con
         }
         ok_r = all(-1);
         if (gained) {
-            raw = rate(phi, _mm256_add_epi32(uhat, all(row.offset)), &row.formats[row.finer],
+            raw = rate(phi, _mm256_add_epi32(uhat, all(row.offset)), &formats->at[row.finer],
                        &slope);
             near = clamp(raw, row.fine_max);
             ok_r = row.gain == 0 ? all(-1) : _mm256_cmpeq_epi32(raw, near);
@@ -93,7 +94,7 @@ LANES void step_row(const gle_neuron_job *job, int32_t i, const int32_t phi, con
             raw = sra(raw, GLE_GAIN_BITS + row.fine_extra);
             slope = row.gain == 0 ? _mm256_setzero_si256() : slope;
         } else {
-            raw = rate(phi, uhat, &row.formats[0], &slope);
+            raw = rate(phi, uhat, &row.format, &slope);
         }
         const __m256i r = clamp(raw, row.r_max);
         ok_r = bounded ? all(-1) : _mm256_and_si256(ok_r, _mm256_cmpeq_epi32(raw, r));
@@ -127,16 +128,16 @@ LANES void step_row(const gle_neuron_job *job, int32_t i, const int32_t phi, con
     gle_counted(job, 1, &t);
 }
 
-#define IDEAL_ROWS(phi)               \
-    for (int32_t i = 0; i < n; i++) { \
-        step_row(job, i, phi, 0);     \
+#define IDEAL_ROWS(phi)                 \
+    for (int32_t i = 0; i < n; i++) {   \
+        step_row(job, i, NULL, phi, 0); \
     }
 #define ANALOG_ROWS(phi)                    \
     for (int32_t i = 0; i < n; i++) {       \
         if (job->noisy && (i & 3) == 0) {   \
             draw_words(job, i);             \
         }                                   \
-        step_row(job, i, phi, 1);     \
+        step_row(job, i, &formats, phi, 1); \
     }
 
 AVX2 void gle_neurons_avx2(const gle_neuron_job *job)
@@ -148,6 +149,7 @@ AVX2 void gle_neurons_avx2(const gle_neuron_job *job)
         return;
     }
     if (job->analog) {
+        const gle_phi_formats formats = gle_phi_formats_of(job->layer);
         GLE_WITH_PHI(job->layer->image->phi, ANALOG_ROWS)
     } else {
         GLE_WITH_PHI(job->layer->image->phi, IDEAL_ROWS)

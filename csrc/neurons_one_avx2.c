@@ -201,8 +201,8 @@ LANES void eight(const gle_neuron_job *job, const gle_row *same, int32_t i, cons
     }
     __m256i ok_r = all(-1);
     if (analog) {
-        const __m256i drop = _mm256_sub_epi32(all(gle_phi_drop(phi, &same->formats[0])), off.extra);
-        raw = rate_each(phi, _mm256_add_epi32(uhat, off.offset), &same->formats[0], drop, &slope);
+        const __m256i drop = _mm256_sub_epi32(all(gle_phi_drop(phi, &same->format)), off.extra);
+        raw = rate_each(phi, _mm256_add_epi32(uhat, off.offset), &same->format, drop, &slope);
         near = clamp_each(raw, _mm256_sllv_epi32(all(same->r_max), off.extra));
         const __m256i dead = _mm256_cmpeq_epi32(off.gain, zero);
         ok_r = _mm256_or_si256(dead, _mm256_cmpeq_epi32(raw, near));
@@ -210,7 +210,7 @@ LANES void eight(const gle_neuron_job *job, const gle_row *same, int32_t i, cons
                          _mm256_add_epi32(off.extra, all(GLE_GAIN_BITS)));
         slope = _mm256_andnot_si256(dead, slope);
     } else {
-        raw = rate(phi, uhat, &same->formats[0], &slope);
+        raw = rate(phi, uhat, &same->format, &slope);
     }
     const __m256i r = clamp(raw, same->r_max);
     ok_r = bounded ? all(-1) : _mm256_and_si256(ok_r, _mm256_cmpeq_epi32(raw, r));

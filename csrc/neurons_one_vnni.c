@@ -127,7 +127,7 @@ LANES void sixteen(const gle_neuron_job *job, const gle_row *same, int32_t i, co
     if (layer->uhat != NULL) {
         _mm512_mask_storeu_epi32(layer->uhat + i, live, uhat);
     }
-    raw = rate(phi, uhat, &same->formats[0], &slope);
+    raw = rate(phi, uhat, &same->format, &slope);
     const __m512i r = clamp(raw, same->r_max);
     if (!bounded) {
         t->count.sat_r += count((__mmask16)(live & _mm512_cmpneq_epi32_mask(raw, r)));

@@ -9,7 +9,8 @@
  */
 #include "neurons.h"
 
-static void step_row(const gle_neuron_job *job, int32_t i, gle_row *kept, gle_tally *t)
+static void step_row(const gle_neuron_job *job, int32_t i, gle_row *kept,
+                     const gle_phi_formats *formats, gle_tally *t)
 {
     gle_layer *const layer = job->layer;
     const int32_t phi = layer->image->phi;
@@ -79,7 +80,7 @@ static void step_row(const gle_neuron_job *job, int32_t i, gle_row *kept, gle_ta
         if (uhat_row) {
             uhat_row[b] = uhat;
         }
-        raw = gle_phi_rate(phi, uhat + kept->offset, &kept->formats[kept->finer], &dphi);
+        raw = gle_phi_rate(phi, uhat + kept->offset, &formats->at[kept->finer], &dphi);
         clipped = 0;
         if (job->analog) {
             near = gle_clamp(raw, kept->fine_max);
@@ -103,12 +104,13 @@ static void step_row(const gle_neuron_job *job, int32_t i, gle_row *kept, gle_ta
 
 void gle_neurons_scalar(const gle_neuron_job *job)
 {
+    const gle_phi_formats formats = gle_phi_formats_of(job->layer);
     gle_tally tally = {0, 0, 0, 0, 0, 0, 0, 0};
     gle_row row;
 
     gle_row_of_layer(job, &row);
     for (int32_t i = 0; i < job->layer->n; i++) {
-        step_row(job, i, &row, &tally);
+        step_row(job, i, &row, &formats, &tally);
     }
     gle_counted(job, job->layer->n, &tally);
 }

@@ -16,16 +16,40 @@ typedef struct {
     uint32_t sat_x, sat_uhat, sat_r, sat_inst, sat_e;
 } tally;
 
+/* What all rows have in common, one by one: of a copy of the whole, compilers keep two in memory,
+ * and wait for the one before they have written the other. */
+LANES void like(const gle_row *kept, gle_row *row)
+{
+    row->u_max = kept->u_max;
+    row->r_max = kept->r_max;
+    row->e_max = kept->e_max;
+    row->v_extra = kept->v_extra;
+    row->v_half = kept->v_half;
+    row->gamma_m = kept->gamma_m;
+    row->gamma_left = kept->gamma_left;
+    row->gamma_limit = kept->gamma_limit;
+    row->gamma_right = kept->gamma_right;
+    row->gamma_half = kept->gamma_half;
+    row->offset = kept->offset;
+    row->gain = kept->gain;
+    row->fine_extra = kept->fine_extra;
+    row->fine_max = kept->fine_max;
+    row->finer = kept->finer;
+    row->noise_u = kept->noise_u;
+    row->noise_e = kept->noise_e;
+}
+
 /* `kept`: what all rows have in common. */
-LANES void step_row(const gle_neuron_job *job, int32_t i, const gle_row *kept, const int32_t phi,
-                    const int analog, tally *t)
+LANES void step_row(const gle_neuron_job *job, int32_t i, const gle_row *kept,
+                    const gle_phi_formats *formats, const int32_t phi, const int analog, tally *t)
 {
     gle_layer *const layer = job->layer;
     const size_t at = (size_t)i * (size_t)job->columns;
     const int32_t bounded = phi == GLE_TANH || phi == GLE_SIGMOID;
     const __m512i zero = _mm512_setzero_si512();
-    gle_row row = *kept;
+    gle_row row;
 
+    like(kept, &row);
     gle_row_of(job, i, &row);
     const int32_t noisy_u = analog && row.noise_u.m != 0, noisy_e = analog && row.noise_e.m != 0;
     const int32_t gained = analog && (row.offset != 0 || row.gain != GLE_GAIN_ONE);
@@ -121,7 +145,7 @@ LANES void step_row(const gle_neuron_job *job, int32_t i, const gle_row *kept, c
         }
         __mmask16 clipped = 0;
         if (gained) {
-            raw = rate(phi, _mm512_add_epi32(uhat, all(row.offset)), &row.formats[row.finer],
+            raw = rate(phi, _mm512_add_epi32(uhat, all(row.offset)), &formats->at[row.finer],
                        &slope);
             near = clamp(raw, row.fine_max);
             clipped = row.gain == 0 ? 0 : _mm512_cmpneq_epi32_mask(raw, near);
@@ -129,7 +153,7 @@ LANES void step_row(const gle_neuron_job *job, int32_t i, const gle_row *kept, c
             raw = sra(raw, GLE_GAIN_BITS + row.fine_extra);
             slope = row.gain == 0 ? zero : slope;
         } else {
-            raw = rate(phi, uhat, &row.formats[0], &slope);
+            raw = rate(phi, uhat, &kept->format, &slope);
         }
         const __m512i r = clamp(raw, row.r_max);
         if (bounded) {
@@ -165,34 +189,56 @@ LANES void step_row(const gle_neuron_job *job, int32_t i, const gle_row *kept, c
     t->half_e = half_e;
 }
 
-#define IDEAL_ROWS(phi)                     \
-    for (int32_t i = 0; i < n; i++) {       \
-        step_row(job, i, &row, phi, 0, &t); \
+#define IDEAL_ROWS(phi)                           \
+    for (int32_t i = 0; i < n; i++) {             \
+        step_row(job, i, &row, NULL, phi, 0, &t); \
     }
-#define ANALOG_ROWS(phi)                    \
-    for (int32_t i = 0; i < n; i++) {       \
-        if (job->noisy && (i & 3) == 0) {   \
-            draw_words(job, i);             \
-        }                                   \
-        step_row(job, i, &row, phi, 1, &t); \
+#define ANALOG_ROWS(phi)                              \
+    for (int32_t i = 0; i < n; i++) {                 \
+        if (job->noisy && (i & 3) == 0) {             \
+            draw_words(job, i);                       \
+        }                                             \
+        step_row(job, i, &row, &formats, phi, 1, &t); \
     }
+
+/* Functions of their own, so that one's many constants do not take registers from the other. */
+AVX512 __attribute__((noinline)) static void ideal_rows(const gle_neuron_job *job, tally *counts)
+{
+    const int32_t n = job->layer->n;
+    tally t = *counts;
+    gle_row row;
+
+    gle_row_of_layer(job, &row);
+    GLE_WITH_PHI(job->layer->image->phi, IDEAL_ROWS)
+    *counts = t;
+}
+
+AVX512 __attribute__((noinline)) static void analog_rows(const gle_neuron_job *job, tally *counts)
+{
+    const gle_phi_formats formats = gle_phi_formats_of(job->layer);
+    const int32_t n = job->layer->n;
+    tally t = *counts;
+    gle_row row;
+
+    gle_row_of_layer(job, &row);
+    GLE_WITH_PHI(job->layer->image->phi, ANALOG_ROWS)
+    *counts = t;
+}
 
 AVX512 void gle_neurons_vnni(const gle_neuron_job *job)
 {
     const int32_t n = job->layer->n;
     tally t = {_mm512_setzero_si512(), _mm512_setzero_si512(), _mm512_setzero_si512(), 0, 0, 0, 0,
                0};
-    gle_row row;
 
     if (job->columns == 1) {
         gle_neurons_one_vnni(job);
         return;
     }
-    gle_row_of_layer(job, &row);
     if (job->analog) {
-        GLE_WITH_PHI(job->layer->image->phi, ANALOG_ROWS)
+        analog_rows(job, &t);
     } else {
-        GLE_WITH_PHI(job->layer->image->phi, IDEAL_ROWS)
+        ideal_rows(job, &t);
     }
     const gle_tally all_rows = {t.sat_x, t.sat_uhat, t.sat_r, t.sat_inst, t.sat_e,
                                 (uint32_t)_mm512_reduce_add_epi32(t.under),
