@@ -165,7 +165,7 @@ gle_status gle_step(gle_chip *chip, const int16_t *input, const int16_t *target,
     job.batch = chip->batch;
     job.columns = chip->columns;
     job.first = chip->first;
-    job.words = chip->words;
+    job.words = (uint32_t *)(void *)chip->turned; /* at least 16 neurons wide */
     job.ranging = (flags & GLE_RANGE) != 0;
     if ((flags & GLE_LEARN) != 0) {
         lesson = gle_lesson_of(chip);

@@ -113,12 +113,12 @@ struct gle_chip {
     /* scratch, shared by all layers */
     int16_t *input;        /* [inputs][columns] */
     int16_t *pairs;        /* rates or errors of two neurons interleaved */
-    int16_t *turned;       /* rates of two streams interleaved, neurons innermost */
+    int16_t *turned;       /* rates of two streams interleaved, neurons innermost; before that,
+                              random words of noise */
     int32_t *sums;         /* [n][columns] */
     int32_t *above[2];     /* [n][columns] */
     int32_t *rows;         /* gradient of a few rows */
     uint32_t *hash;        /* [columns] */
-    uint32_t *words;       /* [2][columns] of noise; NULL for one stream */
     uint64_t *digest;      /* [batch] */
 
     gle_layer layer[];

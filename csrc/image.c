@@ -308,7 +308,6 @@ static uint64_t lay_out(const uint32_t *words, int32_t batch, uint32_t options, 
         int32_t *above1 = take(&a, cells, sizeof *above1);
         int32_t *rows = take(&a, (size_t)most_stride * 4, sizeof *rows);
         uint32_t *hash = take(&a, (size_t)columns, sizeof *hash);
-        uint32_t *random = take(&a, columns == 1 ? 0 : (size_t)columns * 2, sizeof *random);
         uint64_t *digest = take(&a, (size_t)batch, sizeof *digest);
         int16_t *e_top = take(&a, direct ? (size_t)layers[image->layers - 1].size * (size_t)columns
                                          : 0, sizeof *e_top);
@@ -323,7 +322,6 @@ static uint64_t lay_out(const uint32_t *words, int32_t batch, uint32_t options, 
             chip->above[1] = above1;
             chip->rows = rows;
             chip->hash = hash;
-            chip->words = columns == 1 ? NULL : random;
             chip->digest = digest;
             chip->e_top = direct ? e_top : NULL;
             chip->gathered = wired ? gathered : NULL;

@@ -20,7 +20,7 @@ struct gle_neuron_job {
     uint32_t first;       /* number of the first stream */
     gle_key key;          /* of the noise */
     gle_noise noise_e;    /* none where the error path is not driven, see analog.h */
-    uint32_t *words;      /* [2][columns] room for random words; NULL for one stream */
+    uint32_t *words;      /* [2][columns] room for random words of several streams */
 };
 
 /* What is the same for all streams of one neuron. */

@@ -9,8 +9,19 @@
  */
 #include "neurons.h"
 
-static void step_row(const gle_neuron_job *job, int32_t i, gle_row *kept,
-                     const gle_phi_formats *formats, gle_tally *t)
+/* A single stream keeps them from one neuron to the next three. */
+static inline void draw_words(const gle_neuron_job *job, int32_t i, int32_t b, gle_row *kept)
+{
+    uint32_t root;
+
+    if (job->columns > 1 || (i & 3) == 0) {
+        root = gle_rng_root(job->key, gle_noise_index(job->first + (uint32_t)b, i));
+        kept->word_u = gle_rng_word(root, GLE_RNG_FIRST);
+        kept->word_e = gle_rng_word(root, GLE_RNG_SECOND);
+    }
+}
+
+static void step_row(const gle_neuron_job *job, int32_t i, gle_row *kept, gle_tally *t)
 {
     gle_layer *const layer = job->layer;
     const int32_t phi = layer->image->phi;
@@ -28,8 +39,10 @@ static void step_row(const gle_neuron_job *job, int32_t i, gle_row *kept,
     uint32_t *restrict const hash = job->hash;
 
     gle_row_of(job, i, kept);
-    const int32_t noisy = (kept->noise_u.m | kept->noise_e.m) != 0;
-    const int32_t draws = columns > 1 ? noisy : job->noisy && (i & 3) == 0;
+    if (job->analog) {
+        kept->format = gle_phi_format_of(layer->u_frac, layer->r_frac + kept->fine_extra);
+    }
+    const int32_t noisy = job->noisy;
     const int32_t bounded = phi == GLE_TANH || phi == GLE_SIGMOID;
 
     for (int32_t b = 0; b < columns; b++) {
@@ -45,14 +58,11 @@ static void step_row(const gle_neuron_job *job, int32_t i, gle_row *kept,
         near = gle_clamp(delta, kept->ratio_v.limit);
         t->sat_inst += live & ((uint32_t)(raw != inst) | (uint32_t)(near != delta));
         ehat = v + gle_scale(near, &kept->ratio_v);
-        if (draws) {
-            const uint32_t index = gle_noise_index(job->first + (uint32_t)b, i);
-            const uint32_t root = gle_rng_root(job->key, index);
-            kept->word_u = gle_rng_word(root, GLE_RNG_FIRST);
-            kept->word_e = gle_rng_word(root, GLE_RNG_SECOND);
-        }
-        if (kept->noise_e.m != 0 && live) {
-            ehat += gle_noise_at(&kept->noise_e, gle_noise_unit(kept->word_e, i));
+        if (noisy && live) {
+            draw_words(job, i, b, kept);
+            ehat += kept->noise_e.m == 0
+                        ? 0
+                        : gle_noise_at(&kept->noise_e, gle_noise_unit(kept->word_e, i));
         }
         delta = v + gle_scale(delta, &kept->leak_v);
         v_row[b] = delta;
@@ -72,7 +82,7 @@ static void step_row(const gle_neuron_job *job, int32_t i, gle_row *kept,
         t->sat_uhat += live & (uint32_t)(near != delta);
         uhat = u + gle_scale(near, &kept->ratio_u);
         delta = u + gle_scale(delta, &kept->leak_u);
-        if (kept->noise_u.m != 0 && live) {
+        if (noisy && live) {
             delta += gle_noise_at(&kept->noise_u, gle_noise_unit(kept->word_u, i));
             delta = gle_clamp(delta, kept->u_max);
         }
@@ -80,7 +90,7 @@ static void step_row(const gle_neuron_job *job, int32_t i, gle_row *kept,
         if (uhat_row) {
             uhat_row[b] = uhat;
         }
-        raw = gle_phi_rate(phi, uhat + kept->offset, &formats->at[kept->finer], &dphi);
+        raw = gle_phi_rate(phi, uhat + kept->offset, &kept->format, &dphi);
         clipped = 0;
         if (job->analog) {
             near = gle_clamp(raw, kept->fine_max);
@@ -104,13 +114,12 @@ static void step_row(const gle_neuron_job *job, int32_t i, gle_row *kept,
 
 void gle_neurons_scalar(const gle_neuron_job *job)
 {
-    const gle_phi_formats formats = gle_phi_formats_of(job->layer);
     gle_tally tally = {0, 0, 0, 0, 0, 0, 0, 0};
     gle_row row;
 
     gle_row_of_layer(job, &row);
     for (int32_t i = 0; i < job->layer->n; i++) {
-        step_row(job, i, &row, &formats, &tally);
+        step_row(job, i, &row, &tally);
     }
     gle_counted(job, job->layer->n, &tally);
 }
