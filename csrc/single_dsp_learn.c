@@ -25,48 +25,43 @@ enum { ONES = 0x00010001 };
 /* Steps that a row near its limit is not looked at again. */
 enum { PINNED = 16 };
 
-/* `most`: clip updates too, where they can be larger. Zeros are counted, as that is one
+/* Inputs and errors have 14 bits, so that both fit 32 times 2^18, and e x 2^(16-k) is the upper
+ * word of e 2^(30-k) x 2^18, for k of 12 and more. */
+enum { WIDE_X = 18, WIDE_LEAST = 12 };
+
+/* One by one, for updates that may be too large for 16 bits. Zeros are counted, as that is one
  * instruction each: an update was asked for where x is not 0 (e is not), and rounded to
  * nothing where it is 0 all the same. */
-INLINE void learn(int16_t *w, int32_t e, const int16_t *x, int32_t m, const gle_update *how,
-                  int32_t shift, uint32_t first, const int stochastic, const int32_t most,
-                  gle_update_count *count)
+static __attribute__((noinline)) void learn_some(int16_t *w, int32_t e, const int16_t *x,
+                                                 int32_t m, const gle_update *how, int32_t shift,
+                                                 uint32_t root, gle_update_count *count)
 {
-    const gle_key key = how->key;
-    const int32_t limit = how->limit, rest = 32 - shift, half = 1 << (shift - 1);
-    const int16_t *const end = w + m;
-    uint32_t still = 0, idle = 0, clipped = 0;
+    const int32_t limit = how->limit, rest = 32 - shift, most = how->most;
+    uint32_t bits[GLE_RNG_SHARE], still = 0, idle = 0, clipped = 0;
 
-    for (; w < end; w++, x++, first++) {
-        const int32_t g = e * *x;
-        const int32_t up = stochastic ? (int32_t)(gle_rng(key, first) >> rest) : half;
-        int32_t delta = (g + up) >> shift, next;
-        if (most != 0) {
-            delta = gle_clamp(delta, most);
+    for (int32_t j = 0; j < GLE_RNG_SHARE && !how->stochastic; j++) {
+        bits[j] = UINT32_C(1) << 31; /* the half */
+    }
+    for (int32_t j = 0; j < m; j++) {
+        const int32_t g = e * x[j];
+        int32_t delta, next;
+        if (how->stochastic && j % GLE_RNG_SHARE == 0) {
+            gle_rng_share(bits, gle_rng_root(how->key, root++));
         }
-        next = *w + delta;
+        delta = (g + (int32_t)(bits[j % GLE_RNG_SHARE] >> rest)) >> shift;
+        delta = gle_clamp(delta, most);
+        next = w[j] + delta;
         still += (uint32_t)(delta == 0);
         idle += (uint32_t)(g == 0);
         if ((uint32_t)(next + limit) > 2u * (uint32_t)limit) {
             next = gle_clamp(next, limit);
             clipped++;
         }
-        *w = (int16_t)next;
+        w[j] = (int16_t)next;
     }
     count->asked += (uint32_t)m - idle;
     count->under += still - idle;
     count->clipped += clipped;
-}
-
-static __attribute__((noinline)) void learn_some(int16_t *w, int32_t e, const int16_t *x,
-                                                 int32_t m, const gle_update *how, int32_t shift,
-                                                 uint32_t first, gle_update_count *count)
-{
-    if (how->stochastic) {
-        learn(w, e, x, m, how, shift, first, 1, how->most, count);
-    } else {
-        learn(w, e, x, m, how, shift, first, 0, how->most, count);
-    }
 }
 
 /* Of counts in halves. */
@@ -75,15 +70,21 @@ static uint32_t both_halves(uint32_t halves) { return (halves & 0xffffu) + (halv
 /* What follows clips nothing, in assembly, as the compiler loads word by word. `own` is
  * e 2^(32-k). Rows and x are padded to pairs with zeros, which learn nothing. */
 
+/* Zeros among four updates, of which t knows two and d has two: t is 1 where one of its own was
+ * 0, d becomes 0xfffe where it is 0, else 0xffff, and the sum of what bytes differ by is 1020
+ * less the zeros. */
+#define ZEROS_FIRST(t, d) "uqsub16 " t ", %[ones], " d "\n\t"
+#define ZEROS_SECOND(t, d)                                 \
+    "uqadd16 " d ", " d ", %[less]\n\t"                    \
+    "usada8 %[sum], " t ", " d ", %[sum]\n\t"
+enum { FULL = 1020, LESS = (int32_t)0xfffefffe };
+
 /* Two weights in `w`; `x` is lost. */
 #define NEAREST(w, x)                                      \
     "smlawb %[d], %[own], " x ", %[half]\n\t"              \
     "smlawt " x ", %[own], " x ", %[half]\n\t"             \
     "pkhtb %[d], " x ", %[d], asr #16\n\t"                 \
     "qadd16 " w ", " w ", %[d]\n\t"
-#define COUNT(t, d)                                        \
-    "uqsub16 " t ", %[ones], " d "\n\t"                    \
-    "add %[zeros], %[zeros], " t "\n\t"
 #define LOAD "ldmia %[w], {r4-r6, r8}\n\t"
 #define STORE "stmia %[w]!, {r4-r6, r8}\n\t"
 #define NEAREST_EIGHT                                      \
@@ -100,14 +101,14 @@ static uint32_t both_halves(uint32_t halves) { return (halves & 0xffffu) + (halv
 /* Where all of x that are not 0 give an update. */
 static __attribute__((noinline)) void nearest(int16_t *w, const int16_t *x, int32_t own, int32_t m)
 {
-    const int16_t *const end = w + m, *const eights = w + (m & -8), *const groups = w + (m & -16);
+    const int16_t *const end = w + m, *const eights = w + (m & -8), *const groups = w + (m & -32);
     const int32_t half = 0x8000;
     int32_t d;
 
     while (w != groups) {
-        RUN_NEAREST(NEAREST_EIGHT NEAREST_EIGHT);
+        RUN_NEAREST(NEAREST_EIGHT NEAREST_EIGHT NEAREST_EIGHT NEAREST_EIGHT);
     }
-    if (w != eights) {
+    while (w != eights) {
         RUN_NEAREST(NEAREST_EIGHT);
     }
     while (w < end) {
@@ -116,141 +117,137 @@ static __attribute__((noinline)) void nearest(int16_t *w, const int16_t *x, int3
     }
 }
 
-#define NEAREST_COUNT(w, x) NEAREST(w, x) COUNT(x, "%[d]")
-#define NEAREST_COUNT_EIGHT                                \
-    LOAD                                                   \
-    "ldrd r9, r10, [%[x]], #8\n\t"                         \
-    NEAREST_COUNT("r4", "r9") NEAREST_COUNT("r5", "r10")   \
-    "ldrd r9, r10, [%[x]], #8\n\t"                         \
-    NEAREST_COUNT("r6", "r9") NEAREST_COUNT("r8", "r10")   \
-    STORE
+#define NEAREST_COUNT(w, v)                                \
+    "ldrd %[t], %[u], [%[x]], #8\n\t"                      \
+    NEAREST(w, "%[t]") ZEROS_FIRST("%[t]", "%[d]")         \
+    NEAREST(v, "%[u]") ZEROS_SECOND("%[t]", "%[d]")
+#define NEAREST_COUNT_EIGHT LOAD NEAREST_COUNT("r4", "r5") NEAREST_COUNT("r6", "r8") STORE
 #define RUN_NEAREST_COUNT(words)                                                          \
-    __asm__ volatile(words : [w] "+r"(w), [x] "+r"(x), [d] "=&r"(d), [zeros] "+r"(zeros)  \
-                     : [own] "r"(own), [half] "r"(half), [ones] "r"(ONES)                 \
-                     : "r4", "r5", "r6", "r8", "r9", "r10", "memory")
+    __asm__ volatile(words : [w] "+r"(w), [x] "+r"(x), [d] "=&r"(d), [t] "=&r"(t),        \
+                       [u] "=&r"(u), [sum] "+r"(sum)                                      \
+                     : [own] "r"(own), [half] "r"(half), [ones] "r"(ONES), [less] "r"(LESS) \
+                     : "r4", "r5", "r6", "r8", "memory")
 
 /* Returns how many updates are 0, with those of the padding. */
 static __attribute__((noinline)) uint32_t nearest_count(int16_t *w, const int16_t *x, int32_t own,
                                                         int32_t m)
 {
-    const int16_t *const end = w + m, *const eights = w + (m & -8), *const groups = w + (m & -16);
+    const int16_t *const end = w + m, *const eights = w + (m & -8), *const groups = w + (m & -32);
     const int32_t half = 0x8000;
-    uint32_t zeros = 0;
-    int32_t d;
+    uint32_t sum = 0, fours = ((uint32_t)m & ~UINT32_C(7)) / 4;
+    int32_t d, t, u;
 
     while (w != groups) {
-        RUN_NEAREST_COUNT(NEAREST_COUNT_EIGHT NEAREST_COUNT_EIGHT);
+        RUN_NEAREST_COUNT(NEAREST_COUNT_EIGHT NEAREST_COUNT_EIGHT NEAREST_COUNT_EIGHT
+                          NEAREST_COUNT_EIGHT);
     }
-    if (w != eights) {
+    while (w != eights) {
         RUN_NEAREST_COUNT(NEAREST_COUNT_EIGHT);
     }
-    while (w < end) {
+    for (; w < end; fours++) { /* the same pair for both; its second pair is none that is 0 */
         RUN_NEAREST_COUNT("ldr r4, [%[w]]\n\t"
-                          "ldr r9, [%[x]], #4\n\t" NEAREST_COUNT("r4", "r9")
+                          "ldr %[t], [%[x]], #4\n\t" NEAREST("r4", "%[t]")
+                          ZEROS_FIRST("%[t]", "%[d]")
+                          "mov %[d], #-1\n\t" ZEROS_SECOND("%[t]", "%[d]")
                           "str r4, [%[w]], #4\n\t");
     }
-    return both_halves(zeros);
+    return FULL * fours - sum;
 }
 
-/* Two weights in `w`, two words in v0 and v1. WIDE: as it is for k > 16, where bits count
- * that SMLAWB drops. */
-#define NARROW(x, v0, v1)                                  \
-    "smlawb " v0 ", %[own], " x ", " v0 "\n\t"             \
-    "smlawt " v1 ", %[own], " x ", " v1 "\n\t"             \
-    "pkhtb " v0 ", " v1 ", " v0 ", asr #16\n\t"
-#define WIDE(x, v0, v1)                                    \
-    "smlabb " v0 ", %[own], " x ", " v0 "\n\t"             \
-    "smlabt " v1 ", %[own], " x ", " v1 "\n\t"             \
-    "asr " v0 ", " v0 ", %[shift]\n\t"                     \
-    "asr " v1 ", " v1 ", %[shift]\n\t"                     \
-    "pkhbt " v0 ", " v0 ", " v1 ", lsl #16\n\t"
-#define STOCHASTIC(form, w, v0, v1)                        \
-    "ldr r9, [%[x]], #4\n\t" form("r9", v0, v1)            \
-    "qadd16 " w ", " w ", " v0 "\n\t" COUNT(v1, v0)
+/* A pair of weights in `w`, their random bits in `r`: t, u get updates in their upper halves. */
+#define ROUNDED(r)                                         \
+    "pkhtb " r ", %[t], " r ", asr #16\n\t"
+/* k <= 16: what SMLAWB drops is 0. x: two in a word */
+#define NARROW(r, x)                                       \
+    "lsr %[t], " r ", #16\n\t"                             \
+    "uxth " r ", " r "\n\t"                                \
+    "smlawb " r ", %[own], " x ", " r "\n\t"               \
+    "smlawt %[t], %[own], " x ", %[t]\n\t" ROUNDED(r)
 #define NARROW_FOUR                                        \
-    "ldmia %[up]!, {r4-r6, r8}\n\t"                        \
-    "ldrd r11, r12, [%[w]]\n\t"                            \
-    STOCHASTIC(NARROW, "r11", "r4", "r5")                  \
-    STOCHASTIC(NARROW, "r12", "r6", "r8")                  \
-    "strd r11, r12, [%[w]], #8\n\t"
+    "ldrd %[a], %[b], [%[up]], #8\n\t"                     \
+    "ldrd %[p], %[q], [%[x]], #8\n\t"                      \
+    "ldrd %[v], %[z], [%[w]]\n\t"                          \
+    NARROW("%[a]", "%[p]")                                 \
+    "qadd16 %[v], %[v], %[a]\n\t"                          \
+    ZEROS_FIRST("%[a]", "%[a]")                            \
+    NARROW("%[b]", "%[q]")                                 \
+    "qadd16 %[z], %[z], %[b]\n\t"                          \
+    ZEROS_SECOND("%[a]", "%[b]")                           \
+    "strd %[v], %[z], [%[w]], #8\n\t"
+#define NARROW_TWO                                         \
+    "ldr %[a], [%[up]], #4\n\t"                            \
+    "ldr %[p], [%[x]], #4\n\t"                             \
+    "ldr %[v], [%[w]]\n\t"                                 \
+    NARROW("%[a]", "%[p]")                                 \
+    "qadd16 %[v], %[v], %[a]\n\t"                          \
+    ZEROS_FIRST("%[a]", "%[a]")                            \
+    "mov %[b], #-1\n\t" ZEROS_SECOND("%[a]", "%[b]")       \
+    "str %[v], [%[w]], #4\n\t"
+/* Any k: SMMLAR rounds what is dropped to 16 bits, as gle_rng_upper wants it. x: a word each */
+#define WIDE(r)                                            \
+    "ldrd %[p], %[q], [%[x]], #8\n\t"                      \
+    "lsr %[t], " r ", #16\n\t"                             \
+    "uxth " r ", " r "\n\t"                                \
+    "smmlar " r ", %[own], %[p], " r "\n\t"                \
+    "smmlar %[t], %[own], %[q], %[t]\n\t" ROUNDED(r)
 #define WIDE_FOUR                                          \
-    "ldrd r11, r12, [%[w]]\n\t"                            \
-    "ldrd r4, r5, [%[up]], #8\n\t"                         \
-    STOCHASTIC(WIDE, "r11", "r4", "r5")                    \
-    "ldrd r4, r5, [%[up]], #8\n\t"                         \
-    STOCHASTIC(WIDE, "r12", "r4", "r5")                    \
-    "strd r11, r12, [%[w]], #8\n\t"
-#define STOCHASTIC_TWO(form)                               \
-    "ldrd r4, r5, [%[up]], #8\n\t"                         \
-    "ldr r11, [%[w]]\n\t" STOCHASTIC(form, "r11", "r4", "r5") \
-    "str r11, [%[w]], #4\n\t"
-#define RUN_NARROW(words)                                                                 \
-    __asm__ volatile(words : [w] "+r"(w), [x] "+r"(x), [up] "+r"(up), [zeros] "+r"(zeros) \
-                     : [own] "r"(own), [ones] "r"(ONES)                                   \
-                     : "r4", "r5", "r6", "r8", "r9", "r11", "r12", "memory")
-#define RUN_WIDE(words)                                                                   \
-    __asm__ volatile(words : [w] "+r"(w), [x] "+r"(x), [up] "+r"(up), [zeros] "+r"(zeros) \
-                     : [own] "r"(own), [ones] "r"(ONES), [shift] "r"(shift)               \
-                     : "r4", "r5", "r9", "r11", "r12", "memory")
-#define STOCHASTIC_ALL(run, four, two)                                                    \
+    "ldrd %[a], %[b], [%[up]], #8\n\t"                     \
+    "ldrd %[v], %[z], [%[w]]\n\t"                          \
+    WIDE("%[a]")                                           \
+    "qadd16 %[v], %[v], %[a]\n\t"                          \
+    ZEROS_FIRST("%[a]", "%[a]")                            \
+    WIDE("%[b]")                                           \
+    "qadd16 %[z], %[z], %[b]\n\t"                          \
+    ZEROS_SECOND("%[a]", "%[b]")                           \
+    "strd %[v], %[z], [%[w]], #8\n\t"
+#define WIDE_TWO                                           \
+    "ldr %[a], [%[up]], #4\n\t"                            \
+    "ldr %[v], [%[w]]\n\t"                                 \
+    WIDE("%[a]")                                           \
+    "qadd16 %[v], %[v], %[a]\n\t"                          \
+    ZEROS_FIRST("%[a]", "%[a]")                            \
+    "mov %[b], #-1\n\t" ZEROS_SECOND("%[a]", "%[b]")       \
+    "str %[v], [%[w]], #4\n\t"
+#define RUN_STOCHASTIC(words)                                                             \
+    __asm__ volatile(words : [w] "+r"(w), [x] "+r"(x), [up] "+r"(up), [sum] "+r"(sum),    \
+                       [a] "=&r"(a), [b] "=&r"(b), [p] "=&r"(p), [q] "=&r"(q),            \
+                       [v] "=&r"(v), [z] "=&r"(z), [t] "=&r"(t)                           \
+                     : [own] "r"(own), [ones] "r"(ONES), [less] "r"(LESS)                 \
+                     : "memory")
+/* Of m weights, an even number. Returns zeros; `two` has a pair that is not 0 as its second. */
+#define STOCHASTIC(four, two)                                                             \
+    const int16_t *const fours = w + (m & -4), *const groups = w + (m & -16);             \
+    uint32_t sum = 0;                                                                     \
+    int32_t a, b, p, q, v, z, t;                                                          \
+                                                                                          \
     while (w != groups) {                                                                 \
-        run(four four four four);                                                         \
+        RUN_STOCHASTIC(four four four four);                                              \
     }                                                                                     \
     while (w != fours) {                                                                  \
-        run(four);                                                                        \
+        RUN_STOCHASTIC(four);                                                             \
     }                                                                                     \
-    while (w < end) {                                                                     \
-        run(two);                                                                         \
-    }
+    if ((m & 2) != 0) {                                                                   \
+        RUN_STOCHASTIC(two);                                                              \
+    }                                                                                     \
+    return FULL * (((uint32_t)m + 3) / 4) - sum;
 
 static __attribute__((noinline)) uint32_t narrow_count(int16_t *w, const int16_t *x, int32_t own,
                                                        int32_t m, const uint32_t *up)
 {
-    const int16_t *const end = w + m, *const fours = w + (m & -4), *const groups = w + (m & -16);
-    uint32_t zeros = 0;
-
-    STOCHASTIC_ALL(RUN_NARROW, NARROW_FOUR, STOCHASTIC_TWO(NARROW))
-    return both_halves(zeros);
+    STOCHASTIC(NARROW_FOUR, NARROW_TWO)
 }
 
-static __attribute__((noinline)) uint32_t wide_count(int16_t *w, const int16_t *x, int32_t own,
-                                                     int32_t m, const uint32_t *up, int32_t shift)
+static __attribute__((noinline)) uint32_t wide_count(int16_t *w, const int32_t *x, int32_t own,
+                                                     int32_t m, const uint32_t *up)
 {
-    const int16_t *const end = w + m, *const fours = w + (m & -4), *const groups = w + (m & -16);
-    uint32_t zeros = 0;
-
-    STOCHASTIC_ALL(RUN_WIDE, WIDE_FOUR, STOCHASTIC_TWO(WIDE))
-    return both_halves(zeros);
-}
-
-/* Every update with a word of its own, or, where e has no room for its shift, the half. */
-static uint32_t with_words(int16_t *w, const int16_t *x, int32_t e, int32_t m, int32_t shift,
-                           int32_t wide, const gle_update *how, uint32_t first)
-{
-    const int32_t own = wide ? e : (int32_t)((uint32_t)e << (32 - shift));
-    const uint32_t rest = wide ? (uint32_t)(32 - shift) : 16;
-    uint32_t bits[GLE_DRAWN], zeros = 0;
-    const uint32_t *up = bits;
-
-    for (int32_t k = 0; k < GLE_PIECE && !how->stochastic; k++) {
-        bits[k] = UINT32_C(1) << (shift - 1);
-    }
-    for (int32_t j = 0; j < m; j += GLE_PIECE) {
-        const int32_t some = m - j < GLE_PIECE ? m - j : GLE_PIECE;
-        if (how->stochastic) { /* one for the padding too */
-            up = random_words(bits, (uint32_t)(some + (some & 1)), how->key,
-                              first + (uint32_t)j, rest);
-        }
-        zeros += wide ? wide_count(w + j, x + j, own, some, up, shift)
-                      : narrow_count(w + j, x + j, own, some, up);
-    }
-    return zeros;
+    STOCHASTIC(WIDE_FOUR, WIDE_TWO)
 }
 
 /* What all rows of a layer have in common. */
 typedef struct {
     const gle_update *how;
     const int16_t *x;
+    const int32_t *wide;          /* x 2^WIDE_X, or NULL */
     int32_t m, odd;               /* odd: 1 where a row ends in padding */
     int32_t most, least;          /* of |x|, least: of those that are not 0 */
     int32_t reach;                /* largest update that is not clipped */
@@ -379,63 +376,111 @@ static __attribute__((noinline)) int out_of_reach(uint16_t *top, const int16_t *
     return 1;
 }
 
-/* A row, unclipped. Returns how many updates are 0. `size`: |e|. */
-INLINE uint32_t learn_row(int16_t *w, int32_t e, int32_t size, const lesson *y, int32_t shift,
-                          uint32_t first)
-{
-    const gle_update *const how = y->how;
-    const int32_t no_room = size >> (shift - 1) != 0;
+/* Words that were drawn, of roots first .. last - 1. */
+typedef struct {
+    uint32_t *words;
+    uint32_t first, last, end; /* end: of the layer's */
+    uint32_t of_row, room;     /* whole rows */
+    gle_key key;
+} drawn;
 
-    if (how->stochastic || no_room) {
-        const int32_t wide = no_room || shift > 16;
-        return with_words(w, y->x, e, y->m, shift, wide, how, first) - (uint32_t)y->odd;
+static __attribute__((noinline)) void draw(drawn *d, uint32_t root)
+{
+    const uint32_t left = d->end - root, some = left < d->room ? left : d->room;
+
+    draw_words(d->words, root, some, d->key);
+    d->first = root;
+    d->last = root + some;
+}
+
+/* Inputs as SMMLAR takes them. */
+static void widen(int32_t *to, const int16_t *x, int32_t m)
+{
+    for (int32_t j = 0; j < m; j++) {
+        to[j] = x[j] * (1 << WIDE_X);
     }
-    e = (int32_t)((uint32_t)e << (32 - shift));
-    if (size * y->least > 1 << (shift - 1)) {
-        nearest(w, y->x, e, y->m);
-        return y->idle;
+}
+
+/* Where an update is random. `root`: the row's first. */
+INLINE uint32_t learn_row_random(int16_t *w, int32_t e, const lesson *y, int32_t shift, drawn *d,
+                                 uint32_t root, int32_t narrow)
+{
+    const uint32_t *up;
+
+    if (root >= d->last) {
+        draw(d, root);
     }
-    return nearest_count(w, y->x, e, y->m) - (uint32_t)y->odd;
+    up = d->words + (root - d->first) * GLE_RNG_WORDS;
+    if (narrow) {
+        return narrow_count(w, y->x, (int32_t)((uint32_t)e << (32 - shift)), y->m + y->odd, up);
+    }
+    return wide_count(w, y->wide, e * (1 << (48 - WIDE_X - shift)), y->m + y->odd, up);
 }
 
 void gle_learn_layer_dsp(gle_layer *layer, const int16_t *x, const gle_update *how, int32_t shift,
-                         gle_update_count *count)
+                         int32_t *scratch, gle_update_count *count)
 {
-    const lesson y = lesson_of(how, x, layer->m);
-    const int32_t limit = how->limit, n = layer->n;
+    lesson y = lesson_of(how, x, layer->m);
+    const int32_t limit = how->limit, n = layer->n, stochastic = how->stochastic;
+    const uint32_t of_row = gle_rng_roots(y.m);
+    uint32_t few[GLE_RNG_WORDS];
+    drawn d = {few, 0, 0, (uint32_t)n * of_row, of_row, of_row, how->key};
     uint16_t none, *top = layer->tops == NULL ? &none : layer->tops;
     int16_t *w = layer->w;
-    uint32_t first = 0, rows = 0, zeros = 0;
+    uint32_t rows = 0, zeros = 0, root = 0;
 
-    for (int32_t i = 0; i < n; i++, w += layer->stride, first += (uint32_t)y.m,
+    y.wide = NULL;
+    if (stochastic) {
+        const uint32_t room = 3u * (uint32_t)layer->stride / (of_row * GLE_RNG_WORDS);
+        if (room > 0) {
+            d.words = (uint32_t *)scratch + layer->stride;
+            d.room = room * of_row;
+        }
+    }
+    for (int32_t i = 0; i < n; i++, w += layer->stride, root += of_row,
                  top += layer->tops != NULL) {
-        const int32_t e = layer->e[i], size = e < 0 ? -e : e;
+        const int32_t e = layer->e[i], size = e < 0 ? -e : e, reach = size * y.most;
         const int32_t k = shift - (layer->rows ? (int32_t)layer->rows[i] : 0);
-        int32_t most;
+        int32_t most, far = 1, narrow;
         if (e == 0) {
             continue; /* rounds to nothing either way, and asks for nothing */
         }
-        most = k >= 1 && k <= 30 ? (size * y.most >> k) + 1 : INT32_MAX;
-        if (most > y.reach) {
+        most = k >= 1 && k <= 30 ? (reach >> k) + 1 : INT32_MAX;
+        narrow = size >> ((k - 1) & 31) == 0; /* e has room for its shift */
+        if (most > y.reach || (!narrow && (!stochastic || k < WIDE_LEAST))) {
             *top = (uint16_t)limit; /* any */
-            gle_learn_one_dsp(w, e, x, y.m, how, k, first, count);
+            gle_learn_one_dsp(w, e, x, y.m, how, k, root, count);
             continue;
         }
         if (layer->tops == NULL) {
             none = (uint16_t)(limit + PINNED);
         }
         rows++;
-        if (!how->stochastic && size * y.most < 1 << (k - 1)) {
+        if (!stochastic && reach < 1 << (k - 1)) {
             zeros += (uint32_t)y.m; /* none learns */
             continue;
         }
         if (*top + most <= limit) {
             *top = (uint16_t)(*top + most);
-            zeros += learn_row(w, e, size, &y, k, first);
         } else {
-            const int far = out_of_reach(top, w, &y, most);
-            zeros += learn_row(w, e, size, &y, k, first);
-            count->clipped += far ? 0 : clip_row(w, y.m, limit);
+            far = out_of_reach(top, w, &y, most);
+        }
+        if (stochastic) {
+            narrow = narrow && k <= 16;
+            if (!narrow && y.wide == NULL) {
+                widen(scratch, x, layer->stride);
+                y.wide = scratch;
+            }
+            zeros += learn_row_random(w, e, &y, k, &d, root, narrow) - (uint32_t)y.odd;
+        } else if (size * y.least > 1 << (k - 1)) {
+            nearest(w, x, (int32_t)((uint32_t)e << (32 - k)), y.m);
+            zeros += y.idle;
+        } else {
+            zeros += nearest_count(w, x, (int32_t)((uint32_t)e << (32 - k)), y.m) -
+                     (uint32_t)y.odd;
+        }
+        if (!far) {
+            count->clipped += clip_row(w, y.m, limit);
         }
     }
     count->asked += rows * ((uint32_t)y.m - y.idle);
@@ -443,16 +488,16 @@ void gle_learn_layer_dsp(gle_layer *layer, const int16_t *x, const gle_update *h
 }
 
 void gle_learn_one_dsp(int16_t *w, int32_t e, const int16_t *x, int32_t m, const gle_update *how,
-                       int32_t shift, uint32_t first, gle_update_count *count)
+                       int32_t shift, uint32_t root, gle_update_count *count)
 {
     if (e == 0) {
         return; /* rounds to nothing either way, and asks for nothing */
     }
     /* |g| < 2^26, so that g and what rounds it up fit an int32 */
     if (shift < 1 || shift > 30) {
-        gle_learn_one(w, e, x, m, how, shift, first, count);
+        gle_learn_one(w, e, x, m, how, shift, root, count);
     } else {
-        learn_some(w, e, x, m, how, shift, first, count);
+        learn_some(w, e, x, m, how, shift, root, count);
     }
 }
 

@@ -1,63 +1,55 @@
-/* Random words for stochastic rounding with the DSP extension: those of rng.h, many at a time. */
+/* Random bits for stochastic rounding with the DSP extension: those of rng.h, a row and more at
+ * a time. */
 #ifndef GLE_SINGLE_DSP_RANDOM_H
 #define GLE_SINGLE_DSP_RANDOM_H
 
 #include "rng.h"
 
-/* Words at a time, and what is drawn for them at most: whole fours. */
-enum { GLE_PIECE = 64, GLE_DRAWN = GLE_PIECE + 8 };
+/* Words of a root: two weights each. */
+enum { GLE_RNG_WORDS = GLE_RNG_SHARE / 2 };
 
-/* gle_rng(key, index) >> rest for indices within 2^16 of each other: there index and key give
- * the first mixing as one exclusive or, which eight indices in a row share but for their last
- * bits, and the second key goes into a multiply-accumulate. */
-#define RANDOM(t, k)                               \
-    "eor " t ", %[base], #" k "\n\t"               \
-    "mul " t ", " t ", %[c1]\n\t"                  \
-    "eor " t ", " t ", " t ", lsr #15\n\t"         \
-    "mla " t ", " t ", %[c2], %[bc2]\n\t"          \
-    "eor " t ", " t ", " t ", lsr #16\n\t"         \
-    "mul " t ", " t ", %[first]\n\t"               \
-    "eor " t ", " t ", " t ", lsr #15\n\t"         \
-    "lsr " t ", " t ", %[rest]\n\t"
-#define RANDOM_FOUR(k0, k1, k2, k3)                                               \
-    RANDOM("r4", k0) RANDOM("r5", k1) RANDOM("r6", k2) RANDOM("r8", k3)           \
-    "stmia %[to]!, {r4-r6, r8}\n\t"
-#define RANDOM_LOW RANDOM_FOUR("0", "1", "2", "3")
-#define RANDOM_HIGH RANDOM_FOUR("4", "5", "6", "7")
-#define DRAW(index, words)                                                                \
-    __asm__ volatile(words : [to] "+r"(to)                                                \
-                     : [base] "r"((index) ^ mixed), [c1] "r"(c1), [c2] "r"(c2),           \
-                       [bc2] "r"(bc2), [first] "r"(GLE_RNG_FIRST), [rest] "r"(rest) \
+/* A root in t and its words. For indices within 2^16 of each other index and key give the first
+ * mixing as one exclusive or; the second key goes into a multiply-accumulate. */
+#define ROOT                                       \
+    "eor %[t], %[index], %[mixed]\n\t"             \
+    "add %[index], %[index], #1\n\t"               \
+    "mul %[t], %[t], %[c1]\n\t"                    \
+    "eor %[t], %[t], %[t], lsr #15\n\t"            \
+    "mla %[t], %[t], %[c2], %[bc2]\n\t"            \
+    "eor %[t], %[t], %[t], lsr #16\n\t"
+#define WORD(r) "eor " r ", %[t], %[t], lsr #15\n\t"
+#define NEXT(r)                                    \
+    "mul %[t], %[t], %[f]\n\t" WORD(r)
+#define KEEP "stmia %[to]!, {r4-r6, r8}\n\t"
+#define DRAW                                                        \
+    ROOT WORD("r4") NEXT("r5") NEXT("r6") NEXT("r8") KEEP           \
+    NEXT("r4") NEXT("r5") NEXT("r6") NEXT("r8") KEEP
+#define RUN_DRAW(words)                                                                     \
+    __asm__ volatile(words : [to] "+r"(to), [index] "+r"(index), [t] "=&r"(t)               \
+                     : [mixed] "r"(mixed), [c1] "r"(c1), [c2] "r"(c2), [bc2] "r"(bc2),      \
+                       [f] "r"(GLE_RNG_FACTOR)                                              \
                      : "r4", "r5", "r6", "r8", "memory")
 
-/* `count` of them, at most GLE_PIECE, from `first` on; returns where in `to`, which has room
- * for GLE_DRAWN, they begin. */
-static __attribute__((noinline)) const uint32_t *random_words(uint32_t *to, uint32_t count,
-                                                              gle_key key, uint32_t first,
-                                                              uint32_t rest)
+/* The words of `count` roots from `index` on. */
+static __attribute__((noinline)) void draw_words(uint32_t *to, uint32_t index, uint32_t count,
+                                                 gle_key key)
 {
     const uint32_t c1 = UINT32_C(0x7feb352d), c2 = UINT32_C(0x846ca68b);
-    const uint32_t mixed = key.a ^ (first ^ key.a) >> 16, bc2 = key.b * c2, last = first + count;
-    const uint32_t *const begin = to + (first & 3u);
-    uint32_t index = first & ~UINT32_C(7);
+    const uint32_t mixed = key.a ^ (index ^ key.a) >> 16, bc2 = key.b * c2, last = index + count;
+    uint32_t t;
 
-    if ((first ^ last) >> 16 != 0) {
+    if ((index ^ (last - 1)) >> 16 != 0) { /* one by one: each in a block of its own */
         for (uint32_t k = 0; k < count; k++) {
-            to[k] = gle_rng(key, first + k) >> rest;
+            draw_words(to + k * GLE_RNG_WORDS, index + k, 1, key);
         }
-        return to;
+        return;
     }
-    if ((first & 4u) != 0) {
-        DRAW(index, RANDOM_HIGH);
-        index += 8;
+    if ((count & 1u) != 0) {
+        RUN_DRAW(DRAW);
     }
-    for (; index + 4 < last; index += 8) {
-        DRAW(index, RANDOM_LOW RANDOM_HIGH);
+    while (index != last) {
+        RUN_DRAW(DRAW DRAW);
     }
-    if (index < last) {
-        DRAW(index, RANDOM_LOW);
-    }
-    return begin;
 }
 
 #endif
