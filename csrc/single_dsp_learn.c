@@ -25,8 +25,8 @@ enum { ONES = 0x00010001 };
 /* Steps that a row near its limit is not looked at again. */
 enum { PINNED = 16 };
 
-/* Inputs and errors have 14 bits, so that both fit 32 times 2^18, and e x 2^(16-k) is the upper
- * word of e 2^(30-k) x 2^18, for k of 12 and more. */
+/* Inputs as words, for rounding at random: e 2^(30-k) fits for k of 12 and more, whatever e of 14
+ * bits, and the upper word of its product with an input 2^18 x is e x 2^(16-k). */
 enum { WIDE_X = 18, WIDE_LEAST = 12 };
 
 /* One by one, for updates that may be too large for 16 bits. Zeros are counted, as that is one
@@ -67,26 +67,36 @@ static __attribute__((noinline)) void learn_some(int16_t *w, int32_t e, const in
 /* Of counts in halves. */
 static uint32_t both_halves(uint32_t halves) { return (halves & 0xffffu) + (halves >> 16); }
 
-/* What follows clips nothing, in assembly, as the compiler loads word by word. `own` is
- * e 2^(32-k). Rows and x are padded to pairs with zeros, which learn nothing. */
+/* What follows clips nothing, in assembly, as the compiler loads word by word. Rows and x are
+ * padded to pairs with zeros, which learn nothing. */
 
-/* Zeros among four updates, of which t knows two and d has two: t is 1 where one of its own was
- * 0, d becomes 0xfffe where it is 0, else 0xffff, and the sum of what bytes differ by is 1020
- * less the zeros. */
+/* A row that learns, of a chunk of rows, from a piece of the inputs to the next. */
+typedef struct {
+    int32_t own;        /* e, shifted for its kernel */
+    int32_t nothing;    /* nearest: only an |x| up to this may give no update */
+    int16_t *w;
+    const uint32_t *up; /* at random: words */
+} planned;
+
+/* Zeros among four updates: t is 1 where one of the first two is 0, d becomes 0xfffe where one
+ * of the others is 0, else 0xffff, and the sum of what bytes differ by is 1020 less the zeros. */
 #define ZEROS_FIRST(t, d) "uqsub16 " t ", %[ones], " d "\n\t"
 #define ZEROS_SECOND(t, d)                                 \
     "uqadd16 " d ", " d ", %[less]\n\t"                    \
     "usada8 %[sum], " t ", " d ", %[sum]\n\t"
+/* Where there are but two. */
+#define ZEROS_NO_SECOND(t, d) "mov " d ", #-1\n\t" ZEROS_SECOND(t, d)
 enum { FULL = 1020, LESS = (int32_t)0xfffefffe };
 
-/* Two weights in `w`; `x` is lost. */
+#define LOAD "ldmia %[w], {r4-r6, r8}\n\t"
+#define STORE "stmia %[w]!, {r4-r6, r8}\n\t"
+
+/* Two weights in `w`, own: e 2^(32-k); `x` is lost. */
 #define NEAREST(w, x)                                      \
     "smlawb %[d], %[own], " x ", %[half]\n\t"              \
     "smlawt " x ", %[own], " x ", %[half]\n\t"             \
     "pkhtb %[d], " x ", %[d], asr #16\n\t"                 \
     "qadd16 " w ", " w ", %[d]\n\t"
-#define LOAD "ldmia %[w], {r4-r6, r8}\n\t"
-#define STORE "stmia %[w]!, {r4-r6, r8}\n\t"
 #define NEAREST_EIGHT                                      \
     LOAD                                                   \
     "ldmia %[x]!, {r9-r12}\n\t"                            \
@@ -95,198 +105,228 @@ enum { FULL = 1020, LESS = (int32_t)0xfffefffe };
     STORE
 #define RUN_NEAREST(words)                                                                \
     __asm__ volatile(words : [w] "+r"(w), [x] "+r"(x), [d] "=&r"(d)                       \
-                     : [own] "r"(own), [half] "r"(half)                                   \
+                     : [own] "r"(own), [half] "r"(0x8000)                                 \
                      : "r4", "r5", "r6", "r8", "r9", "r10", "r11", "r12", "memory")
+#define COUNTED(w, v)                                      \
+    "ldrd r9, r10, [%[x]], #8\n\t"                         \
+    NEAREST(w, "r9") ZEROS_FIRST("r9", "%[d]")             \
+    NEAREST(v, "r10") ZEROS_SECOND("r9", "%[d]")
+#define COUNTED_EIGHT LOAD COUNTED("r4", "r5") COUNTED("r6", "r8") STORE
+#define RUN_COUNTED(words)                                                                \
+    __asm__ volatile(words : [w] "+r"(w), [x] "+r"(x), [d] "=&r"(d), [sum] "+r"(sum)      \
+                     : [own] "r"(own), [half] "r"(0x8000), [ones] "r"(ONES),              \
+                       [less] "r"(LESS)                                                   \
+                     : "r4", "r5", "r6", "r8", "r9", "r10", "memory")
+#define TIMES_8(eight) eight eight eight eight eight eight eight eight
 
-/* Where all of x that are not 0 give an update. */
-static __attribute__((noinline)) void nearest(int16_t *w, const int16_t *x, int32_t own, int32_t m)
+/* PIECE inputs, or what is left of them, an even number. */
+enum { PIECE = 64 };
+typedef struct {
+    uint16_t least; /* of those that are not 0, the smallest |x| */
+    uint16_t zeros; /* what the bytes of all fours add up to, less inputs that are 0, padding too */
+} piece;
+
+/* A piece of the rows p .. last - 1. Returns how many updates are 0 where x is not. */
+static __attribute__((noinline)) uint32_t piece_nearest(planned *p, const planned *last,
+                                                        const int16_t *inputs, int32_t least,
+                                                        uint32_t zeros)
 {
-    const int16_t *const end = w + m, *const eights = w + (m & -8), *const groups = w + (m & -32);
-    const int32_t half = 0x8000;
+    uint32_t sum = 0;
     int32_t d;
 
-    while (w != groups) {
-        RUN_NEAREST(NEAREST_EIGHT NEAREST_EIGHT NEAREST_EIGHT NEAREST_EIGHT);
+    for (; p != last; p++) {
+        const int32_t own = p->own;
+        const int16_t *x = inputs;
+        int16_t *w = p->w;
+        if (least > p->nothing) {
+            RUN_NEAREST(TIMES_8(NEAREST_EIGHT));
+        } else {
+            sum -= zeros;
+            RUN_COUNTED(TIMES_8(COUNTED_EIGHT));
+        }
+        p->w = w;
     }
-    while (w != eights) {
-        RUN_NEAREST(NEAREST_EIGHT);
-    }
-    while (w < end) {
-        RUN_NEAREST("ldr r4, [%[w]]\n\t"
-                    "ldr r9, [%[x]], #4\n\t" NEAREST("r4", "r9") "str r4, [%[w]], #4\n\t");
-    }
+    return 0u - sum;
 }
 
-#define NEAREST_COUNT(w, v)                                \
-    "ldrd %[t], %[u], [%[x]], #8\n\t"                      \
-    NEAREST(w, "%[t]") ZEROS_FIRST("%[t]", "%[d]")         \
-    NEAREST(v, "%[u]") ZEROS_SECOND("%[t]", "%[d]")
-#define NEAREST_COUNT_EIGHT LOAD NEAREST_COUNT("r4", "r5") NEAREST_COUNT("r6", "r8") STORE
-#define RUN_NEAREST_COUNT(words)                                                          \
-    __asm__ volatile(words : [w] "+r"(w), [x] "+r"(x), [d] "=&r"(d), [t] "=&r"(t),        \
-                       [u] "=&r"(u), [sum] "+r"(sum)                                      \
-                     : [own] "r"(own), [half] "r"(half), [ones] "r"(ONES), [less] "r"(LESS) \
-                     : "r4", "r5", "r6", "r8", "memory")
-
-/* Returns how many updates are 0, with those of the padding. */
-static __attribute__((noinline)) uint32_t nearest_count(int16_t *w, const int16_t *x, int32_t own,
-                                                        int32_t m)
+/* The same for the last piece, of m. */
+static __attribute__((noinline)) uint32_t rest_nearest(const planned *p, const planned *last,
+                                                       const int16_t *inputs, int32_t m,
+                                                       int32_t least, uint32_t zeros)
 {
-    const int16_t *const end = w + m, *const eights = w + (m & -8), *const groups = w + (m & -32);
-    const int32_t half = 0x8000;
-    uint32_t sum = 0, fours = ((uint32_t)m & ~UINT32_C(7)) / 4;
-    int32_t d, t, u;
+    uint32_t sum = 0;
+    int32_t d;
 
-    while (w != groups) {
-        RUN_NEAREST_COUNT(NEAREST_COUNT_EIGHT NEAREST_COUNT_EIGHT NEAREST_COUNT_EIGHT
-                          NEAREST_COUNT_EIGHT);
+    for (; p != last; p++) {
+        const int32_t own = p->own;
+        const int16_t *x = inputs;
+        int16_t *w = p->w;
+        const int16_t *const end = w + m, *const eights = w + (m & -8);
+        if (least > p->nothing) {
+            while (w != eights) {
+                RUN_NEAREST(NEAREST_EIGHT);
+            }
+            while (w != end) {
+                RUN_NEAREST("ldr r4, [%[w]]\n\t"
+                            "ldr r9, [%[x]], #4\n\t" NEAREST("r4", "r9")
+                            "str r4, [%[w]], #4\n\t");
+            }
+            continue;
+        }
+        sum -= zeros;
+        while (w != eights) {
+            RUN_COUNTED(COUNTED_EIGHT);
+        }
+        while (w != end) {
+            RUN_COUNTED("ldr r4, [%[w]]\n\t"
+                        "ldr r9, [%[x]], #4\n\t" NEAREST("r4", "r9")
+                        ZEROS_FIRST("r9", "%[d]") ZEROS_NO_SECOND("r9", "%[d]")
+                        "str r4, [%[w]], #4\n\t");
+        }
     }
-    while (w != eights) {
-        RUN_NEAREST_COUNT(NEAREST_COUNT_EIGHT);
-    }
-    for (; w < end; fours++) { /* the same pair for both; its second pair is none that is 0 */
-        RUN_NEAREST_COUNT("ldr r4, [%[w]]\n\t"
-                          "ldr %[t], [%[x]], #4\n\t" NEAREST("r4", "%[t]")
-                          ZEROS_FIRST("%[t]", "%[d]")
-                          "mov %[d], #-1\n\t" ZEROS_SECOND("%[t]", "%[d]")
-                          "str r4, [%[w]], #4\n\t");
-    }
-    return FULL * fours - sum;
+    return 0u - sum;
 }
 
-/* A pair of weights in `w`, their random bits in `r`: t, u get updates in their upper halves. */
-#define ROUNDED(r)                                         \
-    "pkhtb " r ", %[t], " r ", asr #16\n\t"
-/* k <= 16: what SMLAWB drops is 0. x: two in a word */
-#define NARROW(r, x)                                       \
+/* Two weights in v, a word of theirs in r. */
+#define RANDOM(r, v, first, second)                        \
     "lsr %[t], " r ", #16\n\t"                             \
     "uxth " r ", " r "\n\t"                                \
-    "smlawb " r ", %[own], " x ", " r "\n\t"               \
-    "smlawt %[t], %[own], " x ", %[t]\n\t" ROUNDED(r)
+    first second                                           \
+    "pkhtb " r ", %[t], " r ", asr #16\n\t"                \
+    "qadd16 " v ", " v ", " r "\n\t"
+/* k <= 16, where what SMLAWB drops is 0; x: two in a word; own: e 2^(32-k) */
+#define NARROW(r, v, x)                                    \
+    RANDOM(r, v, "smlawb " r ", %[own], " x ", " r "\n\t", \
+           "smlawt %[t], %[own], " x ", %[t]\n\t")
+/* Any k: SMMLAR rounds to 16 bits what is dropped, as gle_rng_upper wants it; inputs as words,
+ * x 2^WIDE_X; own: e 2^(30-k) */
+#define WIDE(r, v)                                         \
+    "ldrd %[p], %[q], [%[x]], #8\n\t"                      \
+    RANDOM(r, v, "smmlar " r ", %[own], %[p], " r "\n\t",  \
+           "smmlar %[t], %[own], %[q], %[t]\n\t")
+#define FOUR(x, first, second)                             \
+    "ldrd %[a], %[b], [%[up]], #8\n\t" x                   \
+    "ldrd %[v], %[z], [%[w]]\n\t"                          \
+    first ZEROS_FIRST("%[a]", "%[a]")                      \
+    second ZEROS_SECOND("%[a]", "%[b]")                    \
+    "strd %[v], %[z], [%[w]], #8\n\t"
+#define TWO(x, first)                                      \
+    "ldr %[a], [%[up]], #4\n\t" x                          \
+    "ldr %[v], [%[w]]\n\t"                                 \
+    first ZEROS_FIRST("%[a]", "%[a]")                      \
+    ZEROS_NO_SECOND("%[a]", "%[b]")                        \
+    "str %[v], [%[w]], #4\n\t"
 #define NARROW_FOUR                                        \
-    "ldrd %[a], %[b], [%[up]], #8\n\t"                     \
-    "ldrd %[p], %[q], [%[x]], #8\n\t"                      \
-    "ldrd %[v], %[z], [%[w]]\n\t"                          \
-    NARROW("%[a]", "%[p]")                                 \
-    "qadd16 %[v], %[v], %[a]\n\t"                          \
-    ZEROS_FIRST("%[a]", "%[a]")                            \
-    NARROW("%[b]", "%[q]")                                 \
-    "qadd16 %[z], %[z], %[b]\n\t"                          \
-    ZEROS_SECOND("%[a]", "%[b]")                           \
-    "strd %[v], %[z], [%[w]], #8\n\t"
-#define NARROW_TWO                                         \
-    "ldr %[a], [%[up]], #4\n\t"                            \
-    "ldr %[p], [%[x]], #4\n\t"                             \
-    "ldr %[v], [%[w]]\n\t"                                 \
-    NARROW("%[a]", "%[p]")                                 \
-    "qadd16 %[v], %[v], %[a]\n\t"                          \
-    ZEROS_FIRST("%[a]", "%[a]")                            \
-    "mov %[b], #-1\n\t" ZEROS_SECOND("%[a]", "%[b]")       \
-    "str %[v], [%[w]], #4\n\t"
-/* Any k: SMMLAR rounds what is dropped to 16 bits, as gle_rng_upper wants it. x: a word each */
-#define WIDE(r)                                            \
-    "ldrd %[p], %[q], [%[x]], #8\n\t"                      \
-    "lsr %[t], " r ", #16\n\t"                             \
-    "uxth " r ", " r "\n\t"                                \
-    "smmlar " r ", %[own], %[p], " r "\n\t"                \
-    "smmlar %[t], %[own], %[q], %[t]\n\t" ROUNDED(r)
-#define WIDE_FOUR                                          \
-    "ldrd %[a], %[b], [%[up]], #8\n\t"                     \
-    "ldrd %[v], %[z], [%[w]]\n\t"                          \
-    WIDE("%[a]")                                           \
-    "qadd16 %[v], %[v], %[a]\n\t"                          \
-    ZEROS_FIRST("%[a]", "%[a]")                            \
-    WIDE("%[b]")                                           \
-    "qadd16 %[z], %[z], %[b]\n\t"                          \
-    ZEROS_SECOND("%[a]", "%[b]")                           \
-    "strd %[v], %[z], [%[w]], #8\n\t"
-#define WIDE_TWO                                           \
-    "ldr %[a], [%[up]], #4\n\t"                            \
-    "ldr %[v], [%[w]]\n\t"                                 \
-    WIDE("%[a]")                                           \
-    "qadd16 %[v], %[v], %[a]\n\t"                          \
-    ZEROS_FIRST("%[a]", "%[a]")                            \
-    "mov %[b], #-1\n\t" ZEROS_SECOND("%[a]", "%[b]")       \
-    "str %[v], [%[w]], #4\n\t"
-#define RUN_STOCHASTIC(words)                                                             \
+    FOUR("ldrd %[p], %[q], [%[x]], #8\n\t", NARROW("%[a]", "%[v]", "%[p]"), \
+         NARROW("%[b]", "%[z]", "%[q]"))
+#define NARROW_TWO TWO("ldr %[p], [%[x]], #4\n\t", NARROW("%[a]", "%[v]", "%[p]"))
+#define WIDE_FOUR FOUR("", WIDE("%[a]", "%[v]"), WIDE("%[b]", "%[z]"))
+#define WIDE_TWO TWO("", WIDE("%[a]", "%[v]"))
+#define RUN_RANDOM(words)                                                                 \
     __asm__ volatile(words : [w] "+r"(w), [x] "+r"(x), [up] "+r"(up), [sum] "+r"(sum),    \
-                       [a] "=&r"(a), [b] "=&r"(b), [p] "=&r"(p), [q] "=&r"(q),            \
+                       [a] "=&r"(a), [b] "=&r"(b), [p] "=&r"(p0), [q] "=&r"(q),           \
                        [v] "=&r"(v), [z] "=&r"(z), [t] "=&r"(t)                           \
                      : [own] "r"(own), [ones] "r"(ONES), [less] "r"(LESS)                 \
                      : "memory")
-/* Of m weights, an even number. Returns zeros; `two` has a pair that is not 0 as its second. */
-#define STOCHASTIC(four, two)                                                             \
-    const int16_t *const fours = w + (m & -4), *const groups = w + (m & -16);             \
+/* A piece of m of the rows p .. last - 1. Returns how many updates are 0 where x is not. */
+#define PIECE_RANDOM(type, four, two)                                                     \
     uint32_t sum = 0;                                                                     \
-    int32_t a, b, p, q, v, z, t;                                                          \
+    int32_t a, b, p0, q, v, z, t;                                                         \
                                                                                           \
-    while (w != groups) {                                                                 \
-        RUN_STOCHASTIC(four four four four);                                              \
+    for (; p != last; p++) {                                                              \
+        const int32_t own = p->own;                                                       \
+        int16_t *w = p->w;                                                                \
+        const uint32_t *up = p->up;                                                       \
+        type x = inputs;                                                                  \
+        sum -= zeros;                                                                     \
+        if (m == PIECE) {                                                                 \
+            RUN_RANDOM(TIMES_8(four four));                                               \
+            p->w = w;                                                                     \
+            p->up = up;                                                                   \
+            continue;                                                                     \
+        }                                                                                 \
+        for (const int16_t *const fours = w + (m & -4); w != fours;) {                    \
+            RUN_RANDOM(four);                                                             \
+        }                                                                                 \
+        if ((m & 2) != 0) {                                                               \
+            RUN_RANDOM(two);                                                              \
+        }                                                                                 \
     }                                                                                     \
-    while (w != fours) {                                                                  \
-        RUN_STOCHASTIC(four);                                                             \
-    }                                                                                     \
-    if ((m & 2) != 0) {                                                                   \
-        RUN_STOCHASTIC(two);                                                              \
-    }                                                                                     \
-    return FULL * (((uint32_t)m + 3) / 4) - sum;
+    return 0u - sum;
 
-static __attribute__((noinline)) uint32_t narrow_count(int16_t *w, const int16_t *x, int32_t own,
-                                                       int32_t m, const uint32_t *up)
+static __attribute__((noinline)) uint32_t piece_narrow(planned *p, const planned *last,
+                                                       const int16_t *inputs, int32_t m,
+                                                       uint32_t zeros)
 {
-    STOCHASTIC(NARROW_FOUR, NARROW_TWO)
+    PIECE_RANDOM(const int16_t *, NARROW_FOUR, NARROW_TWO)
 }
 
-static __attribute__((noinline)) uint32_t wide_count(int16_t *w, const int32_t *x, int32_t own,
-                                                     int32_t m, const uint32_t *up)
+static __attribute__((noinline)) uint32_t piece_wide(planned *p, const planned *last,
+                                                     const int32_t *inputs, int32_t m,
+                                                     uint32_t zeros)
 {
-    STOCHASTIC(WIDE_FOUR, WIDE_TWO)
+    PIECE_RANDOM(const int32_t *, WIDE_FOUR, WIDE_TWO)
 }
 
 /* What all rows of a layer have in common. */
 typedef struct {
     const gle_update *how;
+    gle_layer *layer;
     const int16_t *x;
-    const int32_t *wide;          /* x 2^WIDE_X, or NULL */
-    int32_t m, odd;               /* odd: 1 where a row ends in padding */
-    int32_t most, least;          /* of |x|, least: of those that are not 0 */
-    int32_t reach;                /* largest update that is not clipped */
-    uint32_t idle;                /* how many of x are 0 */
+    int32_t shift, m;
+    int32_t most;         /* of |x| */
+    int32_t reach;        /* largest update that is not clipped */
+    uint32_t idle;        /* how many of x are 0 */
+    uint32_t of_row;      /* roots */
+    int32_t narrow;       /* of rounding at random: all shifts are 16 at most */
+    uint32_t rows, under; /* that learn in the fast way; updates that are 0 in them */
+    const uint32_t *words; /* of the first row of a chunk, */
+    uint32_t so_many;      /* and of each */
+    uint32_t near;         /* bits of the rows of a chunk that have a weight near its limit */
+    gle_update_count *count;
 } lesson;
 
-static lesson lesson_of(const gle_update *how, const int16_t *x, int32_t m)
-{
-    lesson y;
-    uint32_t most = 0, less = 0x7fff7fff, zeros = 0; /* less: the least, minus 1 */
+#define SEE_INPUTS(two)                                    \
+    "ssub16 %[t], %[zero], " two "\n\t" /* -x; GE: not below 0 */ \
+    "sel " two ", %[t], " two "\n\t"                       \
+    "usub16 %[t], %[most], " two "\n\t"                    \
+    "sel %[most], %[most], " two "\n\t"                    \
+    "uqsub16 %[t], %[ones], " two "\n\t"                   \
+    "add %[zeros], %[zeros], %[t]\n\t"                     \
+    "ssub16 " two ", " two ", %[ones]\n\t" /* 0 becomes the largest there is */ \
+    "usub16 %[t], " two ", %[less]\n\t"                    \
+    "sel %[less], %[less], " two "\n\t"
+#define RUN_INPUTS(words)                                                                 \
+    __asm__ volatile(words : [x] "+r"(x), [t] "=&r"(t), [most] "+r"(most),                \
+                       [zeros] "+r"(zeros), [less] "+r"(less)                             \
+                     : [zero] "r"(0), [ones] "r"(ONES)                                    \
+                     : "r4", "r5", "r6", "r8", "cc", "memory")
 
-    for (int32_t j = 0; j < m; j += 2) {
-        const uint32_t two = (uint32_t)pair_at(x + j);
-        uint32_t size, t;
-        __asm__("ssub16 %[t], %[zero], %[two]\n\t" /* -x; GE: not below 0 */
-                "sel %[size], %[t], %[two]\n\t"
-                "usub16 %[t], %[most], %[size]\n\t"
-                "sel %[most], %[most], %[size]\n\t"
-                "uqsub16 %[t], %[ones], %[size]\n\t"
-                "add %[zeros], %[zeros], %[t]\n\t"
-                "ssub16 %[size], %[size], %[ones]\n\t" /* 0 becomes the largest there is */
-                "usub16 %[t], %[size], %[less]\n\t"
-                "sel %[less], %[less], %[size]\n\t"
-                : [t] "=&r"(t), [size] "=&r"(size), [most] "+r"(most), [zeros] "+r"(zeros),
-                  [less] "+r"(less)
-                : [two] "r"(two), [zero] "r"(0), [ones] "r"(ONES)
-                : "cc");
+/* m inputs, padded to an even number, in pieces. */
+static __attribute__((noinline)) void lesson_of_inputs(lesson *y, piece *to, const int16_t *x,
+                                                       int32_t m)
+{
+    uint32_t most = 0, t;
+
+    y->idle = 0;
+    for (; m > 0; m -= PIECE, to++) {
+        const int32_t some = m < PIECE ? m : PIECE, rest = some % 8;
+        const int32_t fours = some / 8 * 2 + (y->how->stochastic ? (rest + 2) / 4 : rest / 2);
+        const int16_t *const eights = x + some / 8 * 8, *const end = x + some;
+        uint32_t zeros = 0, less = 0x7fff7fff; /* less: the least, minus 1 */
+        while (x != eights) {
+            RUN_INPUTS("ldmia %[x]!, {r4-r6, r8}\n\t" SEE_INPUTS("r4") SEE_INPUTS("r5")
+                       SEE_INPUTS("r6") SEE_INPUTS("r8"));
+        }
+        while (x != end) {
+            RUN_INPUTS("ldr r4, [%[x]], #4\n\t" SEE_INPUTS("r4"));
+        }
+        zeros = both_halves(zeros);
+        y->idle += zeros;
+        to->least = (uint16_t)(((less & 0xffffu) < less >> 16 ? less & 0xffffu : less >> 16) + 1);
+        to->zeros = (uint16_t)((uint32_t)(FULL * fours) - zeros);
     }
-    y.how = how;
-    y.x = x;
-    y.m = m;
-    y.odd = m & 1;
-    y.reach = how->most < INT16_MAX ? how->most : INT16_MAX;
-    y.idle = both_halves(zeros) - (uint32_t)y.odd;
-    y.most = (int32_t)(most & 0xffffu);
-    y.most = y.most < (int32_t)(most >> 16) ? (int32_t)(most >> 16) : y.most;
-    y.least = (int32_t)(less & 0xffffu);
-    y.least = (y.least > (int32_t)(less >> 16) ? (int32_t)(less >> 16) : y.least) + 1;
-    return y;
+    y->most = (int32_t)((most & 0xffffu) > most >> 16 ? most & 0xffffu : most >> 16);
 }
 
 /* Two weights in `r` into the two largest in `most`. */
@@ -376,24 +416,7 @@ static __attribute__((noinline)) int out_of_reach(uint16_t *top, const int16_t *
     return 1;
 }
 
-/* Words that were drawn, of roots first .. last - 1. */
-typedef struct {
-    uint32_t *words;
-    uint32_t first, last, end; /* end: of the layer's */
-    uint32_t of_row, room;     /* whole rows */
-    gle_key key;
-} drawn;
-
-static __attribute__((noinline)) void draw(drawn *d, uint32_t root)
-{
-    const uint32_t left = d->end - root, some = left < d->room ? left : d->room;
-
-    draw_words(d->words, root, some, d->key);
-    d->first = root;
-    d->last = root + some;
-}
-
-/* Inputs as SMMLAR takes them. */
+/* Inputs as words. */
 static void widen(int32_t *to, const int16_t *x, int32_t m)
 {
     for (int32_t j = 0; j < m; j++) {
@@ -401,90 +424,186 @@ static void widen(int32_t *to, const int16_t *x, int32_t m)
     }
 }
 
-/* Where an update is random. `root`: the row's first. */
-INLINE uint32_t learn_row_random(int16_t *w, int32_t e, const lesson *y, int32_t shift, drawn *d,
-                                 uint32_t root, int32_t narrow)
+/* A row whose bound does not say that none of its weights reaches the limit. */
+static __attribute__((noinline)) void look_at(lesson *y, int32_t row, uint32_t bit, uint16_t *top,
+                                              int32_t most)
 {
-    const uint32_t *up;
+    if (!out_of_reach(top, y->layer->w + row * y->layer->stride, y, most)) {
+        y->near |= bit;
+    }
+}
 
-    if (root >= d->last) {
-        draw(d, root);
+/* Those of `some` rows from `row` on that learn; returns the end of the plan. Here in general:
+ * where updates may be too large for 16 bits a row learns at once. */
+static __attribute__((noinline)) planned *plan_any(lesson *y, int32_t row, int32_t some,
+                                                   planned *p)
+{
+    const gle_layer *const layer = y->layer;
+    const gle_update *const how = y->how;
+
+    for (int32_t r = 0, i = row; r < some; r++, i++) {
+        const int32_t e = layer->e[i], size = e < 0 ? -e : e, reach = size * y->most;
+        const int32_t k = y->shift - (layer->rows ? (int32_t)layer->rows[i] : 0);
+        const int32_t room = k >= 1 && k <= 30 && size >> (k - 1) == 0; /* for e 2^(32-k) */
+        const int32_t most = k >= 1 && k <= 30 ? (reach >> k) + 1 : INT32_MAX;
+        int16_t *const w = layer->w + i * layer->stride;
+        uint16_t none = (uint16_t)(how->limit + PINNED);
+        uint16_t *const top = layer->tops == NULL ? &none : layer->tops + i;
+        if (e == 0) {
+            continue; /* rounds to nothing either way, and asks for nothing */
+        }
+        if (most > y->reach || (!room && (!how->stochastic || y->narrow)) ||
+            (how->stochastic && !y->narrow && k < WIDE_LEAST)) {
+            *top = (uint16_t)how->limit; /* any */
+            gle_learn_one_dsp(w, e, y->x, y->m, how, k, (uint32_t)i * y->of_row, y->count);
+            continue;
+        }
+        y->rows++;
+        if (!how->stochastic && reach < 1 << (k - 1)) {
+            y->under += (uint32_t)y->m - y->idle; /* none learns */
+            continue;
+        }
+        p->own = (int32_t)((uint32_t)e << (!how->stochastic || y->narrow ? 32 - k : 30 - k));
+        p->nothing = (1 << (k - 1)) / size;
+        p->w = w;
+        p->up = y->words + (uint32_t)r * y->so_many;
+        p++;
+        if (*top + most <= how->limit) {
+            *top = (uint16_t)(*top + most);
+        } else {
+            look_at(y, i, UINT32_C(1) << r, top, most);
+        }
     }
-    up = d->words + (root - d->first) * GLE_RNG_WORDS;
-    if (narrow) {
-        return narrow_count(w, y->x, (int32_t)((uint32_t)e << (32 - shift)), y->m + y->odd, up);
+    return p;
+}
+
+/* The same where all rows are alike and none is as special as that. */
+INLINE planned *plan_alike(lesson *y, int32_t row, int32_t some, planned *p, const int stochastic)
+{
+    gle_layer *const layer = y->layer;
+    const int32_t k = y->shift, half = 1 << (k - 1), most = y->most, limit = y->how->limit - 1;
+    const int32_t own = !stochastic || y->narrow ? 32 - k : 30 - k;
+    const int32_t none = stochastic ? 1 : half, stride = layer->stride;
+    const uint32_t so_many = y->so_many;
+    const int16_t *e = layer->e + row;
+    const int16_t *const end = e + some;
+    int16_t *w = layer->w + row * stride;
+    uint16_t *top = layer->tops + row;
+    const uint32_t *up = y->words;
+
+    y->rows += (uint32_t)some;
+    for (; e != end; e++, top++, w += stride, up += so_many) {
+        const int32_t one = *e, size = one < 0 ? -one : one, reach = size * most;
+        int32_t bound;
+        if (reach < none) {
+            y->rows -= one == 0;
+            y->under += one == 0 ? 0 : (uint32_t)y->m - y->idle;
+            continue;
+        }
+        bound = *top + (reach >> k);
+        p->own = (int32_t)((uint32_t)one << own);
+        p->w = w;
+        if (stochastic) {
+            p->up = up;
+        } else {
+            p->nothing = half / size;
+        }
+        p++;
+        if (bound <= limit) {
+            *top = (uint16_t)(bound + 1);
+        } else {
+            const int32_t i = (int32_t)(top - layer->tops);
+            look_at(y, i, UINT32_C(1) << (i - row), top, (reach >> k) + 1);
+        }
     }
-    return wide_count(w, y->wide, e * (1 << (48 - WIDE_X - shift)), y->m + y->odd, up);
+    return p;
+}
+
+static __attribute__((noinline)) planned *plan_nearest(lesson *y, int32_t row, int32_t some,
+                                                       planned *p)
+{
+    return plan_alike(y, row, some, p, 0);
+}
+
+static __attribute__((noinline)) planned *plan_random(lesson *y, int32_t row, int32_t some,
+                                                      planned *p)
+{
+    return plan_alike(y, row, some, p, 1);
+}
+
+/* As planned. wide: the inputs as words, where that is how they are taken. */
+static void learn_rows(lesson *y, planned *plan, const planned *last, const piece *some,
+                       const int32_t *wide, int32_t m)
+{
+    const int16_t *x = y->x;
+
+    for (; m > 0; m -= PIECE, x += PIECE, wide += PIECE, some++) {
+        const int32_t now = m < PIECE ? m : PIECE;
+        if (y->how->stochastic) {
+            y->under += y->narrow ? piece_narrow(plan, last, x, now, some->zeros)
+                                  : piece_wide(plan, last, wide, now, some->zeros);
+        } else if (now == PIECE) {
+            y->under += piece_nearest(plan, last, x, some->least, some->zeros);
+        } else {
+            y->under += rest_nearest(plan, last, x, now, some->least, some->zeros);
+        }
+    }
 }
 
 void gle_learn_layer_dsp(gle_layer *layer, const int16_t *x, const gle_update *how, int32_t shift,
                          int32_t *scratch, gle_update_count *count)
 {
-    lesson y = lesson_of(how, x, layer->m);
-    const int32_t limit = how->limit, n = layer->n, stochastic = how->stochastic;
-    const uint32_t of_row = gle_rng_roots(y.m);
-    uint32_t few[GLE_RNG_WORDS];
-    drawn d = {few, 0, 0, (uint32_t)n * of_row, of_row, of_row, how->key};
-    uint16_t none, *top = layer->tops == NULL ? &none : layer->tops;
-    int16_t *w = layer->w;
-    uint32_t rows = 0, zeros = 0, root = 0;
+    enum { CHUNK = 16 };
+    const int32_t m = (layer->m + 1) & -2, least = shift - (layer->rows ? 7 : 0);
+    const int32_t e_most = largest(layer->e, layer->n), pieces = (m + PIECE - 1) / PIECE;
+    const int32_t room = least >= 1 && shift <= 30 && e_most >> (least - 1) == 0;
+    const int32_t narrow = how->stochastic && least >= 1 && shift <= 16;
+    piece *const some = (piece *)scratch;
+    int32_t *const wide = scratch + pieces;
+    uint32_t few[GLE_RNG_WORDS], *words = narrow ? (uint32_t *)wide : (uint32_t *)wide + m;
+    lesson y = {how, layer, x, shift, layer->m, 0, how->most < INT16_MAX ? how->most : INT16_MAX,
+                0, gle_rng_roots(layer->m), narrow, 0, 0, words, 0, 0, count};
+    int32_t chunk = CHUNK, alike;
+    planned plan[CHUNK];
 
-    y.wide = NULL;
-    if (stochastic) {
-        const uint32_t room = 3u * (uint32_t)layer->stride / (of_row * GLE_RNG_WORDS);
-        if (room > 0) {
-            d.words = (uint32_t *)scratch + layer->stride;
-            d.room = room * of_row;
+    y.so_many = y.of_row * GLE_RNG_WORDS;
+    lesson_of_inputs(&y, some, x, m);
+    y.idle -= (uint32_t)(m - layer->m); /* padding */
+    alike = room && layer->rows == NULL && layer->tops != NULL &&
+            (e_most * y.most >> shift) + 1 <= y.reach &&
+            (!how->stochastic || narrow || shift >= WIDE_LEAST);
+    if (how->stochastic) { /* a root may have more than all the scratch of rows of two */
+        const int32_t left = 4 * layer->stride - pieces - (narrow ? 0 : m);
+        const int32_t fit = left / (int32_t)y.so_many;
+        y.words = fit <= 0 ? few : words;
+        words = fit <= 0 ? few : words;
+        chunk = fit <= 0 ? 1 : fit < CHUNK ? fit : CHUNK;
+        if (!narrow) {
+            widen(wide, x, m);
         }
     }
-    for (int32_t i = 0; i < n; i++, w += layer->stride, root += of_row,
-                 top += layer->tops != NULL) {
-        const int32_t e = layer->e[i], size = e < 0 ? -e : e, reach = size * y.most;
-        const int32_t k = shift - (layer->rows ? (int32_t)layer->rows[i] : 0);
-        int32_t most, far = 1, narrow;
-        if (e == 0) {
-            continue; /* rounds to nothing either way, and asks for nothing */
-        }
-        most = k >= 1 && k <= 30 ? (reach >> k) + 1 : INT32_MAX;
-        narrow = size >> ((k - 1) & 31) == 0; /* e has room for its shift */
-        if (most > y.reach || (!narrow && (!stochastic || k < WIDE_LEAST))) {
-            *top = (uint16_t)limit; /* any */
-            gle_learn_one_dsp(w, e, x, y.m, how, k, root, count);
+    for (int32_t i = 0; i < layer->n; i += chunk) {
+        const int32_t rows = layer->n - i < chunk ? layer->n - i : chunk;
+        const planned *last;
+        y.near = 0;
+        last = !alike ? plan_any(&y, i, rows, plan)
+                      : (how->stochastic ? plan_random : plan_nearest)(&y, i, rows, plan);
+        if (last == plan) {
             continue;
         }
-        if (layer->tops == NULL) {
-            none = (uint16_t)(limit + PINNED);
+        if (how->stochastic) {
+            draw_words(words, (uint32_t)i * y.of_row, (uint32_t)rows * y.of_row, how->key);
         }
-        rows++;
-        if (!stochastic && reach < 1 << (k - 1)) {
-            zeros += (uint32_t)y.m; /* none learns */
-            continue;
-        }
-        if (*top + most <= limit) {
-            *top = (uint16_t)(*top + most);
-        } else {
-            far = out_of_reach(top, w, &y, most);
-        }
-        if (stochastic) {
-            narrow = narrow && k <= 16;
-            if (!narrow && y.wide == NULL) {
-                widen(scratch, x, layer->stride);
-                y.wide = scratch;
+        learn_rows(&y, plan, last, some, wide, m);
+        for (int16_t *w = layer->w + i * layer->stride; y.near != 0; y.near >>= 1) {
+            if ((y.near & 1u) != 0) {
+                count->clipped += clip_row(w, y.m, how->limit);
             }
-            zeros += learn_row_random(w, e, &y, k, &d, root, narrow) - (uint32_t)y.odd;
-        } else if (size * y.least > 1 << (k - 1)) {
-            nearest(w, x, (int32_t)((uint32_t)e << (32 - k)), y.m);
-            zeros += y.idle;
-        } else {
-            zeros += nearest_count(w, x, (int32_t)((uint32_t)e << (32 - k)), y.m) -
-                     (uint32_t)y.odd;
-        }
-        if (!far) {
-            count->clipped += clip_row(w, y.m, limit);
+            w += layer->stride;
         }
     }
-    count->asked += rows * ((uint32_t)y.m - y.idle);
-    count->under += zeros - rows * y.idle;
+    count->asked += y.rows * ((uint32_t)y.m - y.idle);
+    count->under += y.under;
 }
 
 void gle_learn_one_dsp(int16_t *w, int32_t e, const int16_t *x, int32_t m, const gle_update *how,
