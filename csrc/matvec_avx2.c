@@ -378,6 +378,7 @@ AVX2 void gle_turn_avx2(int16_t *to, const int16_t *from, int32_t n, int32_t m, 
 
 #define GLE_TARGET AVX2
 #define GLE_UPDATE(name) name##_row
+#define GLE_ROOTS 4
 #include "update.inc"
 #define GLE_SEE see
 #include "see.inc"

@@ -196,6 +196,7 @@ static void transpose(int16_t *to, const int16_t *from, int32_t n, int32_t m, in
 
 #define GLE_TARGET
 #define GLE_UPDATE(name) name##_row
+#define GLE_ROOTS 1
 #include "update.inc"
 #define GLE_SEE see
 #include "see.inc"

@@ -220,6 +220,7 @@ VNNI static void outer(int32_t *out, const int16_t *e, int32_t rows, const int16
 
 #define GLE_TARGET VNNI
 #define GLE_UPDATE(name) name##_row
+#define GLE_ROOTS 4
 #include "update.inc"
 
 void gle_update_wide(int16_t *w, const int32_t *gradient, int32_t m, const gle_update *how,

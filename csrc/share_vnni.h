@@ -25,11 +25,13 @@ LANES __m512i rng_upper(__m512i words)
 /* gle_rng_share: sixteen weights in order, whose root is in every lane. */
 LANES __m512i rng_share(__m512i root)
 {
-    static const uint32_t factors[8] = GLE_RNG_FACTORS;
-    const __m512i each = _mm512_cvtepi32_epi64(_mm256_loadu_si256((const __m256i *)(const void *)factors));
-    const __m512i both = _mm512_shuffle_epi32(each, _MM_PERM_CCAA); /* a word for a pair */
-    const __m512i left = _mm512_set1_epi64(16); /* of the first of a pair */
-    __m512i x = _mm512_mullo_epi32(root, both);
+    static const uint32_t f[GLE_RNG_SHARE / 2] = GLE_RNG_FACTORS;
+    const __m512i factors = _mm512_setr_epi32(
+        (int32_t)f[0], (int32_t)f[0], (int32_t)f[1], (int32_t)f[1], (int32_t)f[2], (int32_t)f[2],
+        (int32_t)f[3], (int32_t)f[3], (int32_t)f[4], (int32_t)f[4], (int32_t)f[5], (int32_t)f[5],
+        (int32_t)f[6], (int32_t)f[6], (int32_t)f[7], (int32_t)f[7]);
+    const __m512i left = _mm512_set1_epi64(16); /* the first of a pair has the lower half */
+    __m512i x = _mm512_mullo_epi32(root, factors);
 
     x = _mm512_xor_si512(x, _mm512_srli_epi32(x, 15));
     return rng_upper(_mm512_sllv_epi32(x, left));

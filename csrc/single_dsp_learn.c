@@ -72,10 +72,12 @@ static uint32_t both_halves(uint32_t halves) { return (halves & 0xffffu) + (halv
 
 /* A row that learns, of a chunk of rows, from a piece of the inputs to the next. */
 typedef struct {
-    int32_t own;        /* e, shifted for its kernel */
-    int32_t nothing;    /* nearest: only an |x| up to this may give no update */
+    int32_t own; /* e, shifted for its kernel */
     int16_t *w;
-    const uint32_t *up; /* at random: words */
+    union {
+        int32_t nothing;    /* nearest: only an |x| up to this may give no update */
+        const uint32_t *up; /* at random: words */
+    } by;
 } planned;
 
 /* Zeros among four updates: t is 1 where one of the first two is 0, d becomes 0xfffe where one
@@ -119,50 +121,107 @@ enum { FULL = 1020, LESS = (int32_t)0xfffefffe };
                      : "r4", "r5", "r6", "r8", "r9", "r10", "memory")
 #define TIMES_8(eight) eight eight eight eight eight eight eight eight
 
-/* PIECE inputs, or what is left of them, an even number. */
+/* PIECE inputs, or what is left of them, an even number. Of those that are not 0 `first` is the
+ * smallest |x|, and none but first and second is below `others`, so that up to two updates that
+ * are 0 need no counting. A power of two, where a tie rounds to 0 or does not, is never known. */
 enum { PIECE = 64 };
 typedef struct {
-    uint16_t least; /* of those that are not 0, the smallest |x| */
-    uint16_t zeros; /* what the bytes of all fours add up to, less inputs that are 0, padding too */
+    int32_t first, second, others;
+    uint32_t zeros; /* what bytes of all fours add up to, less inputs that are 0, padding too */
 } piece;
 
-/* A piece of the rows p .. last - 1. Returns how many updates are 0 where x is not. */
-static __attribute__((noinline)) uint32_t piece_nearest(planned *p, const planned *last,
-                                                        const int16_t *inputs, int32_t least,
-                                                        uint32_t zeros)
+/* How many updates are 0 where x is not, if it is known: else -1. */
+INLINE int32_t known(const piece *some, int32_t nothing)
 {
-    uint32_t sum = 0;
-    int32_t d;
-
-    for (; p != last; p++) {
-        const int32_t own = p->own;
-        const int16_t *x = inputs;
-        int16_t *w = p->w;
-        if (least > p->nothing) {
-            RUN_NEAREST(TIMES_8(NEAREST_EIGHT));
-        } else {
-            sum -= zeros;
-            RUN_COUNTED(TIMES_8(COUNTED_EIGHT));
-        }
-        p->w = w;
+    if (some->first > nothing) {
+        return 0;
     }
-    return 0u - sum;
+    return some->others <= nothing ? -1 : 1 + (some->second <= nothing);
+}
+
+/* A piece of the rows p .. last - 1. Returns how many updates are 0 where x is not. All rows in
+ * one, as all registers are taken: the row's prologue would cost twice as much. To count, the
+ * register of p holds the sum. */
+static __attribute__((noinline)) uint32_t piece_nearest(planned *p, const planned *last,
+                                                        const int16_t *inputs,
+                                                        const piece *some)
+{
+    const int32_t second = some->second, others = some->others;
+    const uint32_t zeros = some->zeros;
+    const struct {
+        int32_t first;
+        const int16_t *inputs;
+    } both = {some->first, inputs}; /* one load */
+    const int16_t *x;
+    int16_t *w;
+    planned *row;
+    uint32_t sum = 0;
+    int32_t own, d;
+    register uint32_t ones __asm__("r11"), less __asm__("r12");
+
+    __asm__ volatile(
+        "1:\n\t"
+        "ldrd %[own], %[w], [%[sum]], #8\n\t"
+        "ldr %[d], [%[sum]], #4\n\t"
+        "ldrd r4, %[x], %[both]\n\t"
+        "cmp %[d], r4\n\t"
+        "bge 3f\n"
+        "2:\n\t" TIMES_8(NEAREST_EIGHT)
+        "ldr r4, %[last]\n\t"
+        "str %[w], [%[sum], #-8]\n\t"
+        "cmp %[sum], r4\n\t"
+        "bne 1b\n\t"
+        "b 5f\n"
+        "3:\n\t" /* some may be 0 */
+        "ldr r4, %[others]\n\t"
+        "ldr r5, %[total]\n\t"
+        "ldr r6, %[second]\n\t"
+        "cmp %[d], r4\n\t"
+        "bge 4f\n\t"
+        "cmp %[d], r6\n\t"
+        "ite lt\n\t"
+        "addlt r5, r5, #1\n\t"
+        "addge r5, r5, #2\n\t"
+        "str r5, %[total]\n\t"
+        "b 2b\n"
+        "4:\n\t" /* counted */
+        "ldr r4, %[zeros]\n\t"
+        "str %[sum], %[row]\n\t"
+        "add %[sum], r4, r5\n\t"
+        "rsb %[sum], %[sum], #0\n\t"
+        "mov %[ones], #0x00010001\n\t"
+        "mvn %[less], #0x00010001\n\t" TIMES_8(COUNTED_EIGHT)
+        "rsb r4, %[sum], #0\n\t"
+        "str r4, %[total]\n\t"
+        "ldr %[sum], %[row]\n\t"
+        "ldr r4, %[last]\n\t"
+        "str %[w], [%[sum], #-8]\n\t"
+        "cmp %[sum], r4\n\t"
+        "bne 1b\n"
+        "5:\n\t"
+        : [sum] "+r"(p), [w] "=&r"(w), [x] "=&r"(x), [own] "=&r"(own), [d] "=&r"(d),
+          [ones] "=&r"(ones), [less] "=&r"(less), [total] "+m"(sum), [row] "=m"(row)
+        : [half] "r"(0x8000), [both] "m"(both), [second] "m"(second), [others] "m"(others),
+          [zeros] "m"(zeros), [last] "m"(last)
+        : "r4", "r5", "r6", "r8", "r9", "r10", "cc", "memory");
+    return sum;
 }
 
 /* The same for the last piece, of m. */
 static __attribute__((noinline)) uint32_t rest_nearest(const planned *p, const planned *last,
                                                        const int16_t *inputs, int32_t m,
-                                                       int32_t least, uint32_t zeros)
+                                                       const piece *some)
 {
     uint32_t sum = 0;
     int32_t d;
 
     for (; p != last; p++) {
-        const int32_t own = p->own;
+        const int32_t own = p->own, zeros = known(some, p->by.nothing);
         const int16_t *x = inputs;
         int16_t *w = p->w;
         const int16_t *const end = w + m, *const eights = w + (m & -8);
-        if (least > p->nothing) {
+        if (zeros >= 0) {
+            sum -= (uint32_t)zeros;
             while (w != eights) {
                 RUN_NEAREST(NEAREST_EIGHT);
             }
@@ -173,7 +232,7 @@ static __attribute__((noinline)) uint32_t rest_nearest(const planned *p, const p
             }
             continue;
         }
-        sum -= zeros;
+        sum -= some->zeros;
         while (w != eights) {
             RUN_COUNTED(COUNTED_EIGHT);
         }
@@ -236,13 +295,13 @@ static __attribute__((noinline)) uint32_t rest_nearest(const planned *p, const p
     for (; p != last; p++) {                                                              \
         const int32_t own = p->own;                                                       \
         int16_t *w = p->w;                                                                \
-        const uint32_t *up = p->up;                                                       \
+        const uint32_t *up = p->by.up;                                                       \
         type x = inputs;                                                                  \
         sum -= zeros;                                                                     \
         if (m == PIECE) {                                                                 \
             RUN_RANDOM(TIMES_8(four four));                                               \
             p->w = w;                                                                     \
-            p->up = up;                                                                   \
+            p->by.up = up;                                                                   \
             continue;                                                                     \
         }                                                                                 \
         for (const int16_t *const fours = w + (m & -4); w != fours;) {                    \
@@ -282,10 +341,14 @@ typedef struct {
     uint32_t rows, under; /* that learn in the fast way; updates that are 0 in them */
     const uint32_t *words; /* of the first row of a chunk, */
     uint32_t so_many;      /* and of each */
+    int32_t from;          /* see reach_of */
+    uint32_t span;
     uint32_t near;         /* bits of the rows of a chunk that have a weight near its limit */
     gle_update_count *count;
 } lesson;
 
+/* |x| of two: into the two largest, how many are 0, and less 1, so that 0 becomes the largest
+ * there is, into the smallest and the next of either half. */
 #define SEE_INPUTS(two)                                    \
     "ssub16 %[t], %[zero], " two "\n\t" /* -x; GE: not below 0 */ \
     "sel " two ", %[t], " two "\n\t"                       \
@@ -293,18 +356,23 @@ typedef struct {
     "sel %[most], %[most], " two "\n\t"                    \
     "uqsub16 %[t], %[ones], " two "\n\t"                   \
     "add %[zeros], %[zeros], %[t]\n\t"                     \
-    "ssub16 " two ", " two ", %[ones]\n\t" /* 0 becomes the largest there is */ \
+    "ssub16 " two ", " two ", %[ones]\n\t"                 \
     "usub16 %[t], " two ", %[less]\n\t"                    \
-    "sel %[less], %[less], " two "\n\t"
+    "sel %[t], " two ", %[less]\n\t"                       \
+    "sel %[less], %[less], " two "\n\t"                    \
+    "usub16 " two ", %[t], %[next]\n\t"                    \
+    "sel %[next], %[next], %[t]\n\t"
 #define RUN_INPUTS(words)                                                                 \
     __asm__ volatile(words : [x] "+r"(x), [t] "=&r"(t), [most] "+r"(most),                \
-                       [zeros] "+r"(zeros), [less] "+r"(less)                             \
+                       [zeros] "+r"(zeros), [less] "+r"(less), [next] "+r"(next)          \
                      : [zero] "r"(0), [ones] "r"(ONES)                                    \
                      : "r4", "r5", "r6", "r8", "cc", "memory")
 
+INLINE int32_t smaller(int32_t a, int32_t b) { return a < b ? a : b; }
+
 /* m inputs, padded to an even number, in pieces. */
-static __attribute__((noinline)) void lesson_of_inputs(lesson *y, piece *to, const int16_t *x,
-                                                       int32_t m)
+static __attribute__((noinline)) void see_inputs(lesson *y, piece *to, const int16_t *x,
+                                                 int32_t m)
 {
     uint32_t most = 0, t;
 
@@ -313,7 +381,8 @@ static __attribute__((noinline)) void lesson_of_inputs(lesson *y, piece *to, con
         const int32_t some = m < PIECE ? m : PIECE, rest = some % 8;
         const int32_t fours = some / 8 * 2 + (y->how->stochastic ? (rest + 2) / 4 : rest / 2);
         const int16_t *const eights = x + some / 8 * 8, *const end = x + some;
-        uint32_t zeros = 0, less = 0x7fff7fff; /* less: the least, minus 1 */
+        uint32_t zeros = 0, less = 0x7ffe7ffe, next = less;
+        int32_t low, high;
         while (x != eights) {
             RUN_INPUTS("ldmia %[x]!, {r4-r6, r8}\n\t" SEE_INPUTS("r4") SEE_INPUTS("r5")
                        SEE_INPUTS("r6") SEE_INPUTS("r8"));
@@ -321,10 +390,20 @@ static __attribute__((noinline)) void lesson_of_inputs(lesson *y, piece *to, con
         while (x != end) {
             RUN_INPUTS("ldr r4, [%[x]], #4\n\t" SEE_INPUTS("r4"));
         }
+        low = (int32_t)(less & 0xffffu) + 1;
+        high = (int32_t)(less >> 16) + 1;
+        to->first = smaller(low, high);
+        to->second = low + high - to->first;
+        to->others = smaller((int32_t)(next & 0xffffu), (int32_t)(next >> 16)) + 1;
+        if ((to->second & (to->second - 1)) == 0) {
+            to->others = smaller(to->second, to->others);
+        }
+        if ((to->first & (to->first - 1)) == 0) {
+            to->others = to->first;
+        }
         zeros = both_halves(zeros);
         y->idle += zeros;
-        to->least = (uint16_t)(((less & 0xffffu) < less >> 16 ? less & 0xffffu : less >> 16) + 1);
-        to->zeros = (uint16_t)((uint32_t)(FULL * fours) - zeros);
+        to->zeros = (uint32_t)(FULL * fours) - zeros;
     }
     y->most = (int32_t)((most & 0xffffu) > most >> 16 ? most & 0xffffu : most >> 16);
 }
@@ -458,15 +537,15 @@ static __attribute__((noinline)) planned *plan_any(lesson *y, int32_t row, int32
             gle_learn_one_dsp(w, e, y->x, y->m, how, k, (uint32_t)i * y->of_row, y->count);
             continue;
         }
-        y->rows++;
         if (!how->stochastic && reach < 1 << (k - 1)) {
-            y->under += (uint32_t)y->m - y->idle; /* none learns */
+            y->rows++; /* none learns */
+            y->under += (uint32_t)y->m - y->idle;
             continue;
         }
         p->own = (int32_t)((uint32_t)e << (!how->stochastic || y->narrow ? 32 - k : 30 - k));
-        p->nothing = (1 << (k - 1)) / size;
+        p->by.nothing = (1 << (k - 1)) / size;
         p->w = w;
-        p->up = y->words + (uint32_t)r * y->so_many;
+        p->by.up = y->words + (uint32_t)r * y->so_many;
         p++;
         if (*top + most <= how->limit) {
             *top = (uint16_t)(*top + most);
@@ -477,58 +556,136 @@ static __attribute__((noinline)) planned *plan_any(lesson *y, int32_t row, int32
     return p;
 }
 
-/* The same where all rows are alike and none is as special as that. */
-INLINE planned *plan_alike(lesson *y, int32_t row, int32_t some, planned *p, const int stochastic)
+/* Row r of a chunk whose rows are alike, whatever it is. Returns the end of the plan. */
+static __attribute__((noinline)) planned *plan_row(lesson *y, int32_t row, int32_t r, planned *p)
 {
     gle_layer *const layer = y->layer;
-    const int32_t k = y->shift, half = 1 << (k - 1), most = y->most, limit = y->how->limit - 1;
-    const int32_t own = !stochastic || y->narrow ? 32 - k : 30 - k;
-    const int32_t none = stochastic ? 1 : half, stride = layer->stride;
-    const uint32_t so_many = y->so_many;
-    const int16_t *e = layer->e + row;
-    const int16_t *const end = e + some;
-    int16_t *w = layer->w + row * stride;
-    uint16_t *top = layer->tops + row;
-    const uint32_t *up = y->words;
+    const int32_t i = row + r, k = y->shift, stochastic = y->how->stochastic;
+    const int32_t e = layer->e[i], size = e < 0 ? -e : e, reach = size * y->most;
+    const int32_t most = (reach >> k) + 1;
+    int16_t *const w = layer->w + i * layer->stride;
+    uint16_t *const top = layer->tops + i;
 
-    y->rows += (uint32_t)some;
-    for (; e != end; e++, top++, w += stride, up += so_many) {
-        const int32_t one = *e, size = one < 0 ? -one : one, reach = size * most;
-        int32_t bound;
-        if (reach < none) {
-            y->rows -= one == 0;
-            y->under += one == 0 ? 0 : (uint32_t)y->m - y->idle;
-            continue;
-        }
-        bound = *top + (reach >> k);
-        p->own = (int32_t)((uint32_t)one << own);
+    if (e != 0 && reach < y->from) {
+        y->rows++; /* none learns */
+        y->under += (uint32_t)y->m - y->idle;
+    } else if (e != 0 && (uint32_t)(reach - y->from) >= y->span) {
+        *top = (uint16_t)y->how->limit; /* any */
+        gle_learn_one_dsp(w, e, y->x, y->m, y->how, k, (uint32_t)i * y->of_row, y->count);
+    } else if (e != 0) {
+        p->own = (int32_t)((uint32_t)e << (!stochastic || y->narrow ? 32 - k : 30 - k));
         p->w = w;
         if (stochastic) {
-            p->up = up;
+            p->by.up = y->words + (uint32_t)r * y->so_many;
         } else {
-            p->nothing = half / size;
+            p->by.nothing = y->from / size; /* from is the half */
         }
         p++;
-        if (bound <= limit) {
-            *top = (uint16_t)(bound + 1);
+        if (*top + most <= y->how->limit) {
+            *top = (uint16_t)(*top + most);
         } else {
-            const int32_t i = (int32_t)(top - layer->tops);
-            look_at(y, i, UINT32_C(1) << (i - row), top, (reach >> k) + 1);
+            look_at(y, i, UINT32_C(1) << r, top, most);
         }
     }
     return p;
 }
 
-static __attribute__((noinline)) planned *plan_nearest(lesson *y, int32_t row, int32_t some,
-                                                       planned *p)
+/* Where rows are alike: |e| times the largest |x| tells it all. It is to be within y->from and
+ * y->span more. */
+static void reach_of(lesson *y)
 {
-    return plan_alike(y, row, some, p, 0);
+    const int32_t k = y->shift, one = 1 << 27; /* |e x| < 2^26 */
+    const int32_t room = k > 14 ? one : y->most << (k - 1);
+    const int32_t reach = k > 26 ? one : (y->reach < one >> k ? y->reach : one >> k) << k;
+    const int32_t end = (!y->how->stochastic || y->narrow) && room < reach ? room : reach;
+
+    y->from = y->how->stochastic ? 1 : 1 << (k - 1);
+    y->span = end > y->from ? (uint32_t)(end - y->from) : 0;
 }
 
+/* Rows that are alike: those that need nothing special here. */
 static __attribute__((noinline)) planned *plan_random(lesson *y, int32_t row, int32_t some,
                                                       planned *p)
 {
-    return plan_alike(y, row, some, p, 1);
+    gle_layer *const layer = y->layer;
+    const int32_t k = y->shift, most = y->most, limit = y->how->limit - 1, stride = layer->stride;
+    const int32_t own = y->narrow ? 32 - k : 30 - k;
+    const uint32_t so_many = y->so_many, span = y->span;
+    const int16_t *const e = layer->e + row;
+    uint16_t *const top = layer->tops + row;
+    int16_t *w = layer->w + row * stride;
+    const uint32_t *up = y->words;
+
+    for (int32_t r = 0; r != some; r++, w += stride, up += so_many) {
+        const int32_t one = e[r], sign = one >> 31, reach = ((one ^ sign) - sign) * most;
+        const int32_t bound = top[r] + (reach >> k);
+        if ((uint32_t)(reach - 1) >= span || bound > limit) {
+            p = plan_row(y, row, r, p);
+            continue;
+        }
+        top[r] = (uint16_t)(bound + 1);
+        p->own = (int32_t)((uint32_t)one << own);
+        p->w = w;
+        p->by.up = up;
+        p++;
+    }
+    return p;
+}
+
+/* The same for nearest, in assembly, as the compiler spills half of this. */
+static __attribute__((noinline)) planned *plan_nearest(lesson *y, int32_t row, int32_t some,
+                                                       planned *p)
+{
+    gle_layer *const layer = y->layer;
+    const int16_t *e = layer->e + row;
+    const int16_t *const begin = e, *const end = e + some;
+    const int32_t apart = (int32_t)((uintptr_t)(layer->tops + row) - (uintptr_t)e);
+    const int32_t step = 2 * layer->stride, limit = y->how->limit;
+    register int16_t *w __asm__("r5") = layer->w + row * layer->stride;
+    register int32_t one __asm__("r4"), size __asm__("r6");
+    int32_t reach, t;
+
+    while (e != end) {
+        __asm__ volatile(
+            "1:\n\t"
+            "ldrsh %[one], [%[e]]\n\t"
+            "eor %[size], %[one], %[one], asr #31\n\t"
+            "sub %[size], %[size], %[one], asr #31\n\t"
+            "mul %[reach], %[size], %[most]\n\t"
+            "sub %[t], %[reach], %[from]\n\t"
+            "cmp %[t], %[span]\n\t"
+            "bhs 2f\n\t"
+            "ldrh %[t], [%[e], %[apart]]\n\t"
+            "asr %[reach], %[reach], %[k]\n\t"
+            "add %[t], %[t], #1\n\t"
+            "add %[t], %[t], %[reach]\n\t"
+            "ldr %[reach], %[limit]\n\t"
+            "cmp %[t], %[reach]\n\t"
+            "bgt 2f\n\t"
+            "strh %[t], [%[e], %[apart]]\n\t"
+            "rsb %[t], %[k], #32\n\t"
+            "lsl %[one], %[one], %[t]\n\t"
+            "udiv %[size], %[from], %[size]\n\t"
+            "stmia %[p]!, {%[one], %[w], %[size]}\n\t"
+            "ldr %[t], %[step]\n\t"
+            "ldr %[reach], %[end]\n\t"
+            "add %[w], %[w], %[t]\n\t"
+            "add %[e], %[e], #2\n\t"
+            "cmp %[e], %[reach]\n\t"
+            "bne 1b\n"
+            "2:\n\t"
+            : [e] "+r"(e), [p] "+r"(p), [w] "+r"(w), [one] "=&r"(one), [size] "=&r"(size),
+              [reach] "=&r"(reach), [t] "=&r"(t)
+            : [most] "r"(y->most), [from] "r"(y->from), [span] "r"(y->span), [k] "r"(y->shift),
+              [apart] "r"(apart), [limit] "m"(limit), [step] "m"(step), [end] "m"(end)
+            : "cc", "memory");
+        if (e != end) {
+            p = plan_row(y, row, (int32_t)(e - begin), p);
+            w += layer->stride;
+            e++;
+        }
+    }
+    return p;
 }
 
 /* As planned. wide: the inputs as words, where that is how they are taken. */
@@ -543,9 +700,9 @@ static void learn_rows(lesson *y, planned *plan, const planned *last, const piec
             y->under += y->narrow ? piece_narrow(plan, last, x, now, some->zeros)
                                   : piece_wide(plan, last, wide, now, some->zeros);
         } else if (now == PIECE) {
-            y->under += piece_nearest(plan, last, x, some->least, some->zeros);
+            y->under += piece_nearest(plan, last, x, some);
         } else {
-            y->under += rest_nearest(plan, last, x, now, some->least, some->zeros);
+            y->under += rest_nearest(plan, last, x, now, some);
         }
     }
 }
@@ -553,25 +710,28 @@ static void learn_rows(lesson *y, planned *plan, const planned *last, const piec
 void gle_learn_layer_dsp(gle_layer *layer, const int16_t *x, const gle_update *how, int32_t shift,
                          int32_t *scratch, gle_update_count *count)
 {
-    enum { CHUNK = 16 };
+    enum { CHUNK = 32 }; /* bits of y.near */
     const int32_t m = (layer->m + 1) & -2, least = shift - (layer->rows ? 7 : 0);
-    const int32_t e_most = largest(layer->e, layer->n), pieces = (m + PIECE - 1) / PIECE;
-    const int32_t room = least >= 1 && shift <= 30 && e_most >> (least - 1) == 0;
+    const int32_t pieces = (m + PIECE - 1) / PIECE * (int32_t)(sizeof(piece) / sizeof *scratch);
     const int32_t narrow = how->stochastic && least >= 1 && shift <= 16;
     piece *const some = (piece *)scratch;
     int32_t *const wide = scratch + pieces;
     uint32_t few[GLE_RNG_WORDS], *words = narrow ? (uint32_t *)wide : (uint32_t *)wide + m;
-    lesson y = {how, layer, x, shift, layer->m, 0, how->most < INT16_MAX ? how->most : INT16_MAX,
-                0, gle_rng_roots(layer->m), narrow, 0, 0, words, 0, 0, count};
-    int32_t chunk = CHUNK, alike;
+    lesson y = {.how = how, .layer = layer, .x = x, .shift = shift, .m = layer->m,
+                .reach = how->most < INT16_MAX ? how->most : INT16_MAX,
+                .of_row = gle_rng_roots(layer->m), .narrow = narrow, .words = words,
+                .count = count};
+    const int alike = layer->rows == NULL && layer->tops != NULL && shift >= 1 && shift <= 30 &&
+                      (!how->stochastic || narrow || shift >= WIDE_LEAST);
+    int32_t chunk = CHUNK;
     planned plan[CHUNK];
 
     y.so_many = y.of_row * GLE_RNG_WORDS;
-    lesson_of_inputs(&y, some, x, m);
+    see_inputs(&y, some, x, m);
     y.idle -= (uint32_t)(m - layer->m); /* padding */
-    alike = room && layer->rows == NULL && layer->tops != NULL &&
-            (e_most * y.most >> shift) + 1 <= y.reach &&
-            (!how->stochastic || narrow || shift >= WIDE_LEAST);
+    if (alike) {
+        reach_of(&y);
+    }
     if (how->stochastic) { /* a root may have more than all the scratch of rows of two */
         const int32_t left = 4 * layer->stride - pieces - (narrow ? 0 : m);
         const int32_t fit = left / (int32_t)y.so_many;
@@ -591,6 +751,7 @@ void gle_learn_layer_dsp(gle_layer *layer, const int16_t *x, const gle_update *h
         if (last == plan) {
             continue;
         }
+        y.rows += (uint32_t)(last - plan);
         if (how->stochastic) {
             draw_words(words, (uint32_t)i * y.of_row, (uint32_t)rows * y.of_row, how->key);
         }
