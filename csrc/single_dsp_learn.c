@@ -140,37 +140,37 @@ static void learn_rows(lesson *y, planned *plan, const planned *last, const piec
 void gle_learn_layer_dsp(gle_layer *layer, const int16_t *x, const gle_update *how, int32_t shift,
                          int32_t *scratch, gle_update_count *count)
 {
-    enum { CHUNK = 32 }; /* bits of y.near */
+    enum { CHUNK = 32, WORDS_OF_PLAN = sizeof(planned) / sizeof(int32_t) }; /* bits of y.near */
     const int32_t m = (layer->m + 1) & -2, least = shift - (layer->rows ? 7 : 0);
     const int32_t pieces = (m + PIECE - 1) / PIECE * (int32_t)(sizeof(piece) / sizeof *scratch);
     const int32_t narrow = how->stochastic && least >= 1 && shift <= 16;
+    const int32_t widened = how->stochastic && !narrow ? m : 0;
     piece *const some = (piece *)scratch;
-    int32_t *const wide = scratch + pieces;
-    uint32_t few[GLE_RNG_WORDS], *words = narrow ? (uint32_t *)wide : (uint32_t *)wide + m;
+    int32_t *const wide = scratch + pieces, *const rest = wide + widened;
     lesson y = {.how = how, .layer = layer, .x = x, .shift = shift, .m = layer->m,
                 .reach = how->most < INT16_MAX ? how->most : INT16_MAX,
-                .of_row = gle_rng_roots(layer->m), .narrow = narrow, .words = words,
-                .count = count};
+                .of_row = gle_rng_roots(layer->m), .narrow = narrow, .count = count};
     const int alike = layer->rows == NULL && layer->tops != NULL && shift >= 1 && shift <= 30 &&
                       (!how->stochastic || narrow || shift >= WIDE_LEAST);
-    int32_t chunk = CHUNK;
-    planned plan[CHUNK];
+    planned one, *plan = &one; /* and few: rows of two, which leave little scratch */
+    uint32_t few[GLE_RNG_WORDS], *words = few;
+    int32_t chunk = 1, fit;
 
-    y.so_many = y.of_row * GLE_RNG_WORDS;
+    y.so_many = how->stochastic ? y.of_row * GLE_RNG_WORDS : 0;
+    fit = (4 * layer->stride - pieces - widened) / (WORDS_OF_PLAN + (int32_t)y.so_many);
+    if (fit > 0) {
+        chunk = fit < CHUNK ? fit : CHUNK;
+        plan = (planned *)(void *)rest;
+        words = (uint32_t *)rest + chunk * WORDS_OF_PLAN;
+    }
+    y.words = words;
     see_inputs(&y, some, x, m);
     y.idle -= (uint32_t)(m - layer->m); /* padding */
     if (alike) {
         reach_of(&y);
     }
-    if (how->stochastic) { /* a root may have more than all the scratch of rows of two */
-        const int32_t left = 4 * layer->stride - pieces - (narrow ? 0 : m);
-        const int32_t fit = left / (int32_t)y.so_many;
-        y.words = fit <= 0 ? few : words;
-        words = fit <= 0 ? few : words;
-        chunk = fit <= 0 ? 1 : fit < CHUNK ? fit : CHUNK;
-        if (!narrow) {
-            widen(wide, x, m);
-        }
+    if (widened > 0) {
+        widen(wide, x, m);
     }
     for (int32_t i = 0; i < layer->n; i += chunk) {
         const int32_t rows = layer->n - i < chunk ? layer->n - i : chunk;
