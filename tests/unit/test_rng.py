@@ -277,9 +277,9 @@ def test_rounding_at_random_has_no_bias(
         bias.append(float(np.mean((one + every) >> k)) - one / 2.0**k)
     assert bias[0] == 0  # what is 0 stays 0
     assert max(map(abs, bias)) <= (2.0**-17 if k > 16 else 0)
-    # a number and what it lacks to the next step are off by the same, but for ties
-    half = len(low[0])
-    assert all(abs(a + b) <= 2.0**-16 for a, b in zip(bias[3 : 3 + half], bias[3 + half :], strict=True))
+    # a number and what it lacks to the next step are off by opposite amounts, but for ties
+    up, down = bias[3 : 3 + len(low[0])], bias[3 + len(low[0]) :]
+    assert all(abs(a + b) <= 2.0**-16 for a, b in zip(up, down, strict=True))
 
 
 @pytest.mark.long
