@@ -85,9 +85,10 @@ typedef struct gle_kernels {
     void (*pack_turned)(int16_t *turned, const int16_t *x, int32_t n, int32_t stride,
                         int32_t columns);
 
-    /* Learn: w[m] += round(gradient[m] * 2^-shift), see update.inc. */
+    /* Learn: w[m] += round(gradient[m] * 2^-shift), see update.inc; `root`: the row's first of
+     * gle_rng_root, of which gle_rng_roots(m) are its own. */
     void (*update)(int16_t *w, const int32_t *gradient, int32_t m, const gle_update *how,
-                   int32_t shift, uint32_t first, gle_update_count *count);
+                   int32_t shift, uint32_t root, gle_update_count *count);
     /* Updates vary from one to the next: rows[count][m] += rows[count][m] noise, at most four
      * from a fourth on, see update.inc. */
     void (*vary)(int32_t *rows, int32_t stride, int32_t count, int32_t m, const gle_update *how,
@@ -99,7 +100,7 @@ typedef struct gle_kernels {
     void (*product_one_back)(int32_t *out, const struct gle_layer *layer, int32_t shift);
     /* w[m] += round(e x[m] * 2^-shift) */
     void (*learn_one)(int16_t *w, int32_t e, const int16_t *x, int32_t m, const gle_update *how,
-                      int32_t shift, uint32_t first, gle_update_count *count);
+                      int32_t shift, uint32_t root, gle_update_count *count);
 
     /* outer and update, or learn_one, of all rows at once: 0 where it cannot and has changed
      * nothing. NULL: never can. */
@@ -146,6 +147,6 @@ void gle_product_one(int32_t *out, const struct gle_layer *layer, const int16_t 
                      int32_t shift);
 void gle_product_one_back(int32_t *out, const struct gle_layer *layer, int32_t shift);
 void gle_learn_one(int16_t *w, int32_t e, const int16_t *x, int32_t m, const gle_update *how,
-                   int32_t shift, uint32_t first, gle_update_count *count);
+                   int32_t shift, uint32_t root, gle_update_count *count);
 
 #endif

@@ -11,7 +11,7 @@
 
 #if defined(__x86_64__) && !defined(GLE_SCALAR_ONLY)
 
-#include "lanes_vnni.h"
+#include "share_vnni.h"
 #include "tiles_vnni.h"
 
 /* Sum of |e| of a row up to which no sum of e r, rounding included, leaves int32. */
@@ -19,7 +19,7 @@ enum { NARROW = (INT32_MAX - (1 << 16)) / GLE_ARRAY_MAX };
 
 /* What is the same for all weights of a layer, and what they count. */
 typedef struct {
-    __m512i limit, least, most, least_delta, key_a, key_b, numbers;
+    __m512i limit, least, most, least_delta, key_a, key_b;
     int32_t bounded; /* the largest update may be less than any weight can take */
     int32_t stochastic;
     __m512i asked, under, clipped; /* by lane */
@@ -42,7 +42,6 @@ LANES learner learner_of(const gle_update *how)
     l.least_delta = all(-how->most);
     l.key_a = all((int32_t)how->key.a);
     l.key_b = all((int32_t)how->key.b);
-    l.numbers = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
     l.bounded = how->most < 2 * how->limit;
     l.stochastic = how->stochastic;
     l.asked = l.under = l.clipped = zero;
@@ -70,8 +69,8 @@ LANES dropped dropped_of(int32_t shift)
     return d;
 }
 
-/* Sixteen weights; `first`: the number of the first of them. */
-LANES void sixteen(int16_t *w, __m512i g, learner *l, const dropped *d, uint32_t first)
+/* Sixteen weights and their root, see rng.h. */
+LANES void sixteen(int16_t *w, __m512i g, learner *l, const dropped *d, const uint32_t *root)
 {
     const __m512i one = all(-1), zero = _mm512_setzero_si512();
     const __m512i old =
@@ -81,9 +80,7 @@ LANES void sixteen(int16_t *w, __m512i g, learner *l, const dropped *d, uint32_t
     __mmask16 asked;
 
     if (l->stochastic) {
-        up = _mm512_add_epi32(l->numbers, all((int32_t)first));
-        up = rng_word(rng_root_of(l->key_a, l->key_b, up), GLE_RNG_FIRST);
-        up = _mm512_srl_epi32(up, d->rest);
+        up = _mm512_srl_epi32(rng_share(all((int32_t)*root)), d->rest);
     }
     up = _mm512_srl_epi32(_mm512_add_epi32(_mm512_and_si512(x, d->mask), up), d->by);
     delta = _mm512_add_epi32(_mm512_sra_epi32(x, d->by), up);
@@ -127,17 +124,21 @@ LANES void error_sums(int32_t *sum, int32_t *size, const gle_layer *layer, int32
 APART void learn_from(const __m512i *g, int32_t R, int32_t V, gle_layer *layer,
                       const gle_learning *job, int32_t i, int32_t j, learner *state)
 {
+    const uint32_t of_row = gle_rng_roots(layer->m);
+    uint32_t roots[ROOTS];
     learner l = *state;
 
     for (int32_t r = 0; r < R; r++) {
         int16_t *const w = layer->w + (size_t)(i + r) * (size_t)layer->stride + (size_t)j;
-        const uint32_t first = (uint32_t)(i + r) * (uint32_t)layer->m + (uint32_t)j;
+        const uint32_t first = (uint32_t)(i + r) * of_row + (uint32_t)j / GLE_RNG_SHARE;
         const dropped d =
             dropped_of(job->shift - (layer->rows ? (int32_t)layer->rows[i + r] : 0));
+        if (l.stochastic) {
+            _mm512_storeu_si512(roots, rng_roots(l.key_a, l.key_b, first));
+        }
 #pragma GCC unroll 1
         for (int32_t c = 0; c < V; c++) {
-            sixteen(w + 16 * c, _mm512_loadu_si512(g + r * V + c), &l, &d,
-                    first + 16u * (uint32_t)c);
+            sixteen(w + 16 * c, _mm512_loadu_si512(g + r * V + c), &l, &d, roots + c);
         }
     }
     state->asked = l.asked;

@@ -378,6 +378,7 @@ AVX2 void gle_turn_avx2(int16_t *to, const int16_t *from, int32_t n, int32_t m, 
 
 #define GLE_TARGET AVX2
 #define GLE_UPDATE(name) name##_row
+#define GLE_ROOTS 4
 #include "update.inc"
 #define GLE_SEE see
 #include "see.inc"
@@ -385,10 +386,10 @@ AVX2 void gle_turn_avx2(int16_t *to, const int16_t *from, int32_t n, int32_t m, 
 #include "read_out.inc"
 
 void gle_learn_one_any_avx2(int16_t *w, int32_t e, const int16_t *x, int32_t m,
-                            const gle_update *how, int32_t shift, uint32_t first,
+                            const gle_update *how, int32_t shift, uint32_t root,
                             gle_update_count *count)
 {
-    learn_row(w, e, x, m, how, shift, first, count);
+    learn_row(w, e, x, m, how, shift, root, count);
 }
 
 const gle_kernels gle_kernels_avx2 = {"avx2",          product, outer,         gle_pairs_avx2,

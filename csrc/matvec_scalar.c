@@ -196,6 +196,7 @@ static void transpose(int16_t *to, const int16_t *from, int32_t n, int32_t m, in
 
 #define GLE_TARGET
 #define GLE_UPDATE(name) name##_row
+#define GLE_ROOTS 1
 #include "update.inc"
 #define GLE_SEE see
 #include "see.inc"
@@ -203,9 +204,9 @@ static void transpose(int16_t *to, const int16_t *from, int32_t n, int32_t m, in
 #include "read_out.inc"
 
 void gle_learn_one(int16_t *w, int32_t e, const int16_t *x, int32_t m, const gle_update *how,
-                   int32_t shift, uint32_t first, gle_update_count *count)
+                   int32_t shift, uint32_t root, gle_update_count *count)
 {
-    learn_row(w, e, x, m, how, shift, first, count);
+    learn_row(w, e, x, m, how, shift, root, count);
 }
 
 const gle_kernels gle_kernels_scalar = {"scalar",    product, outer,     pack_pairs,

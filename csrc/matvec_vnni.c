@@ -220,20 +220,21 @@ VNNI static void outer(int32_t *out, const int16_t *e, int32_t rows, const int16
 
 #define GLE_TARGET VNNI
 #define GLE_UPDATE(name) name##_row
+#define GLE_ROOTS 4
 #include "update.inc"
 #define GLE_READ read_out
 #include "read_out.inc"
 
 void gle_update_wide(int16_t *w, const int32_t *gradient, int32_t m, const gle_update *how,
-                     int32_t shift, uint32_t first, gle_update_count *count)
+                     int32_t shift, uint32_t root, gle_update_count *count)
 {
-    update_row(w, gradient, m, how, shift, first, count);
+    update_row(w, gradient, m, how, shift, root, count);
 }
 
 void gle_learn_one_wide(int16_t *w, int32_t e, const int16_t *x, int32_t m, const gle_update *how,
-                        int32_t shift, uint32_t first, gle_update_count *count)
+                        int32_t shift, uint32_t root, gle_update_count *count)
 {
-    learn_row(w, e, x, m, how, shift, first, count);
+    learn_row(w, e, x, m, how, shift, root, count);
 }
 
 const gle_kernels gle_kernels_vnni = {"vnni",

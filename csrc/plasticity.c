@@ -90,10 +90,9 @@ void gle_vary_rows(const gle_chip *chip, const gle_layer *layer, int32_t i, int3
 void gle_update_row(const gle_chip *chip, const gle_layer *layer, int32_t i, int32_t *row,
                     const gle_update *how, int32_t shift, gle_update_count *count)
 {
-    const uint32_t first = (uint32_t)i * (uint32_t)layer->m;
-
     chip->kernels->update(layer->w + (size_t)i * (size_t)layer->stride, row, layer->m, how,
-                          shift - (layer->rows ? (int32_t)layer->rows[i] : 0), first, count);
+                          shift - (layer->rows ? (int32_t)layer->rows[i] : 0),
+                          (uint32_t)i * gle_rng_roots(layer->m), count);
 }
 
 void gle_count_updates(gle_layer *layer, const gle_update_count *count)

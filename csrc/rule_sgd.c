@@ -13,14 +13,13 @@ static void learn_one_stream(const gle_chip *chip, gle_layer *layer, const int16
                              const gle_update *how, int32_t shift, gle_update_count *count)
 {
 #ifdef GLE_LEARN_LAYER
-    (void)chip;
-    GLE_LEARN_LAYER(layer, below, how, shift, count);
+    GLE_LEARN_LAYER(layer, below, how, shift, chip->rows, count);
 #else
     for (int32_t i = 0; i < layer->n; i++) {
         chip->kernels->learn_one(layer->w + (size_t)i * (size_t)layer->stride, layer->e[i], below,
                                  layer->m, how,
                                  shift - (layer->rows ? (int32_t)layer->rows[i] : 0),
-                                 (uint32_t)i * (uint32_t)layer->m, count);
+                                 (uint32_t)i * gle_rng_roots(layer->m), count);
     }
 #endif
 }

@@ -89,10 +89,21 @@ def random32(key: tuple[int, int], index: int, which: int = 0) -> int:
     return x ^ x >> 15
 
 
-def stochastic(x: int, k: int, key: tuple[int, int], index: int) -> int:
+def stochastic(x: int, k: int, random: int) -> int:
     """x * 2^-k, k > 0: up with the probability of what is dropped, to 31 bits of it."""
     x, k = x >> max(0, min(k - 31, 31)), min(k, 31)
-    return (x + (random32(key, index) >> (32 - k))) >> k
+    return (x + (random >> (32 - k))) >> k
+
+
+def random_of_weight(key: tuple[int, int], m: int, i: int, j: int) -> int:
+    """16 random bits, a one, 15 zeros: for weight (i, j) of rows of m. Sixteen neighbours have
+    eight words of one root, which are its products with powers of one factor."""
+    x = (i * -(-m // 16) + j // 16) ^ key[0]
+    x = (x ^ x >> 16) * 0x7FEB352D & U32
+    x = ((x ^ x >> 15) + key[1]) * 0x846CA68B & U32
+    word = (x ^ x >> 16) * pow(0x8763B035, j % 16 // 2, 1 << 32) & U32
+    word ^= word >> 15
+    return (word >> 16 if j % 2 else word & 0xFFFF) << 16 | 0x8000
 
 
 # --- activations ------------------------------------------------------------------------------
@@ -742,7 +753,8 @@ class IntegerChip:
                     g = clip(g, 1 << 30)
                     d = clip(self.update_noise.draw(noise_key, i // 4 * y.m + j, i), 8191)
                     g += (g >> 13) * d + (((g & 8191) * d + 4096) >> 13)
-                delta = clip(self.rounded(g, k, key, i * y.m + j), self.update_max)
+                random = random_of_weight(key, y.m, i, j)
+                delta = clip(self.rounded(g, k, random), self.update_max)
                 # what is asked for is the update as it varies: one of 1 may vary to 0
                 y.counters["updates"] += g != 0
                 y.counters["under_w"] += g != 0 and delta == 0
@@ -755,13 +767,13 @@ class IntegerChip:
         """The same for biases, which are states: no noise, no largest update."""
         key = key_of(self.seed, BIAS_UPDATE, y.first, count)
         for i in range(y.n):
-            delta = self.rounded(asked[i], scale - y.u_frac, key, i)
+            delta = self.rounded(asked[i], scale - y.u_frac, random32(key, i))
             y.bias[i] = clip(y.bias[i] + delta, STATE_MAX)
 
-    def rounded(self, x: int, k: int, key: tuple[int, int], index: int) -> int:
+    def rounded(self, x: int, k: int, random: int) -> int:
         """An update in steps of the stored weight; larger than 32 bits counts as that."""
         if k > 0 and self.is_stochastic:
-            return stochastic(x, k, key, index)
+            return stochastic(x, k, random)
         return clip32(nearest(x, k))
 
     def drift(self, y: Layer) -> None:
@@ -773,7 +785,7 @@ class IntegerChip:
         """A share of 2^-shift goes."""
         for i, row in enumerate(w or ()):
             for j in range(len(row)):
-                row[j] -= stochastic(row[j], shift, key, i * len(row) + j)
+                row[j] -= stochastic(row[j], shift, random32(key, i * len(row) + j))
 
     # --- auto-ranging ---
 
