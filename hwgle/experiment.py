@@ -43,8 +43,16 @@ from hwgle.yamlfile import (
 Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
 Count = Annotated[int, Field(ge=1, le=10**6)]
 T = TypeVar("T")
-OF_ADAM = ("layer_rate", "beta1", "beta2", "weight_decay", "weight_limit", "average")
-OF_ADAM += ("tau_rate", "tau_floor")
+OF_ADAM = (
+    "layer_rate",
+    "beta1",
+    "beta2",
+    "weight_decay",
+    "weight_limit",
+    "average",
+    "tau_rate",
+    "tau_floor",
+)
 # What is a mistake beside a rule that does not know it.
 UNKNOWN_TO = {
     "adam": ("momentum_shift", "norm_shift", "apply_every"),
