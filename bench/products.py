@@ -153,6 +153,7 @@ def counts(
     job.load(device)
     seen: list[NDArray[np.float64]] = []
     for steps in (SHORT, SHORT, LONG):
+        device.write_weights(job.weights)  # or the last run would not begin as the others do
         before = np.array(board.parts(), dtype=np.float64)
         job.run(device, steps, learn, errors)
         seen.append(np.array(board.parts(), dtype=np.float64) - before)

@@ -1,5 +1,4 @@
 /* Reading and writing what a chip holds: weights, gradients, signals, counters. */
-#include "analog.h"
 #include "topology.h"
 
 static int layer_bad(const gle_chip *chip, int32_t layer)
@@ -165,40 +164,12 @@ gle_status gle_gradient_part(const gle_chip *chip, int32_t l, int32_t first, int
     return GLE_OK;
 }
 
-int32_t gle_read_out(const gle_chip *chip, int32_t l, int32_t i, int32_t b)
-{
-    const gle_layer *y = &chip->layer[l];
-    const int32_t r = y->r[(size_t)i * (size_t)chip->columns + (size_t)b];
-    gle_noise noise;
-    int64_t more, code;
-
-    if (y->analog == NULL) {
-        return r;
-    }
-    more = gle_half_word(y->analog[i].adc, 1) * (GLE_GAIN_ONE / 64);
-    noise = gle_noise_of(y->image->noise_r);
-    if (noise.m != 0) {
-        const gle_key key =
-            gle_rng_key(chip->seed, GLE_RNG_READ_OUT, (uint32_t)y->first, chip->step);
-        more += gle_noise_at(&noise, gle_rng(key, gle_noise_index(chip->first + (uint32_t)b, i)));
-    }
-    code = gle_round64(r * gle_half_word(y->analog[i].adc, 0) + more * (1 << y->image->adc_drop),
-                       GLE_GAIN_BITS + y->image->adc_drop);
-    if (code > y->image->adc_max || code < -y->image->adc_max) {
-        gle_chip *counted = (gle_chip *)(uintptr_t)chip; /* reading changes nothing else */
-        counted->layer[l].counters.sat_read++;
-    }
-    return gle_clamp64(code, y->image->adc_max) * (1 << y->image->adc_drop);
-}
-
 static int32_t signal_at(const gle_chip *chip, int32_t l, int32_t signal, int32_t i, int32_t b)
 {
     const gle_layer *y = &chip->layer[l];
     const size_t at = (size_t)i * (size_t)chip->columns + (size_t)b;
 
     switch (signal) {
-    case GLE_SIGNAL_R:
-        return gle_read_out(chip, l, i, b);
     case GLE_SIGNAL_U:
         return y->u[at];
     case GLE_SIGNAL_UHAT:
@@ -226,10 +197,36 @@ gle_status gle_read_part(const gle_chip *chip, int32_t l, int32_t signal, int32_
         return GLE_BAD_ARGUMENT;
     }
     y = &chip->layer[l];
+    if (signal == GLE_SIGNAL_R) {
+        gle_reader how = gle_reader_of(chip, l);
+        for (int32_t k = first; k < first + count; k++) {
+            gle_read_rates(chip, &how, l, k % y->n, k / y->n, 1, to++);
+        }
+        return GLE_OK;
+    }
     for (int32_t k = first; k < first + count; k++) {
         *to++ = signal_at(chip, l, signal, k % y->n, k / y->n);
     }
     return GLE_OK;
+}
+
+/* All rates, a neuron of several streams at a time. */
+static void read_rates(const gle_chip *chip, int32_t l, int32_t *to)
+{
+    enum { SOME = GLE_ALIGN >= 64 ? 64 : 1 };
+    const int32_t n = chip->layer[l].n;
+    gle_reader how = gle_reader_of(chip, l);
+    int32_t rates[SOME];
+
+    for (int32_t b = 0; b < chip->batch; b += SOME) {
+        const int32_t some = chip->batch - b < SOME ? chip->batch - b : SOME;
+        for (int32_t i = 0; i < n; i++) {
+            gle_read_rates(chip, &how, l, i, b, some, rates);
+            for (int32_t k = 0; k < some; k++) {
+                to[(size_t)(b + k) * (size_t)n + (size_t)i] = rates[k];
+            }
+        }
+    }
 }
 
 gle_status gle_read(const gle_chip *chip, int32_t l, int32_t signal, int32_t *to)
@@ -238,6 +235,10 @@ gle_status gle_read(const gle_chip *chip, int32_t l, int32_t signal, int32_t *to
 
     if (signal_bad(chip, l, signal)) {
         return GLE_BAD_ARGUMENT;
+    }
+    if (signal == GLE_SIGNAL_R) {
+        read_rates(chip, l, to);
+        return GLE_OK;
     }
     y = &chip->layer[l];
     for (int32_t b = 0; b < chip->batch; b++) {

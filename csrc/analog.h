@@ -10,6 +10,16 @@
  *     u    += noise                                     membrane
  *     r     = gain phi(uhat + offset)                   activation
  *     read  = ADC(r gain + offset + noise)              what leaves the chip
+ *
+ * Where no target is given in a step and gamma is 0, nothing listens to errors and the error
+ * path is not driven: it has no noise, error neurons decay by their equations. With a target,
+ * or with a gamma, there is noise in every step.
+ *
+ * Four neighbours share one random word: neurons 4 k .. 4 k + 3 of a stream, or the synapses of
+ * such neurons from one source. Each adds up its four bytes with signs of its own, the rows of a
+ * Hadamard matrix, so that the four sums have the same variance and no correlation. They are not
+ * independent: their squares are correlated by -0.18, and all four are odd or even together.
+ * A hash in four neurons is what this saves.
  */
 #ifndef GLE_ANALOG_H
 #define GLE_ANALOG_H
@@ -45,24 +55,49 @@ static inline int gle_noise_ok(uint32_t word)
     return word == 0 || (word >> 8 <= 0x7fff && k >= -GLE_NOISE_LEFT_MOST && k <= 31);
 }
 
-/* The sum of four bytes less its mean: nearly normal, ends at 3.5 standard deviations. */
-static inline int32_t gle_noise_unit(uint32_t random)
+/* Four bytes with the signs of neuron i, less their mean: nearly normal, ends at 3.5 standard
+ * deviations.
+ *
+ *     i % 4 = 0:  b0 + b1 + b2 + b3 - 510        2:  b0 + b1 - b2 - b3
+ *             1:  b0 - b1 + b2 - b3              3:  b0 - b1 - b2 + b3
+ */
+static inline int32_t gle_noise_unit(uint32_t word, int32_t i)
 {
-    const uint32_t two = (random & UINT32_C(0x00ff00ff)) + (random >> 8 & UINT32_C(0x00ff00ff));
-    return (int32_t)((two & 0xffffu) + (two >> 16)) - GLE_NOISE_MEAN;
+    const int32_t b0 = (int32_t)(word & 0xffu), b1 = (int32_t)(word >> 8 & 0xffu);
+    const int32_t b2 = (int32_t)(word >> 16 & 0xffu), b3 = (int32_t)(word >> 24);
+    const int32_t s1 = 1 - 2 * (i & 1), s2 = 1 - (i & 2);
+
+    return b0 + s1 * b1 + s2 * (b2 + s1 * b3) - ((i & 3) == 0 ? GLE_NOISE_MEAN : 0);
 }
 
-/* |n m| < 2^24, so that all of it fits 2^29. */
-static inline int32_t gle_noise_at(const gle_noise *f, uint32_t random)
+/* The signs of neuron i times 2^left as four bytes, for instructions that sum products of
+ * bytes; what is to be taken off such a sum. */
+static inline uint32_t gle_noise_signs(int32_t i, int32_t left)
 {
-    const int32_t x = gle_noise_unit(random) * f->m * (1 << f->left);
-    return (x + f->half) >> f->right;
+    const uint32_t minus = (i & 3) == 0   ? 0u
+                           : (i & 3) == 1 ? UINT32_C(0xff00ff00)
+                           : (i & 3) == 2 ? UINT32_C(0xffff0000)
+                                          : UINT32_C(0x00ffff00);
+    const uint32_t ones = UINT32_C(0x01010101);
+
+    return (ones << left & ~minus) | ((256u - (1u << left)) * ones & minus);
 }
 
-/* Of neuron i in stream b of one step. */
+static inline int32_t gle_noise_mean(int32_t i, int32_t left)
+{
+    return (i & 3) == 0 ? GLE_NOISE_MEAN * (1 << left) : 0;
+}
+
+/* n of gle_noise_unit; |n m| < 2^24, so that all of it fits 2^29. */
+static inline int32_t gle_noise_at(const gle_noise *f, int32_t n)
+{
+    return (n * f->m * (1 << f->left) + f->half) >> f->right;
+}
+
+/* Of the word of neuron i and its three neighbours, in one stream and step. */
 static inline uint32_t gle_noise_index(uint32_t stream, int32_t i)
 {
-    return stream * (uint32_t)GLE_MAX_SIZE + (uint32_t)i;
+    return stream * (uint32_t)(GLE_MAX_SIZE / 4) + (uint32_t)(i >> 2);
 }
 
 static inline int32_t gle_half_word(uint32_t word, int32_t high)

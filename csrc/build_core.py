@@ -28,6 +28,7 @@ CORE_PORTABLE = [
     "plasticity.c",
     "time_constants.c",
     "ranges.c",
+    "read_out.c",
     "rule_normalised.c",
     "rule_sgd.c",
     "rule_sign.c",

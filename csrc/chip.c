@@ -123,13 +123,16 @@ static void set_gamma(gle_neuron_job *job, const gle_layer *layer, uint32_t gamm
     }
 }
 
-static void set_noise(gle_neuron_job *job, const gle_chip *chip, const gle_layer *layer)
+/* `driven`: the error path, see analog.h. */
+static void set_noise(gle_neuron_job *job, const gle_chip *chip, const gle_layer *layer,
+                      int32_t driven)
 {
     const uint32_t where = (uint32_t)layer->first;
 
-    job->noise_e = gle_noise_of(layer->image->noise_e);
-    job->analog = layer->off || job->noise_e.m != 0;
-    if (job->analog) {
+    job->noise_e = gle_noise_of(driven ? layer->image->noise_e : 0);
+    job->noisy = (layer->off & GLE_OFF_MEMBRANE) != 0 || job->noise_e.m != 0;
+    job->analog = layer->off != 0 || job->noisy;
+    if (job->noisy) {
         job->key = gle_rng_key(chip->seed, GLE_RNG_NEURON, where, chip->step);
     }
 }
@@ -149,6 +152,7 @@ gle_status gle_step(gle_chip *chip, const int16_t *input, const int16_t *target,
 {
     const uint32_t gradients = flags & (GLE_READ_GRADIENT | GLE_ADD_GRADIENT);
     const int32_t learns = gradients != 0 || (flags & GLE_LEARN) != 0;
+    const int32_t driven = target != NULL || gle_coef_m(chip->image->gamma) != 0;
     gle_neuron_job job = {0};
     gle_lesson lesson = {0, 0, 0};
 
@@ -162,6 +166,7 @@ gle_status gle_step(gle_chip *chip, const int16_t *input, const int16_t *target,
     job.batch = chip->batch;
     job.columns = chip->columns;
     job.first = chip->first;
+    job.words = (uint32_t *)(void *)chip->turned; /* at least 16 neurons wide */
     job.ranging = (flags & GLE_RANGE) != 0;
     if ((flags & GLE_LEARN) != 0) {
         lesson = gle_lesson_of(chip);
@@ -177,7 +182,7 @@ gle_status gle_step(gle_chip *chip, const int16_t *input, const int16_t *target,
         job.sums = chip->sums;
         job.above = gle_errors(chip, layer);
         set_gamma(&job, layer, chip->image->gamma);
-        set_noise(&job, chip, layer);
+        set_noise(&job, chip, layer, driven);
         if (gradients != 0 && layer->u_old != NULL) {
             gle_layer_note_u(chip, layer);
         }

@@ -39,12 +39,14 @@ typedef struct {
 
 enum { GLE_TOPS_HOLD = 2 };
 
+enum { GLE_OFF_ACTIVATION = 1, GLE_OFF_MEMBRANE = 2 };
+
 typedef struct gle_layer {
     const gle_image_layer *image;
     const gle_neuron *neurons;  /* of the image, or `times` */
     gle_neuron *times;          /* [n], with GLE_LEARNS_TAU: as they were written, else NULL */
     const gle_analog *analog;   /* [n]; NULL: nothing is off, nor in the read-out */
-    int32_t off;                /* some neuron has an offset, a gain or noise */
+    int32_t off;                /* some neuron has an offset or a gain: 1, or noise: 2 */
     const uint32_t *rows;       /* [n], 0 .. 7; NULL: one scale for the layer */
     const uint32_t *gains;      /* [n][gain_words]; NULL: every synapse has gain 1 */
     int32_t gain_words;         /* two gains a word */
@@ -111,7 +113,8 @@ struct gle_chip {
     /* scratch, shared by all layers */
     int16_t *input;        /* [inputs][columns] */
     int16_t *pairs;        /* rates or errors of two neurons interleaved */
-    int16_t *turned;       /* rates of two streams interleaved, neurons innermost */
+    int16_t *turned;       /* rates of two streams interleaved, neurons innermost; before that,
+                              random words of noise */
     int32_t *sums;         /* [n][columns] */
     int32_t *above[2];     /* [n][columns] */
     int32_t *rows;         /* gradient of a few rows */
@@ -134,6 +137,12 @@ static inline int32_t gle_gradient_shift(int32_t batch)
 /* softmax.c: target error of the output layer, [outputs][columns] in its v_frac. */
 void gle_target_error(const gle_chip *chip, const gle_layer *top, const int16_t *target,
                       int32_t *above);
+
+/* read_out.c: rates of neuron i in `count` streams from b on, as they are read out; what clips is
+ * counted. `how` is of this layer and this step. */
+gle_reader gle_reader_of(const gle_chip *chip, int32_t l);
+void gle_read_rates(const gle_chip *chip, gle_reader *how, int32_t l, int32_t i, int32_t b,
+                    int32_t count, int32_t *to);
 
 /* effective.c: what the array sees of the stored weights, and whether sums fit. */
 void gle_layer_effective(gle_chip *chip, gle_layer *layer);

@@ -37,14 +37,12 @@ void gle_feedback_learn(gle_chip *chip, gle_layer *layer, const int16_t *below,
         const int32_t rows = layer->n - i < ROWS ? layer->n - i : ROWS;
         gle_outer_rows(chip, layer, i, rows, below, chip->rows);
         gle_absent_sums(layer, i, rows, chip->rows);
+        gle_vary_rows(chip, layer, i, rows, chip->rows, &how);
         for (int32_t r = 0; r < rows; r++) {
-            const uint32_t first = (uint32_t)(i + r) * (uint32_t)layer->m;
             int32_t *const sums = chip->rows + (size_t)r * (size_t)layer->stride;
-            if (how.noise.m != 0) {
-                chip->kernels->vary(sums, layer->m, &how, first);
-            }
             chip->kernels->update(back->w + (size_t)(i + r) * (size_t)back->stride, sums,
-                                  layer->m, &how, shift, first, &count);
+                                  layer->m, &how, shift,
+                                  (uint32_t)(i + r) * gle_rng_roots(layer->m), &count);
         }
     }
     layer->counters.updates += count.asked;

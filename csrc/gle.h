@@ -47,8 +47,8 @@ enum gle_learns { GLE_LEARNS_WEIGHTS = 1, GLE_LEARNS_TAU = 2, GLE_HOLDS_BIAS = 4
  * that the image says it has, in the order of gle_section. Formats are powers of two:
  * value = integer * 2^-frac. What an imperfection does in the step: see analog.h.
  *
- * A noise word (gle_noise) is m << 8 | (k + 8): n m 2^-k, rounded, is added, where n is the
- * sum of four random bytes less 510, of mean 0 and variance 21845; 0 is no noise. */
+ * A noise word (gle_noise) is m << 8 | (k + 8): n m 2^-k, rounded, is added, where n is a sum
+ * of four random bytes with signs, less its mean, of variance 21845 (analog.h); 0 is no noise. */
 enum gle_section {
     GLE_HAS_ROWS = 1,   /* a word a neuron, 0 .. 7: its weights have so many more fraction bits */
     GLE_HAS_ANALOG = 2, /* a gle_analog a neuron */

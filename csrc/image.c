@@ -225,7 +225,8 @@ static void point_at_sections(gle_chip *chip, const uint32_t *words)
         y->analog = image->sections & GLE_HAS_ANALOG ? analog + y->first : NULL;
         for (int32_t i = 0; y->analog != NULL && i < y->n; i++) {
             const gle_analog *own = &y->analog[i];
-            y->off |= own->offset != 0 || own->gain != GLE_GAIN_ONE || own->noise_u != 0;
+            const int shifted = own->offset != 0 || own->gain != GLE_GAIN_ONE;
+            y->off |= (shifted ? GLE_OFF_ACTIVATION : 0) | (own->noise_u ? GLE_OFF_MEMBRANE : 0);
         }
         y->gain_words = (int32_t)gle_gain_words(y->m);
         y->gains = image->sections & GLE_HAS_GAINS ? gains : NULL;

@@ -36,6 +36,15 @@ typedef struct {
     int32_t w_shift, w_left;
 } gle_seeing;
 
+/* How a rate is read out. */
+typedef struct {
+    int32_t gain, offset; /* Q13 of the rate; 1/8192 LSB of the converter */
+    int32_t drop, max;    /* bits of the rate that it loses; the largest code */
+    int32_t narrow;       /* all of it fits int32 */
+    gle_noise noise;
+    gle_key key;
+} gle_reader;
+
 /* Of a row of updates: gradients not 0, those that rounded to nothing, weights clipped. */
 typedef struct {
     uint32_t asked, under, clipped;
@@ -87,11 +96,14 @@ typedef struct gle_kernels {
     void (*pack_turned)(int16_t *turned, const int16_t *x, int32_t n, int32_t stride,
                         int32_t columns);
 
-    /* Learn: w[m] += round(gradient[m] * 2^-shift), see update.inc. */
+    /* Learn: w[m] += round(gradient[m] * 2^-shift), see update.inc; `root`: the row's first of
+     * gle_rng_root, of which gle_rng_roots(m) are its own. */
     void (*update)(int16_t *w, const int32_t *gradient, int32_t m, const gle_update *how,
-                   int32_t shift, uint32_t first, gle_update_count *count);
-    /* Updates vary from one to the next: gradient[m] += gradient[m] noise, see update.inc. */
-    void (*vary)(int32_t *gradient, int32_t m, const gle_update *how, uint32_t first);
+                   int32_t shift, uint32_t root, gle_update_count *count);
+    /* Updates vary from one to the next: rows[count][m] += rows[count][m] noise, at most four
+     * from a fourth on, see update.inc. */
+    void (*vary)(int32_t *rows, int32_t stride, int32_t count, int32_t m, const gle_update *how,
+                 uint32_t first);
 
     /* One stream: out[n] = W x, and W^T of the layer's own errors; see matvec_scalar.c. */
     void (*product_one)(int32_t *out, const struct gle_layer *layer, const int16_t *x,
@@ -99,7 +111,7 @@ typedef struct gle_kernels {
     void (*product_one_back)(int32_t *out, const struct gle_layer *layer, int32_t shift);
     /* w[m] += round(e x[m] * 2^-shift) */
     void (*learn_one)(int16_t *w, int32_t e, const int16_t *x, int32_t m, const gle_update *how,
-                      int32_t shift, uint32_t first, gle_update_count *count);
+                      int32_t shift, uint32_t root, gle_update_count *count);
 
     /* outer and update, or learn_one, of all rows at once: 0 where it cannot and has changed
      * nothing. NULL: never can. */
@@ -109,6 +121,10 @@ typedef struct gle_kernels {
     int32_t (*see)(int16_t *seen, const int16_t *w, int32_t m, const gle_seeing *how,
                    const uint32_t *gains, int32_t *columns);
 
+    /* to[count] from r[count], neuron i in streams from `stream` on, see read_out.inc. */
+    uint32_t (*read_out)(int32_t *to, const int16_t *r, int32_t count, const gle_reader *how,
+                         uint32_t stream, int32_t i);
+
     /* Transposed copy, to[m][stride_t] = from[n][stride]. */
     void (*transpose)(int16_t *to, const int16_t *from, int32_t n, int32_t m, int32_t stride,
                       int32_t stride_t);
@@ -117,7 +133,7 @@ typedef struct gle_kernels {
     const struct gle_rule_kernels *rules; /* learner.h */
 
     /* bias[n] += round(sums[n] * 2^-shift) at random, and the target error of cross entropy for
-     * a batch on an ideal layer. Both return 0 where they cannot and have changed nothing.
+     * a batch. Both return 0 where they cannot and have changed nothing.
      * NULL: never can. */
     int32_t (*learn_biases)(struct gle_layer *layer, const int32_t *sums, int32_t shift,
                             gle_key key);
@@ -148,6 +164,6 @@ void gle_product_one(int32_t *out, const struct gle_layer *layer, const int16_t 
                      int32_t shift);
 void gle_product_one_back(int32_t *out, const struct gle_layer *layer, int32_t shift);
 void gle_learn_one(int16_t *w, int32_t e, const int16_t *x, int32_t m, const gle_update *how,
-                   int32_t shift, uint32_t first, gle_update_count *count);
+                   int32_t shift, uint32_t root, gle_update_count *count);
 
 #endif

@@ -182,29 +182,64 @@ LANES __m256i rng_word(__m256i root, uint32_t which)
     return _mm256_xor_si256(x, _mm256_srli_epi32(x, 15));
 }
 
-/* gle_noise_unit on lanes: bytes are summed in pairs and fours. */
-LANES __m256i noise_unit(__m256i random)
+/* Bytes are summed in pairs and fours. */
+LANES __m256i noise_sum(__m256i word, __m256i signs)
 {
-    const __m256i two = _mm256_maddubs_epi16(random, all(0x01010101));
-    const __m256i four = _mm256_madd_epi16(two, all(0x00010001));
-    return _mm256_sub_epi32(four, all(GLE_NOISE_MEAN));
+    return _mm256_madd_epi16(_mm256_maddubs_epi16(word, signs), all(0x00010001));
 }
 
-/* gle_noise_at on lanes; the factors have 16 bits. */
-LANES __m256i noise(const gle_noise *f, __m256i random)
+/* gle_noise_at of neuron i on lanes that are its streams; the factors have 16 bits. */
+LANES __m256i noise(const gle_noise *f, int32_t i, __m256i word)
 {
-    const __m256i x = _mm256_madd_epi16(noise_unit(random), all(f->m));
+    const __m256i sum = noise_sum(word, all((int32_t)gle_noise_signs(i, f->left)));
+    const __m256i half = all(f->half - gle_noise_mean(i, f->left) * f->m);
+    return sra(_mm256_add_epi32(_mm256_madd_epi16(sum, all(f->m)), half), f->right);
+}
+
+/* gle_noise_unit on lanes that are neurons, from the first of four on. */
+LANES __m256i noise_units(__m256i word)
+{
+    const __m256i signs = _mm256_setr_epi32(
+        (int32_t)gle_noise_signs(0, 0), (int32_t)gle_noise_signs(1, 0),
+        (int32_t)gle_noise_signs(2, 0), (int32_t)gle_noise_signs(3, 0),
+        (int32_t)gle_noise_signs(0, 0), (int32_t)gle_noise_signs(1, 0),
+        (int32_t)gle_noise_signs(2, 0), (int32_t)gle_noise_signs(3, 0));
+    const __m256i mean =
+        _mm256_setr_epi32(GLE_NOISE_MEAN, 0, 0, 0, GLE_NOISE_MEAN, 0, 0, 0);
+    return _mm256_sub_epi32(noise_sum(word, signs), mean);
+}
+
+/* The same noise in all neurons; then with a noise word (gle_noise) for each. */
+LANES __m256i noise_alike(const gle_noise *f, __m256i word)
+{
+    const __m256i x = _mm256_madd_epi16(noise_units(word), all(f->m));
     return sra(_mm256_add_epi32(sll(x, f->left), all(f->half)), f->right);
 }
 
-/* The same with a noise word for each lane. */
-LANES __m256i noise_each(__m256i word, __m256i random)
+LANES __m256i noise_each(__m256i packed, __m256i word)
 {
     const __m256i zero = _mm256_setzero_si256();
-    const __m256i k = _mm256_sub_epi32(_mm256_and_si256(word, all(0xff)), all(GLE_NOISE_BIAS));
-    const __m256i x = _mm256_madd_epi16(noise_unit(random), _mm256_srli_epi32(word, 8));
+    const __m256i k = _mm256_sub_epi32(_mm256_and_si256(packed, all(0xff)), all(GLE_NOISE_BIAS));
+    const __m256i x = _mm256_madd_epi16(noise_units(word), _mm256_srli_epi32(packed, 8));
     const __m256i left = _mm256_sllv_epi32(x, _mm256_max_epi32(_mm256_sub_epi32(zero, k), zero));
     return round_each(left, _mm256_max_epi32(k, zero));
+}
+
+/* The words of neuron i and its neighbours, for each stream of a batch: those of membranes,
+ * then those of errors, where there is noise there. */
+LANES void draw_words(const gle_neuron_job *job, int32_t i)
+{
+    const __m256i streams = _mm256_mullo_epi32(_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7),
+                                               all(GLE_MAX_SIZE / 4));
+
+    for (int32_t b = 0; b < job->columns; b += 8) {
+        const uint32_t first = gle_noise_index(job->first + (uint32_t)b, i);
+        const __m256i root = rng_root(job->key, _mm256_add_epi32(streams, all((int32_t)first)));
+        store(job->words + b, rng_word(root, GLE_RNG_FIRST));
+        if (job->noise_e.m != 0) {
+            store(job->words + job->columns + b, rng_word(root, GLE_RNG_SECOND));
+        }
+    }
 }
 
 LANES uint32_t total(__m256i x)

@@ -241,12 +241,46 @@ LANES __m512i rng_word(__m512i root, uint32_t which)
     return _mm512_xor_si512(x, _mm512_srli_epi32(x, 15));
 }
 
-/* gle_noise_at on lanes: bytes are summed by one dot product; the factors have 16 bits. */
-LANES __m512i noise(const gle_noise *f, __m512i random)
+/* The noise of neuron i: what is the same for all its streams. */
+typedef struct {
+    __m512i signs, mean, m, half, right;
+} noiser;
+
+LANES noiser noiser_of(const gle_noise *f, int32_t i)
 {
-    const __m512i unit = _mm512_dpbusd_epi32(all(-GLE_NOISE_MEAN), random, all(0x01010101));
-    const __m512i x = _mm512_madd_epi16(unit, all(f->m));
-    return sra(_mm512_add_epi32(sll(x, f->left), all(f->half)), f->right);
+    noiser z;
+
+    z.signs = all((int32_t)gle_noise_signs(i, f->left));
+    z.mean = all(-gle_noise_mean(i, f->left));
+    z.m = all(f->m);
+    z.half = all(f->half);
+    z.right = all(f->right);
+    return z;
+}
+
+/* gle_noise_at on lanes: bytes are summed by one dot product; the factors have 16 bits. */
+LANES __m512i noise(const noiser *z, __m512i word)
+{
+    const __m512i unit = _mm512_dpbusd_epi32(z->mean, word, z->signs);
+    return _mm512_srav_epi32(_mm512_dpwssd_epi32(z->half, unit, z->m), z->right);
+}
+
+/* The words of neuron i and its neighbours, for each stream of a batch: those of membranes,
+ * then those of errors, where there is noise there. */
+LANES void draw_words(const gle_neuron_job *job, int32_t i)
+{
+    const __m512i streams = _mm512_mullo_epi32(
+        _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15),
+        all(GLE_MAX_SIZE / 4));
+
+    for (int32_t b = 0; b < job->columns; b += 16) {
+        const uint32_t first = gle_noise_index(job->first + (uint32_t)b, i);
+        const __m512i root = rng_root(job->key, _mm512_add_epi32(streams, all((int32_t)first)));
+        store(job->words + b, rng_word(root, GLE_RNG_FIRST));
+        if (job->noise_e.m != 0) {
+            store(job->words + job->columns + b, rng_word(root, GLE_RNG_SECOND));
+        }
+    }
 }
 
 LANES uint32_t count(__mmask16 mask) { return (uint32_t)_mm_popcnt_u32((uint32_t)mask); }

@@ -15,7 +15,7 @@
 
 #if defined(__x86_64__) && !defined(GLE_SCALAR_ONLY)
 
-#include "lanes_vnni.h"
+#include "share_vnni.h"
 
 enum { WIDE = 32,
        /* shifts for which an update fits 16 bits, and e x with random bits below its last
@@ -25,31 +25,30 @@ enum { WIDE = 32,
 /* What is the same for all rows. */
 typedef struct {
     __m512i limit, least, most, least_delta;
-    __m512i key_a, key_b, even; /* numbers of a vector's even weights */
-    int32_t bounded;            /* the largest update may be less than any weight can take */
+    __m512i key_a, key_b, at; /* which roots of 16 the first vector's words are of */
+    int32_t bounded;          /* the largest update may be less than any weight can take */
 } learner;
-
-/* Those of gle_rng's bits for the numbers `at` that decide. */
-LANES __m512i random_bits(const learner *l, __m512i at, __m128i rest)
-{
-    return _mm512_srl_epi32(rng_word(rng_root_of(l->key_a, l->key_b, at), GLE_RNG_FIRST), rest);
-}
 
 /* One row. Returns how many weights were to move; adds those that could not for their limit. */
 LANES uint32_t learn_row(const learner *l, int16_t *w, const int16_t *x, int32_t e, int32_t m,
-                         int32_t shift, uint32_t first, uint32_t *clipped)
+                         int32_t shift, uint32_t root, uint32_t *clipped)
 {
     const __m512i e_even = all(e & 0xffff), e_odd = all((int32_t)((uint32_t)e << 16));
     const __m128i by = _mm_cvtsi32_si128(shift), rest = _mm_cvtsi32_si128(32 - shift);
-    __m512i at = _mm512_add_epi32(l->even, all((int32_t)first));
+    __m512i roots = all(0), at = l->at;
     uint32_t moved = 0;
 
     for (int32_t j = 0; j < m; j += WIDE) {
         const __m512i below = load(x + j), old = load(w + j);
-        __m512i even = random_bits(l, at, rest);
-        __m512i odd = random_bits(l, _mm512_sub_epi32(at, all(-1)), rest);
-        __m512i delta, next, kept;
+        __m512i words, even, odd, delta, next, kept;
 
+        if ((j & (ROOTS * GLE_RNG_SHARE - 1)) == 0) {
+            roots = rng_roots(l->key_a, l->key_b, root + (uint32_t)j / GLE_RNG_SHARE);
+            at = l->at;
+        }
+        words = rng_pairs(roots, at);
+        even = _mm512_srl_epi32(rng_upper(_mm512_slli_epi32(words, 16)), rest);
+        odd = _mm512_srl_epi32(rng_upper(words), rest);
         even = _mm512_add_epi32(even, _mm512_madd_epi16(below, e_even));
         odd = _mm512_add_epi32(odd, _mm512_madd_epi16(below, e_odd));
         even = _mm512_sra_epi32(even, by);
@@ -63,7 +62,7 @@ LANES uint32_t learn_row(const learner *l, int16_t *w, const int16_t *x, int32_t
         moved += (uint32_t)_mm_popcnt_u32(_mm512_test_epi16_mask(delta, delta));
         *clipped += (uint32_t)_mm_popcnt_u32(_mm512_cmpneq_epi16_mask(next, kept));
         store(w + j, kept);
-        at = _mm512_add_epi32(at, all(WIDE));
+        at = _mm512_add_epi32(at, all(WIDE / GLE_RNG_SHARE));
     }
     return moved;
 }
@@ -97,7 +96,7 @@ AVX512 int32_t gle_learn_stream_vnni(gle_layer *layer, const gle_learning *job,
     l.least_delta = _mm512_sub_epi16(_mm512_setzero_si512(), l.most);
     l.key_a = all((int32_t)how->key.a);
     l.key_b = all((int32_t)how->key.b);
-    l.even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    l.at = _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1);
     l.bounded = how->most <= 1 << 26 >> least; /* else no update is larger */
     for (int32_t i = 0; i < layer->n; i++) {
         const int32_t e = layer->e[i];
@@ -108,7 +107,7 @@ AVX512 int32_t gle_learn_stream_vnni(gle_layer *layer, const gle_learning *job,
         asked += inputs;
         moved += learn_row(&l, layer->w + (size_t)i * (size_t)layer->stride, job->below, e,
                            layer->m, job->shift - (layer->rows ? (int32_t)layer->rows[i] : 0),
-                           (uint32_t)i * (uint32_t)layer->m, &count->clipped);
+                           (uint32_t)i * gle_rng_roots(layer->m), &count->clipped);
     }
     count->asked += asked;
     count->under += asked - moved;

@@ -11,7 +11,7 @@
 
 #if defined(__x86_64__) && !defined(GLE_SCALAR_ONLY)
 
-#include "lanes_vnni.h"
+#include "share_vnni.h"
 #include "tiles_amx.h"
 #include "tiles_vnni.h"
 
@@ -20,7 +20,7 @@ enum { NARROW = (INT32_MAX - (1 << 16)) / GLE_ARRAY_MAX };
 
 /* What is the same for all weights of a layer, and what they count. */
 typedef struct {
-    __m512i limit, least, most, least_delta, key_a, key_b, numbers;
+    __m512i limit, least, most, least_delta, key_a, key_b;
     int32_t bounded; /* the largest update may be less than any weight can take */
     int32_t stochastic;
     __m512i asked, under, clipped; /* by lane */
@@ -43,7 +43,6 @@ LANES learner learner_of(const gle_update *how)
     l.least_delta = all(-how->most);
     l.key_a = all((int32_t)how->key.a);
     l.key_b = all((int32_t)how->key.b);
-    l.numbers = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
     l.bounded = how->most < 2 * how->limit;
     l.stochastic = how->stochastic;
     l.asked = l.under = l.clipped = zero;
@@ -71,8 +70,8 @@ LANES dropped dropped_of(int32_t shift)
     return d;
 }
 
-/* Sixteen weights; `first`: the number of the first of them. */
-LANES void sixteen(int16_t *w, __m512i g, learner *l, const dropped *d, uint32_t first)
+/* Sixteen weights and their root, see rng.h. */
+LANES void sixteen(int16_t *w, __m512i g, learner *l, const dropped *d, const uint32_t *root)
 {
     const __m512i one = all(-1), zero = _mm512_setzero_si512();
     const __m512i old =
@@ -82,9 +81,7 @@ LANES void sixteen(int16_t *w, __m512i g, learner *l, const dropped *d, uint32_t
     __mmask16 asked;
 
     if (l->stochastic) {
-        up = _mm512_add_epi32(l->numbers, all((int32_t)first));
-        up = rng_word(rng_root_of(l->key_a, l->key_b, up), GLE_RNG_FIRST);
-        up = _mm512_srl_epi32(up, d->rest);
+        up = _mm512_srl_epi32(rng_share(all((int32_t)*root)), d->rest);
     }
     up = _mm512_srl_epi32(_mm512_add_epi32(_mm512_and_si512(x, d->mask), up), d->by);
     delta = _mm512_add_epi32(_mm512_sra_epi32(x, d->by), up);
@@ -128,22 +125,54 @@ LANES void error_sums(int32_t *sum, int32_t *size, const gle_layer *layer, int32
 APART void learn_from(const __m512i *g, int32_t R, int32_t V, gle_layer *layer,
                       const gle_learning *job, int32_t i, int32_t j, learner *state)
 {
+    const uint32_t of_row = gle_rng_roots(layer->m);
+    uint32_t roots[ROOTS];
     learner l = *state;
 
     for (int32_t r = 0; r < R; r++) {
         int16_t *const w = layer->w + (size_t)(i + r) * (size_t)layer->stride + (size_t)j;
-        const uint32_t first = (uint32_t)(i + r) * (uint32_t)layer->m + (uint32_t)j;
+        const uint32_t first = (uint32_t)(i + r) * of_row + (uint32_t)j / GLE_RNG_SHARE;
         const dropped d =
             dropped_of(job->shift - (layer->rows ? (int32_t)layer->rows[i + r] : 0));
+        if (l.stochastic) {
+            _mm512_storeu_si512(roots, rng_roots(l.key_a, l.key_b, first));
+        }
 #pragma GCC unroll 1
         for (int32_t c = 0; c < V; c++) {
-            sixteen(w + 16 * c, _mm512_loadu_si512(g + r * V + c), &l, &d,
-                    first + 16u * (uint32_t)c);
+            sixteen(w + 16 * c, _mm512_loadu_si512(g + r * V + c), &l, &d, roots + c);
         }
     }
     state->asked = l.asked;
     state->under = l.under;
     state->clipped = l.clipped;
+}
+
+/* Updates vary from one to the next: the same as vary in update.inc, tile by tile. */
+APART void vary_tile(__m512i *g, int32_t R, int32_t V, const gle_layer *layer,
+                     const gle_update *how, int32_t i, int32_t j)
+{
+    const __m512i numbers =
+        _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    __m512i words[MOST_V] = {0};
+
+    for (int32_t r = 0; r < R; r++) {
+        const uint32_t first = (uint32_t)((i + r) >> 2) * (uint32_t)layer->m + (uint32_t)j;
+        const noiser more = noiser_of(&how->noise, i + r);
+        for (int32_t c = 0; c < V; c++, g++) {
+            if (r == 0 || (i + r) % 4 == 0) {
+                const __m512i index =
+                    _mm512_add_epi32(numbers, all((int32_t)(first + 16u * (uint32_t)c)));
+                words[c] = rng_word(rng_root(how->key_noise, index), GLE_RNG_FIRST);
+            }
+            const __m512i d = clamp(noise(&more, words[c]), GLE_GAIN_ONE - 1);
+            const __m512i x = clamp(_mm512_loadu_si512(g), 1 << 30);
+            const __m512i low = _mm512_and_si512(x, all(GLE_GAIN_ONE - 1));
+            const __m512i part = _mm512_dpwssd_epi32(all(GLE_GAIN_ONE / 2), low, d);
+            const __m512i whole = _mm512_mullo_epi32(_mm512_srai_epi32(x, GLE_GAIN_BITS), d);
+            _mm512_storeu_si512(g, _mm512_add_epi32(_mm512_add_epi32(x, whole),
+                                                    _mm512_srai_epi32(part, GLE_GAIN_BITS)));
+        }
+    }
 }
 
 LANES void learn_tile(const int R, const int V, const int wide, gle_layer *layer,
@@ -171,6 +200,9 @@ LANES void learn_tile(const int R, const int V, const int wide, gle_layer *layer
             const __m512i up = _mm512_loadu_si512(high.at + k);
             _mm512_storeu_si512(g + k, round_outer(up, _mm512_loadu_si512(g + k), job->drop));
         }
+    }
+    if (job->how->noise.m != 0) {
+        vary_tile(g, R, V, layer, job->how, i, j);
     }
     learn_from(g, R, V, layer, job, i, j, l);
 }
@@ -304,6 +336,9 @@ AMX static void learn_by_tiles(gle_layer *layer, const gle_learning *job, gle_up
                                MOST_V * AMX_SIDE,
                            x, MOST_V * panel, r);
             }
+            if (job->how->noise.m != 0) {
+                vary_tile(g, rows, V, layer, job->how, i, j);
+            }
             learn_from(g, rows, V, layer, job, i, j, &l);
         }
     }
@@ -316,6 +351,9 @@ AVX512 int32_t gle_learn_vnni(gle_layer *layer, const gle_learning *job, gle_upd
     const int32_t least = job->shift - (layer->rows ? 7 : 0);
 
     if (least < 1) {
+        return 0;
+    }
+    if (job->columns == 1 && job->how->noise.m != 0) {
         return 0;
     }
     if (job->columns == 1) {

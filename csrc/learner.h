@@ -91,7 +91,9 @@ int32_t gle_error_sum(const gle_chip *chip, const gle_layer *layer, int32_t i);
 
 /* How the weights of a layer are updated, all rules; `count`: of steps, for the random bits. */
 gle_update gle_update_of(const gle_chip *chip, const gle_layer *layer, uint64_t count);
-/* Noise and rounding of one row of updates. */
+/* Noise of at most four rows of updates, from row i on, a multiple of four; rounding of one. */
+void gle_vary_rows(const gle_chip *chip, const gle_layer *layer, int32_t i, int32_t count,
+                   int32_t *rows, const gle_update *how);
 void gle_update_row(const gle_chip *chip, const gle_layer *layer, int32_t i, int32_t *row,
                     const gle_update *how, int32_t shift, gle_update_count *count);
 /* bias += round(x 2^-shift) */

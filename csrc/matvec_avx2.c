@@ -384,21 +384,24 @@ AVX2 void gle_turn_avx2(int16_t *to, const int16_t *from, int32_t n, int32_t m, 
 
 #define GLE_TARGET AVX2
 #define GLE_UPDATE(name) name##_row
+#define GLE_ROOTS 4
 #include "update.inc"
 #define GLE_SEE see
 #include "see.inc"
+#define GLE_READ read_out
+#include "read_out.inc"
 
 void gle_learn_one_any_avx2(int16_t *w, int32_t e, const int16_t *x, int32_t m,
-                            const gle_update *how, int32_t shift, uint32_t first,
+                            const gle_update *how, int32_t shift, uint32_t root,
                             gle_update_count *count)
 {
-    learn_row(w, e, x, m, how, shift, first, count);
+    learn_row(w, e, x, m, how, shift, root, count);
 }
 
 const gle_kernels gle_kernels_avx2 = {"avx2",          product, outer,         gle_pairs_avx2,
                                       gle_turned_avx2, update_row, vary_row, gle_product_one_avx2,
                                       gle_product_one_back_avx2, gle_learn_one_avx2, NULL, see,
-                                      gle_turn_avx2,
+                                      read_out, gle_turn_avx2,
                                       gle_neurons_avx2, &gle_rules_avx2, NULL, NULL, NULL};
 
 #else

@@ -197,18 +197,21 @@ static void transpose(int16_t *to, const int16_t *from, int32_t n, int32_t m, in
 
 #define GLE_TARGET
 #define GLE_UPDATE(name) name##_row
+#define GLE_ROOTS 1
 #include "update.inc"
 #define GLE_SEE see
 #include "see.inc"
+#define GLE_READ read_out
+#include "read_out.inc"
 
 void gle_learn_one(int16_t *w, int32_t e, const int16_t *x, int32_t m, const gle_update *how,
-                   int32_t shift, uint32_t first, gle_update_count *count)
+                   int32_t shift, uint32_t root, gle_update_count *count)
 {
-    learn_row(w, e, x, m, how, shift, first, count);
+    learn_row(w, e, x, m, how, shift, root, count);
 }
 
 const gle_kernels gle_kernels_scalar = {"scalar",    product, outer,     pack_pairs,
                                         pack_turned, update_row, vary_row, GLE_ONE(product_one),
                                         GLE_ONE(product_one_back), GLE_ONE(learn_one), NULL, see,
-                                        transpose,
+                                        read_out, transpose,
                                         gle_neurons_scalar, &gle_rules_scalar, NULL, NULL, NULL};

@@ -170,23 +170,33 @@ VNNI void gle_outer_vnni(int32_t *out, const int16_t *e, int32_t rows, const int
 
 #define GLE_TARGET VNNI
 #define GLE_UPDATE(name) name##_row
+#define GLE_ROOTS 4
 #include "update.inc"
+#define GLE_READ read_out
+#include "read_out.inc"
 
 void gle_update_wide(int16_t *w, const int32_t *gradient, int32_t m, const gle_update *how,
-                     int32_t shift, uint32_t first, gle_update_count *count)
+                     int32_t shift, uint32_t root, gle_update_count *count)
 {
-    update_row(w, gradient, m, how, shift, first, count);
+    update_row(w, gradient, m, how, shift, root, count);
 }
 
 void gle_learn_one_wide(int16_t *w, int32_t e, const int16_t *x, int32_t m, const gle_update *how,
-                        int32_t shift, uint32_t first, gle_update_count *count)
+                        int32_t shift, uint32_t root, gle_update_count *count)
 {
-    learn_row(w, e, x, m, how, shift, first, count);
+    learn_row(w, e, x, m, how, shift, root, count);
 }
 
-void gle_vary_vnni(int32_t *gradient, int32_t m, const gle_update *how, uint32_t first)
+void gle_vary_vnni(int32_t *rows, int32_t stride, int32_t count, int32_t m, const gle_update *how,
+                   uint32_t first)
 {
-    vary_row(gradient, m, how, first);
+    vary_row(rows, stride, count, m, how, first);
+}
+
+uint32_t gle_read_out_vnni(int32_t *to, const int16_t *r, int32_t count, const gle_reader *how,
+                           uint32_t stream, int32_t i)
+{
+    return read_out(to, r, count, how, stream, i);
 }
 
 const gle_kernels gle_kernels_vnni = GLE_AVX512_TABLE("vnni", gle_product_vnni, gle_outer_vnni,

@@ -16,9 +16,11 @@ struct gle_neuron_job {
     int32_t gamma_left, gamma_right;
     int32_t ranging;      /* count for the auto-ranging */
     int32_t analog;       /* something is off or noisy: the fields below, else none of it */
+    int32_t noisy;        /* membranes or errors are */
     uint32_t first;       /* number of the first stream */
     gle_key key;          /* of the noise */
-    gle_noise noise_e;
+    gle_noise noise_e;    /* none where the error path is not driven, see analog.h */
+    uint32_t *words;      /* [2][columns] room for random words of several streams */
 };
 
 /* What is the same for all streams of one neuron. */
@@ -31,16 +33,32 @@ typedef struct {
     gle_phi_format format;
     /* what is off */
     int32_t offset, gain, fine_extra, fine_max;
+    int32_t finer; /* which of gle_phi_formats */
     gle_noise noise_u, noise_e;
+    uint32_t word_u, word_e; /* of this neuron and its neighbours, for one stream */
 } gle_row;
+
+/* Of rates as they travel, and finer where a gain is to come. */
+typedef struct {
+    gle_phi_format at[2];
+} gle_phi_formats;
 
 /* Where a gain is to come, a rate is found finer than it travels, so that little is rounded
  * twice; where none is, nothing is. */
-static inline int32_t gle_fine_frac(const gle_layer *layer, int32_t gain)
+static inline int32_t gle_fine_frac(const gle_layer *layer)
 {
     const int32_t fine = layer->r_frac + GLE_FINE_BITS;
     const int32_t most = layer->u_frac < 15 ? layer->u_frac : 15;
-    return gain == GLE_GAIN_ONE ? layer->r_frac : fine < most ? fine : most;
+    return fine < most ? fine : most;
+}
+
+static inline gle_phi_formats gle_phi_formats_of(const gle_layer *layer)
+{
+    gle_phi_formats f;
+
+    f.at[0] = gle_phi_format_of(layer->u_frac, layer->r_frac);
+    f.at[1] = gle_phi_format_of(layer->u_frac, gle_fine_frac(layer));
+    return f;
 }
 
 static inline void gle_row_analog(const gle_neuron_job *job, int32_t i, gle_row *row)
@@ -48,15 +66,13 @@ static inline void gle_row_analog(const gle_neuron_job *job, int32_t i, gle_row 
     static const gle_analog ideal = {0, GLE_GAIN_ONE, 0, GLE_GAIN_ONE};
     const gle_layer *layer = job->layer;
     const gle_analog *own = layer->analog ? &layer->analog[i] : &ideal;
-    const int32_t fine = gle_fine_frac(layer, own->gain);
 
     row->offset = own->offset;
     row->gain = own->gain;
-    row->fine_extra = fine - layer->r_frac;
-    row->fine_max = layer->image->r_max << row->fine_extra;
+    row->finer = own->gain != GLE_GAIN_ONE;
+    row->fine_extra = row->finer ? gle_fine_frac(layer) - layer->r_frac : 0;
+    row->fine_max = row->r_max << row->fine_extra;
     row->noise_u = gle_noise_of(own->noise_u);
-    row->noise_e = job->noise_e;
-    row->format = gle_phi_format_of(layer->u_frac, fine);
 }
 
 /* What all neurons of a layer have in common. */
@@ -76,9 +92,11 @@ static inline void gle_row_of_layer(const gle_neuron_job *job, gle_row *row)
     row->gamma_right = job->gamma_right;
     row->gamma_half = gle_half(job->gamma_right);
     row->format = gle_phi_format_of(layer->u_frac, layer->r_frac);
-    row->offset = row->fine_extra = row->fine_max = 0;
+    row->finer = row->offset = row->fine_extra = row->fine_max = 0;
     row->gain = GLE_GAIN_ONE;
-    row->noise_u = row->noise_e = none;
+    row->noise_u = none;
+    row->noise_e = job->noise_e;
+    row->word_u = row->word_e = 0;
 }
 
 /* What neuron i has of its own. */

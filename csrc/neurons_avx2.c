@@ -8,7 +8,8 @@
 
 #include "lanes_avx2.h"
 
-LANES void step_row(const gle_neuron_job *job, int32_t i, const int32_t phi, const int analog)
+LANES void step_row(const gle_neuron_job *job, int32_t i, const gle_phi_formats *formats,
+                    const int32_t phi, const int analog)
 {
     gle_layer *const layer = job->layer;
     const size_t at = (size_t)i * (size_t)job->columns;
@@ -17,12 +18,12 @@ LANES void step_row(const gle_neuron_job *job, int32_t i, const int32_t phi, con
     uint16_t *const dphi_row = layer->dphi + at;
     const int32_t bounded = phi == GLE_TANH || phi == GLE_SIGMOID;
     const __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-    const __m256i streams = _mm256_mullo_epi32(lanes, all(GLE_MAX_SIZE));
     gle_row row;
 
     gle_row_of_layer(job, &row);
     gle_row_of(job, i, &row);
-    const int32_t noisy = (row.noise_u.m | row.noise_e.m) != 0;
+    const int32_t noisy_u = analog && row.noise_u.m != 0, noisy_e = analog && row.noise_e.m != 0;
+    const int32_t gained = analog && (row.offset != 0 || row.gain != GLE_GAIN_ONE);
     const int32_t gained_half = 1 << (GLE_GAIN_BITS - 1 + row.fine_extra);
     __m256i half_e = _mm256_setzero_si256(), peak_r = half_e, under = half_e;
     uint32_t sat_x = 0, sat_uhat = 0, sat_r = 0, sat_inst = 0, sat_e = 0;
@@ -43,13 +44,8 @@ LANES void step_row(const gle_neuron_job *job, int32_t i, const int32_t phi, con
         ok_inst = _mm256_and_si256(_mm256_cmpeq_epi32(raw, inst),
                                    _mm256_cmpeq_epi32(near, delta_v));
         __m256i ehat = _mm256_add_epi32(v, scale(near, &row.ratio_v));
-        __m256i root = _mm256_setzero_si256();
-        if (analog && noisy) {
-            const uint32_t first = gle_noise_index(job->first + (uint32_t)b, i);
-            root = rng_root(job->key, _mm256_add_epi32(streams, all((int32_t)first)));
-        }
-        if (analog && row.noise_e.m != 0) {
-            const __m256i more = noise(&row.noise_e, rng_word(root, GLE_RNG_SECOND));
+        if (noisy_e) {
+            const __m256i more = noise(&row.noise_e, i, load(job->words + job->columns + b));
             ehat = _mm256_add_epi32(ehat, _mm256_and_si256(live, more));
         }
         const __m256i v_new = _mm256_add_epi32(v, scale(delta_v, &row.leak_v));
@@ -80,8 +76,8 @@ LANES void step_row(const gle_neuron_job *job, int32_t i, const int32_t phi, con
         ok_uhat = _mm256_cmpeq_epi32(near, delta_u);
         const __m256i uhat = _mm256_add_epi32(u, scale(near, &row.ratio_u));
         __m256i u_new = _mm256_add_epi32(u, scale(delta_u, &row.leak_u));
-        if (analog && row.noise_u.m != 0) {
-            const __m256i more = noise(&row.noise_u, rng_word(root, GLE_RNG_FIRST));
+        if (noisy_u) {
+            const __m256i more = noise(&row.noise_u, i, load(job->words + b));
             u_new = clamp(_mm256_add_epi32(u_new, _mm256_and_si256(live, more)), row.u_max);
         }
         store(layer->u + here, u_new);
@@ -89,8 +85,9 @@ LANES void step_row(const gle_neuron_job *job, int32_t i, const int32_t phi, con
             store(layer->uhat + here, uhat);
         }
         ok_r = all(-1);
-        if (analog) {
-            raw = rate(phi, _mm256_add_epi32(uhat, all(row.offset)), &row.format, &slope);
+        if (gained) {
+            raw = rate(phi, _mm256_add_epi32(uhat, all(row.offset)), &formats->at[row.finer],
+                       &slope);
             near = clamp(raw, row.fine_max);
             ok_r = row.gain == 0 ? all(-1) : _mm256_cmpeq_epi32(raw, near);
             raw = _mm256_add_epi32(_mm256_mullo_epi32(near, all(row.gain)), all(gained_half));
@@ -131,13 +128,16 @@ LANES void step_row(const gle_neuron_job *job, int32_t i, const int32_t phi, con
     gle_counted(job, 1, &t);
 }
 
-#define IDEAL_ROWS(phi)               \
-    for (int32_t i = 0; i < n; i++) { \
-        step_row(job, i, phi, 0);     \
+#define IDEAL_ROWS(phi)                 \
+    for (int32_t i = 0; i < n; i++) {   \
+        step_row(job, i, NULL, phi, 0); \
     }
-#define ANALOG_ROWS(phi)              \
-    for (int32_t i = 0; i < n; i++) { \
-        step_row(job, i, phi, 1);     \
+#define ANALOG_ROWS(phi)                    \
+    for (int32_t i = 0; i < n; i++) {       \
+        if (job->noisy && (i & 3) == 0) {   \
+            draw_words(job, i);             \
+        }                                   \
+        step_row(job, i, &formats, phi, 1); \
     }
 
 AVX2 void gle_neurons_avx2(const gle_neuron_job *job)
@@ -149,6 +149,7 @@ AVX2 void gle_neurons_avx2(const gle_neuron_job *job)
         return;
     }
     if (job->analog) {
+        const gle_phi_formats formats = gle_phi_formats_of(job->layer);
         GLE_WITH_PHI(job->layer->image->phi, ANALOG_ROWS)
     } else {
         GLE_WITH_PHI(job->layer->image->phi, IDEAL_ROWS)

@@ -113,7 +113,7 @@ typedef struct {
 LANES off_lanes off_of(const gle_layer *layer, int32_t i, int32_t left)
 {
     const __m256i one = all(GLE_GAIN_ONE);
-    const int32_t extra = gle_fine_frac(layer, 0) - layer->r_frac;
+    const int32_t extra = gle_fine_frac(layer) - layer->r_frac;
     __m256i word[4] = {_mm256_setzero_si256(), one, _mm256_setzero_si256(), one};
     off_lanes off;
 
@@ -140,14 +140,15 @@ LANES void eight(const gle_neuron_job *job, const gle_row *same, int32_t i, cons
     const __m256i u = load(layer->u + i);
     __m256i slope = _mm256_cvtepu16_epi32(
         _mm_loadu_si128((const __m128i *)(const void *)(layer->dphi + i)));
-    __m256i word[4], root = zero;
+    __m256i word[4], root = zero; /* the same for four neurons */
     off_lanes off = {zero, zero, zero, zero};
 
     records(word, layer->neurons + i, left);
     if (analog) {
         const uint32_t first = gle_noise_index(job->first, i);
         off = off_of(layer, i, left);
-        root = rng_root(job->key, _mm256_add_epi32(lanes, all((int32_t)first)));
+        root = rng_root(job->key, _mm256_add_epi32(_mm256_srli_epi32(lanes, 2),
+                                                   all((int32_t)first)));
     }
     mul_lanes leak = mul_of(word[2]), ratio = mul_of(word[3]);
 
@@ -159,7 +160,7 @@ LANES void eight(const gle_neuron_job *job, const gle_row *same, int32_t i, cons
         _mm256_and_si256(_mm256_cmpeq_epi32(raw, inst), _mm256_cmpeq_epi32(near, delta_v));
     __m256i ehat = _mm256_add_epi32(v, scale_each(near, &ratio));
     if (analog && same->noise_e.m != 0) {
-        const __m256i more = noise(&same->noise_e, rng_word(root, GLE_RNG_SECOND));
+        const __m256i more = noise_alike(&same->noise_e, rng_word(root, GLE_RNG_SECOND));
         ehat = _mm256_add_epi32(ehat, more);
     }
     const __m256i v_new = _mm256_add_epi32(v, scale_each(delta_v, &leak));
@@ -263,7 +264,6 @@ AVX2 void gle_neurons_one_avx2(const gle_neuron_job *job)
 
     gle_row_of_layer(job, &same);
     if (job->analog) {
-        same.noise_e = job->noise_e;
         GLE_WITH_PHI(job->layer->image->phi, ANALOG_ROWS)
     } else {
         GLE_WITH_PHI(job->layer->image->phi, IDEAL_ROWS)

@@ -164,8 +164,8 @@ AVX512 void gle_neurons_one_vnni(const gle_neuron_job *job)
     uint32_t hashes[16];
     gle_row same;
 
-    if (job->analog) {
-        gle_neurons_scalar(job);
+    if (job->analog) { /* each lane with its own offset, gain and noise: there */
+        gle_neurons_one_avx2(job);
         return;
     }
     gle_row_of_layer(job, &same);

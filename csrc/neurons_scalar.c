@@ -9,6 +9,18 @@
  */
 #include "neurons.h"
 
+/* A single stream keeps them from one neuron to the next three. */
+static inline void draw_words(const gle_neuron_job *job, int32_t i, int32_t b, gle_row *kept)
+{
+    uint32_t root;
+
+    if (job->columns > 1 || (i & 3) == 0) {
+        root = gle_rng_root(job->key, gle_noise_index(job->first + (uint32_t)b, i));
+        kept->word_u = gle_rng_word(root, GLE_RNG_FIRST);
+        kept->word_e = gle_rng_word(root, GLE_RNG_SECOND);
+    }
+}
+
 static void step_row(const gle_neuron_job *job, int32_t i, gle_row *kept, gle_tally *t)
 {
     gle_layer *const layer = job->layer;
@@ -27,7 +39,10 @@ static void step_row(const gle_neuron_job *job, int32_t i, gle_row *kept, gle_ta
     uint32_t *restrict const hash = job->hash;
 
     gle_row_of(job, i, kept);
-    const int32_t noisy = (kept->noise_u.m | kept->noise_e.m) != 0;
+    if (job->analog) {
+        kept->format = gle_phi_format_of(layer->u_frac, layer->r_frac + kept->fine_extra);
+    }
+    const int32_t noisy = job->noisy;
     const int32_t bounded = phi == GLE_TANH || phi == GLE_SIGMOID;
 
     for (int32_t b = 0; b < columns; b++) {
@@ -35,7 +50,7 @@ static void step_row(const gle_neuron_job *job, int32_t i, gle_row *kept, gle_ta
         const int32_t v = v_row[b];
         const int32_t u = u_row[b];
         int32_t inst, delta, near, ehat, e, x, uhat, r, dphi, raw;
-        uint32_t size, clipped, root = 0;
+        uint32_t size, clipped;
 
         raw = gle_scale_q15(above[b], (int32_t)dphi_row[b]);
         inst = gle_clamp(raw, GLE_STATE_MAX);
@@ -44,8 +59,10 @@ static void step_row(const gle_neuron_job *job, int32_t i, gle_row *kept, gle_ta
         t->sat_inst += live & ((uint32_t)(raw != inst) | (uint32_t)(near != delta));
         ehat = v + gle_scale(near, &kept->ratio_v);
         if (noisy && live) {
-            root = gle_rng_root(job->key, gle_noise_index(job->first + (uint32_t)b, i));
-            ehat += gle_noise_at(&kept->noise_e, gle_rng_word(root, GLE_RNG_SECOND));
+            draw_words(job, i, b, kept);
+            ehat += kept->noise_e.m == 0
+                        ? 0
+                        : gle_noise_at(&kept->noise_e, gle_noise_unit(kept->word_e, i));
         }
         delta = v + gle_scale(delta, &kept->leak_v);
         v_row[b] = delta;
@@ -66,7 +83,7 @@ static void step_row(const gle_neuron_job *job, int32_t i, gle_row *kept, gle_ta
         uhat = u + gle_scale(near, &kept->ratio_u);
         delta = u + gle_scale(delta, &kept->leak_u);
         if (noisy && live) {
-            delta += gle_noise_at(&kept->noise_u, gle_rng_word(root, GLE_RNG_FIRST));
+            delta += gle_noise_at(&kept->noise_u, gle_noise_unit(kept->word_u, i));
             delta = gle_clamp(delta, kept->u_max);
         }
         u_row[b] = delta;

@@ -16,21 +16,46 @@ typedef struct {
     uint32_t sat_x, sat_uhat, sat_r, sat_inst, sat_e;
 } tally;
 
+/* What all rows have in common, one by one: of a copy of the whole, compilers keep two in memory,
+ * and wait for the one before they have written the other. */
+LANES void like(const gle_row *kept, gle_row *row)
+{
+    row->u_max = kept->u_max;
+    row->r_max = kept->r_max;
+    row->e_max = kept->e_max;
+    row->v_extra = kept->v_extra;
+    row->v_half = kept->v_half;
+    row->gamma_m = kept->gamma_m;
+    row->gamma_left = kept->gamma_left;
+    row->gamma_limit = kept->gamma_limit;
+    row->gamma_right = kept->gamma_right;
+    row->gamma_half = kept->gamma_half;
+    row->offset = kept->offset;
+    row->gain = kept->gain;
+    row->fine_extra = kept->fine_extra;
+    row->fine_max = kept->fine_max;
+    row->finer = kept->finer;
+    row->noise_u = kept->noise_u;
+    row->noise_e = kept->noise_e;
+}
+
 /* `kept`: what all rows have in common. */
-LANES void step_row(const gle_neuron_job *job, int32_t i, const gle_row *kept, const int32_t phi,
-                    const int analog, tally *t)
+LANES void step_row(const gle_neuron_job *job, int32_t i, const gle_row *kept,
+                    const gle_phi_formats *formats, const int32_t phi, const int analog, tally *t)
 {
     gle_layer *const layer = job->layer;
     const size_t at = (size_t)i * (size_t)job->columns;
     const int32_t bounded = phi == GLE_TANH || phi == GLE_SIGMOID;
     const __m512i zero = _mm512_setzero_si512();
-    const __m512i streams = _mm512_mullo_epi32(
-        _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15),
-        all(GLE_MAX_SIZE));
-    gle_row row = *kept;
+    gle_row row;
 
+    like(kept, &row);
     gle_row_of(job, i, &row);
-    const int32_t noisy = (row.noise_u.m | row.noise_e.m) != 0;
+    const int32_t noisy_u = analog && row.noise_u.m != 0, noisy_e = analog && row.noise_e.m != 0;
+    const int32_t gained = analog && (row.offset != 0 || row.gain != GLE_GAIN_ONE);
+    const noiser none = {zero, zero, zero, zero, zero};
+    const noiser more_u = noisy_u ? noiser_of(&row.noise_u, i) : none;
+    const noiser more_e = noisy_e ? noiser_of(&row.noise_e, i) : none;
     const int32_t gained_half = 1 << (GLE_GAIN_BITS - 1 + row.fine_extra);
     const factor leak_v = factor_of(&row.leak_v, 1), ratio_v = factor_of(&row.ratio_v, 0);
     const factor leak_u = factor_of(&row.leak_u, 1), ratio_u = factor_of(&row.ratio_u, 1);
@@ -55,14 +80,9 @@ LANES void step_row(const gle_neuron_job *job, int32_t i, const gle_row *kept, c
         const __m512i above = load(job->above + here);
         __m512i raw, near, e = zero, v_new = zero;
         __mmask16 off_inst = 0, off_e = 0;
-        __m512i root = zero;
-        if (analog && noisy) {
-            const uint32_t first = gle_noise_index(job->first + (uint32_t)b, i);
-            root = rng_root(job->key, _mm512_add_epi32(streams, all((int32_t)first)));
-        }
         /* without a target nothing comes down, and an error neuron at rest stays there */
         const __m512i any = _mm512_or_si512(above, v);
-        if ((analog && row.noise_e.m != 0) || _mm512_test_epi32_mask(any, any) != 0) {
+        if (noisy_e || _mm512_test_epi32_mask(any, any) != 0) {
             raw = scale_q15(above, slope);
             const __m512i inst = _mm512_max_epi32(state_least, _mm512_min_epi32(state_most, raw));
             const __m512i delta_v = _mm512_sub_epi32(inst, v);
@@ -78,9 +98,9 @@ LANES void step_row(const gle_neuron_job *job, int32_t i, const gle_row *kept, c
             } else {
                 ehat = _mm512_add_epi32(v, scaled(delta_v, &ratio_v));
             }
-            if (analog && row.noise_e.m != 0) {
-                ehat = _mm512_mask_add_epi32(ehat, live, ehat,
-                                             noise(&row.noise_e, rng_word(root, GLE_RNG_SECOND)));
+            if (noisy_e) {
+                const __m512i word = load(job->words + job->columns + b);
+                ehat = _mm512_mask_add_epi32(ehat, live, ehat, noise(&more_e, word));
             }
             v_new = _mm512_add_epi32(v, scaled(delta_v, &leak_v));
             store(layer->v + here, v_new);
@@ -115,9 +135,8 @@ LANES void step_row(const gle_neuron_job *job, int32_t i, const gle_row *kept, c
             off_uhat = _mm512_cmpneq_epi32_mask(near, delta_u);
             uhat = _mm512_add_epi32(u, scale(near, &row.ratio_u));
         }
-        if (analog && row.noise_u.m != 0) {
-            u_new = _mm512_mask_add_epi32(u_new, live, u_new,
-                                          noise(&row.noise_u, rng_word(root, GLE_RNG_FIRST)));
+        if (noisy_u) {
+            u_new = _mm512_mask_add_epi32(u_new, live, u_new, noise(&more_u, load(job->words + b)));
             u_new = clamp(u_new, row.u_max);
         }
         store(layer->u + here, u_new);
@@ -125,15 +144,16 @@ LANES void step_row(const gle_neuron_job *job, int32_t i, const gle_row *kept, c
             store(layer->uhat + here, uhat);
         }
         __mmask16 clipped = 0;
-        if (analog) {
-            raw = rate(phi, _mm512_add_epi32(uhat, all(row.offset)), &row.format, &slope);
+        if (gained) {
+            raw = rate(phi, _mm512_add_epi32(uhat, all(row.offset)), &formats->at[row.finer],
+                       &slope);
             near = clamp(raw, row.fine_max);
             clipped = row.gain == 0 ? 0 : _mm512_cmpneq_epi32_mask(raw, near);
             raw = _mm512_add_epi32(_mm512_mullo_epi32(near, all(row.gain)), all(gained_half));
             raw = sra(raw, GLE_GAIN_BITS + row.fine_extra);
             slope = row.gain == 0 ? zero : slope;
         } else {
-            raw = rate(phi, uhat, &row.format, &slope);
+            raw = rate(phi, uhat, &kept->format, &slope);
         }
         const __m512i r = clamp(raw, row.r_max);
         if (bounded) {
@@ -169,31 +189,56 @@ LANES void step_row(const gle_neuron_job *job, int32_t i, const gle_row *kept, c
     t->half_e = half_e;
 }
 
-#define IDEAL_ROWS(phi)                     \
-    for (int32_t i = 0; i < n; i++) {       \
-        step_row(job, i, &row, phi, 0, &t); \
+#define IDEAL_ROWS(phi)                           \
+    for (int32_t i = 0; i < n; i++) {             \
+        step_row(job, i, &row, NULL, phi, 0, &t); \
     }
-#define ANALOG_ROWS(phi)                    \
-    for (int32_t i = 0; i < n; i++) {       \
-        step_row(job, i, &row, phi, 1, &t); \
+#define ANALOG_ROWS(phi)                              \
+    for (int32_t i = 0; i < n; i++) {                 \
+        if (job->noisy && (i & 3) == 0) {             \
+            draw_words(job, i);                       \
+        }                                             \
+        step_row(job, i, &row, &formats, phi, 1, &t); \
     }
+
+/* Functions of their own, so that one's many constants do not take registers from the other. */
+AVX512 __attribute__((noinline)) static void ideal_rows(const gle_neuron_job *job, tally *counts)
+{
+    const int32_t n = job->layer->n;
+    tally t = *counts;
+    gle_row row;
+
+    gle_row_of_layer(job, &row);
+    GLE_WITH_PHI(job->layer->image->phi, IDEAL_ROWS)
+    *counts = t;
+}
+
+AVX512 __attribute__((noinline)) static void analog_rows(const gle_neuron_job *job, tally *counts)
+{
+    const gle_phi_formats formats = gle_phi_formats_of(job->layer);
+    const int32_t n = job->layer->n;
+    tally t = *counts;
+    gle_row row;
+
+    gle_row_of_layer(job, &row);
+    GLE_WITH_PHI(job->layer->image->phi, ANALOG_ROWS)
+    *counts = t;
+}
 
 AVX512 void gle_neurons_vnni(const gle_neuron_job *job)
 {
     const int32_t n = job->layer->n;
     tally t = {_mm512_setzero_si512(), _mm512_setzero_si512(), _mm512_setzero_si512(), 0, 0, 0, 0,
                0};
-    gle_row row;
 
     if (job->columns == 1) {
         gle_neurons_one_vnni(job);
         return;
     }
-    gle_row_of_layer(job, &row);
     if (job->analog) {
-        GLE_WITH_PHI(job->layer->image->phi, ANALOG_ROWS)
+        analog_rows(job, &t);
     } else {
-        GLE_WITH_PHI(job->layer->image->phi, IDEAL_ROWS)
+        ideal_rows(job, &t);
     }
     const gle_tally all_rows = {t.sat_x, t.sat_uhat, t.sat_r, t.sat_inst, t.sat_e,
                                 (uint32_t)_mm512_reduce_add_epi32(t.under),

@@ -89,6 +89,19 @@ AVX512 void gle_turned_vnni(int16_t *turned, const int16_t *x, int32_t n, int32_
 #define GLE_SEE see_any
 #include "see.inc"
 
+/* gle_synapse of 14-bit codes: 2^2 of them as vpmulhrsw rounds products. */
+LANES __m512i synapses(__m512i code, const int16_t *gains, int32_t left)
+{
+    const __mmask32 there = left >= WIDE ? UINT32_MAX : (UINT32_C(1) << left) - 1u;
+    const __m512i gain = _mm512_maskz_loadu_epi16(there, gains);
+    const __m512i most = _mm512_set1_epi16(GLE_ARRAY_MAX), least = _mm512_set1_epi16(-GLE_ARRAY_MAX);
+    const __m512i y = _mm512_mulhrs_epi16(_mm512_slli_epi16(code, 2), gain);
+    const __m512i stuck = _mm512_sub_epi16(_mm512_set1_epi16(-(GLE_ARRAY_MAX + 1)), gain);
+
+    return _mm512_mask_mov_epi16(_mm512_max_epi16(least, _mm512_min_epi16(most, y)),
+                                 _mm512_movepi16_mask(gain), stuck);
+}
+
 AVX512 int32_t gle_see_vnni(int16_t *seen, const int16_t *w, int32_t m, const gle_seeing *how,
                             const uint32_t *gains, int32_t *columns)
 {
@@ -97,15 +110,17 @@ AVX512 int32_t gle_see_vnni(int16_t *seen, const int16_t *w, int32_t m, const gl
     const __m512i by = _mm512_set1_epi16((int16_t)(how->w_shift > 0 ? 1 << (15 - how->w_shift) : 0));
     __m512i sum = _mm512_setzero_si512();
 
-    if (gains != NULL || m % 16 != 0) {
+    if (gains == NULL && m % 16 != 0) {
         return see_any(seen, w, m, how, gains, columns);
     }
+    /* rows of gains end within a vector; behind them there are no weights, and no gain */
     /* no masks: what a masked store has left cannot be loaded at once in the next row */
     for (int32_t j = 0; j < m; j += WIDE) {
         const int two = m - j > 16;
         __m512i x = two ? load(w + j) : _mm512_castsi256_si512(load_half(w + j));
         x = how->w_shift == 0 ? x : _mm512_mulhrs_epi16(x, by);
         x = _mm512_sll_epi16(x, left);
+        x = gains == NULL ? x : synapses(x, (const int16_t *)(const void *)gains + j, m - j);
         const __m256i low = _mm256_abs_epi16(_mm512_castsi512_si256(x));
         _mm256_storeu_si256((__m256i *)(void *)(seen + j), _mm512_castsi512_si256(x));
         store(columns + j, _mm512_add_epi32(load(columns + j), _mm512_cvtepu16_epi32(low)));

@@ -78,16 +78,21 @@ gle_update gle_update_of(const gle_chip *chip, const gle_layer *layer, uint64_t 
     return how;
 }
 
+void gle_vary_rows(const gle_chip *chip, const gle_layer *layer, int32_t i, int32_t count,
+                   int32_t *rows, const gle_update *how)
+{
+    if (how->noise.m != 0) {
+        chip->kernels->vary(rows, layer->stride, count, layer->m, how,
+                            (uint32_t)(i >> 2) * (uint32_t)layer->m);
+    }
+}
+
 void gle_update_row(const gle_chip *chip, const gle_layer *layer, int32_t i, int32_t *row,
                     const gle_update *how, int32_t shift, gle_update_count *count)
 {
-    const uint32_t first = (uint32_t)i * (uint32_t)layer->m;
-
-    if (how->noise.m != 0) {
-        chip->kernels->vary(row, layer->m, how, first);
-    }
     chip->kernels->update(layer->w + (size_t)i * (size_t)layer->stride, row, layer->m, how,
-                          shift - (layer->rows ? (int32_t)layer->rows[i] : 0), first, count);
+                          shift - (layer->rows ? (int32_t)layer->rows[i] : 0),
+                          (uint32_t)i * gle_rng_roots(layer->m), count);
 }
 
 void gle_count_updates(gle_layer *layer, const gle_update_count *count)
@@ -188,7 +193,13 @@ static void learn_from_memory(gle_chip *chip, gle_layer *layer, const int16_t *b
             }
             clipped += k->apply[y->rule](row, layer->memory + at, norm, layer->m, &recall,
                                          (uint32_t)(i + r) * (uint32_t)layer->m);
-            gle_update_row(chip, layer, i + r, row, &how, shift, &count);
+        }
+        if (lesson->apply) {
+            gle_vary_rows(chip, layer, i, rows, chip->rows, &how);
+        }
+        for (int32_t r = 0; r < rows && lesson->apply; r++) {
+            gle_update_row(chip, layer, i + r, chip->rows + (size_t)r * (size_t)layer->stride,
+                           &how, shift, &count);
         }
     }
     if ((layer->image->learn & GLE_HOLDS_BIAS) == 0) {

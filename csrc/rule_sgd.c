@@ -13,14 +13,13 @@ static void learn_one_stream(const gle_chip *chip, gle_layer *layer, const int16
                              const gle_update *how, int32_t shift, gle_update_count *count)
 {
 #ifdef GLE_LEARN_LAYER
-    (void)chip;
-    GLE_LEARN_LAYER(layer, below, how, shift, count);
+    GLE_LEARN_LAYER(layer, below, how, shift, chip->rows, count);
 #else
     for (int32_t i = 0; i < layer->n; i++) {
         chip->kernels->learn_one(layer->w + (size_t)i * (size_t)layer->stride, layer->e[i], below,
                                  layer->m, how,
                                  shift - (layer->rows ? (int32_t)layer->rows[i] : 0),
-                                 (uint32_t)i * (uint32_t)layer->m, count);
+                                 (uint32_t)i * gle_rng_roots(layer->m), count);
     }
 #endif
 }
@@ -36,9 +35,10 @@ void gle_layer_sgd(gle_chip *chip, gle_layer *layer, const int16_t *below, int32
     const gle_key key_bias =
         gle_rng_key(chip->seed, GLE_RNG_BIAS_UPDATE, (uint32_t)layer->first, chip->step);
     const gle_update how = gle_update_of(chip, layer, chip->step);
-    /* whole rows and layers at once know of no synapse that is absent */
-    const int whole = how.noise.m == 0 && layer->mask == NULL;
-    const int one = chip->columns == 1 && whole;
+    /* whole rows and layers at once know of no synapse that is absent; nor does a row of one
+     * stream of updates that vary */
+    const int whole = layer->mask == NULL;
+    const int one = chip->columns == 1 && whole && how.noise.m == 0;
     const gle_learning all = {&how, below, chip->turned, chip->columns,
                               gle_gradient_shift(chip->batch), shift, chip->rows};
     gle_update_count count = {0, 0, 0};
@@ -53,6 +53,7 @@ void gle_layer_sgd(gle_chip *chip, gle_layer *layer, const int16_t *below, int32
         const int32_t rows = layer->n - i < ROWS ? layer->n - i : ROWS;
         gle_outer_rows(chip, layer, i, rows, below, chip->rows);
         gle_absent_sums(layer, i, rows, chip->rows); /* asks for nothing, counts for nothing */
+        gle_vary_rows(chip, layer, i, rows, chip->rows, &how);
         for (int32_t r = 0; r < rows; r++) {
             gle_update_row(chip, layer, i + r, chip->rows + (size_t)r * (size_t)layer->stride,
                            &how, shift, &count);

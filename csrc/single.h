@@ -24,10 +24,10 @@ void gle_see_one(int16_t *seen, const int16_t *w, int32_t m, const gle_seeing *h
 void gle_product_one_dsp(int32_t *out, const gle_layer *layer, const int16_t *x, int32_t shift);
 void gle_product_one_back_dsp(int32_t *out, const gle_layer *layer, int32_t shift);
 void gle_learn_one_dsp(int16_t *w, int32_t e, const int16_t *x, int32_t m, const gle_update *how,
-                       int32_t shift, uint32_t first, gle_update_count *count);
-/* All of a layer, whose rows have things in common. */
+                       int32_t shift, uint32_t root, gle_update_count *count);
+/* All of a layer, whose rows have things in common; scratch[4 stride]. */
 void gle_learn_layer_dsp(gle_layer *layer, const int16_t *x, const gle_update *how, int32_t shift,
-                         gle_update_count *count);
+                         int32_t *scratch, gle_update_count *count);
 #define GLE_LEARN_LAYER gle_learn_layer_dsp
 void gle_see_one_dsp(int16_t *seen, const int16_t *w, int32_t m, const gle_seeing *how,
                      const uint32_t *gains);
@@ -40,15 +40,15 @@ void gle_see_one_dsp(int16_t *seen, const int16_t *w, int32_t m, const gle_seein
 void gle_product_one_avx2(int32_t *out, const gle_layer *layer, const int16_t *x, int32_t shift);
 void gle_product_one_back_avx2(int32_t *out, const gle_layer *layer, int32_t shift);
 void gle_learn_one_avx2(int16_t *w, int32_t e, const int16_t *x, int32_t m, const gle_update *how,
-                        int32_t shift, uint32_t first, gle_update_count *count);
+                        int32_t shift, uint32_t root, gle_update_count *count);
 /* matvec_avx2.c: any rounding, as update.inc has it. */
 void gle_learn_one_any_avx2(int16_t *w, int32_t e, const int16_t *x, int32_t m,
-                            const gle_update *how, int32_t shift, uint32_t first,
+                            const gle_update *how, int32_t shift, uint32_t root,
                             gle_update_count *count);
 void gle_product_one_vnni(int32_t *out, const gle_layer *layer, const int16_t *x, int32_t shift);
 void gle_product_one_back_vnni(int32_t *out, const gle_layer *layer, int32_t shift);
 void gle_learn_one_vnni(int16_t *w, int32_t e, const int16_t *x, int32_t m, const gle_update *how,
-                        int32_t shift, uint32_t first, gle_update_count *count);
+                        int32_t shift, uint32_t root, gle_update_count *count);
 int32_t gle_learn_vnni(gle_layer *layer, const gle_learning *job, gle_update_count *count);
 int32_t gle_learn_amx(gle_layer *layer, const gle_learning *job, gle_update_count *count);
 /* matvec_vnni.c */
@@ -57,7 +57,10 @@ void gle_product_vnni(int32_t *out, const int16_t *w, int32_t stride, int32_t n,
                       int32_t fits);
 void gle_outer_vnni(int32_t *out, const int16_t *e, int32_t rows, const int16_t *turned,
                     int32_t stride, int32_t m, int32_t columns, int32_t shift);
-void gle_vary_vnni(int32_t *gradient, int32_t m, const gle_update *how, uint32_t first);
+void gle_vary_vnni(int32_t *rows, int32_t stride, int32_t count, int32_t m, const gle_update *how,
+                   uint32_t first);
+uint32_t gle_read_out_vnni(int32_t *to, const int16_t *r, int32_t count, const gle_reader *how,
+                           uint32_t stream, int32_t i);
 /* pack_vnni.c */
 int32_t gle_pairs_vnni(int16_t *pairs, const int16_t *x, int32_t n, int32_t columns);
 void gle_turned_vnni(int16_t *turned, const int16_t *x, int32_t n, int32_t stride,
@@ -71,20 +74,21 @@ int32_t gle_learn_biases_vnni(gle_layer *layer, const int32_t *sums, int32_t shi
 int32_t gle_target_error_vnni(const gle_chip *chip, const gle_layer *top, const int16_t *labels,
                               int32_t *above);
 void gle_update_vnni(int16_t *w, const int32_t *gradient, int32_t m, const gle_update *how,
-                     int32_t shift, uint32_t first, gle_update_count *count);
+                     int32_t shift, uint32_t root, gle_update_count *count);
 /* matvec_vnni.c: any rounding, as update.inc has it. */
 void gle_update_wide(int16_t *w, const int32_t *gradient, int32_t m, const gle_update *how,
-                     int32_t shift, uint32_t first, gle_update_count *count);
+                     int32_t shift, uint32_t root, gle_update_count *count);
 void gle_learn_one_wide(int16_t *w, int32_t e, const int16_t *x, int32_t m, const gle_update *how,
-                        int32_t shift, uint32_t first, gle_update_count *count);
+                        int32_t shift, uint32_t root, gle_update_count *count);
 
 /* A table of AVX-512: what AMX does differently, and all else. */
 #define GLE_AVX512_TABLE(name, product, outer, pairs, turned, learn, stored)                     \
     {                                                                                            \
         name, product, outer, pairs, turned, gle_update_vnni, gle_vary_vnni,                     \
             gle_product_one_vnni, gle_product_one_back_vnni, gle_learn_one_vnni, learn,          \
-            gle_see_vnni, gle_turn_avx2 /* bound by the memory */, gle_neurons_vnni,             \
-            &gle_rules_vnni, gle_learn_biases_vnni, gle_target_error_vnni, stored                \
+            gle_see_vnni, gle_read_out_vnni, gle_turn_avx2 /* bound by the memory */,            \
+            gle_neurons_vnni, &gle_rules_vnni, gle_learn_biases_vnni, gle_target_error_vnni,     \
+            stored                                                                               \
     }
 #endif
 

@@ -281,37 +281,39 @@ LANES void nearest(int16_t *w, int32_t e, const int16_t *x, int32_t m, const gle
 }
 
 /* At random, for 12 <= shift <= 30: every update fits an int16, and a gradient and its random
- * bits an int32. */
+ * bits an int32. Even weights and odd ones make a vector of products each, of which word k of
+ * their root has bits for the k-th. */
 LANES void stochastic(int16_t *w, int32_t e, const int16_t *x, int32_t m, const gle_update *how,
-                      int32_t shift, uint32_t first, gle_update_count *count)
+                      int32_t shift, uint32_t root, gle_update_count *count)
 {
-    const __m256i zero = _mm256_setzero_si256(), error = all(e & 0xffff);
+    static const uint32_t factors[GLE_RNG_SHARE / 2] = GLE_RNG_FACTORS;
+    const __m256i zero = _mm256_setzero_si256(), one = all(0x8000), upper = all(-0x10000);
+    const __m256i e_even = all(e & 0xffff), e_odd = all((int32_t)((uint32_t)e << 16));
+    const __m256i each = load((const int16_t *)(const void *)factors);
     const __m128i k = _mm_cvtsi32_si128(shift), rest = _mm_cvtsi32_si128(32 - shift);
     const __m256i most = _mm256_set1_epi16((int16_t)(how->most < 32767 ? how->most : 32767));
     const __m256i limit = _mm256_set1_epi16((int16_t)how->limit);
-    /* as the halves of a vector are unpacked, and packed again */
-    __m256i index = _mm256_add_epi32(all((int32_t)first), _mm256_setr_epi32(0, 1, 2, 3, 8, 9, 10, 11));
     row_count n = {zero, zero, zero};
     int32_t j = 0;
 
     for (; j < m; j += WIDE) {
         const __m256i below = load(x + j);
-        const __m256i root_low = rng_root(how->key, index);
-        const __m256i root_high = rng_root(how->key, _mm256_add_epi32(index, all(4)));
-        __m256i low = _mm256_madd_epi16(_mm256_unpacklo_epi16(below, zero), error);
-        __m256i high = _mm256_madd_epi16(_mm256_unpackhi_epi16(below, zero), error);
-        low = _mm256_add_epi32(low, _mm256_srl_epi32(rng_word(root_low, GLE_RNG_FIRST), rest));
-        high = _mm256_add_epi32(high, _mm256_srl_epi32(rng_word(root_high, GLE_RNG_FIRST), rest));
-        apply(w + j, below,
-              _mm256_packs_epi32(_mm256_sra_epi32(low, k), _mm256_sra_epi32(high, k)), most, limit,
+        __m256i word = _mm256_mullo_epi32(all((int32_t)gle_rng_root(how->key, root++)), each);
+        __m256i even, odd;
+        word = _mm256_xor_si256(word, _mm256_srli_epi32(word, 15));
+        even = _mm256_or_si256(_mm256_slli_epi32(word, 16), one);
+        odd = _mm256_or_si256(_mm256_and_si256(word, upper), one);
+        even = _mm256_add_epi32(_mm256_srl_epi32(even, rest), _mm256_madd_epi16(below, e_even));
+        odd = _mm256_add_epi32(_mm256_srl_epi32(odd, rest), _mm256_madd_epi16(below, e_odd));
+        odd = _mm256_slli_epi32(_mm256_sra_epi32(odd, k), 16);
+        apply(w + j, below, _mm256_blend_epi16(_mm256_sra_epi32(even, k), odd, 0xaa), most, limit,
               &n);
-        index = _mm256_add_epi32(index, all(WIDE));
     }
     counted(count, &n, j);
 }
 
 AVX2 void gle_learn_one_avx2(int16_t *w, int32_t e, const int16_t *x, int32_t m,
-                             const gle_update *how, int32_t shift, uint32_t first,
+                             const gle_update *how, int32_t shift, uint32_t root,
                              gle_update_count *count)
 {
     if (e == 0) {
@@ -320,9 +322,9 @@ AVX2 void gle_learn_one_avx2(int16_t *w, int32_t e, const int16_t *x, int32_t m,
     if (!how->stochastic && shift >= 13) {
         nearest(w, e, x, m, how, shift, count);
     } else if (how->stochastic && shift >= 12 && shift <= 30) {
-        stochastic(w, e, x, m, how, shift, first, count);
+        stochastic(w, e, x, m, how, shift, root, count);
     } else {
-        gle_learn_one_any_avx2(w, e, x, m, how, shift, first, count);
+        gle_learn_one_any_avx2(w, e, x, m, how, shift, root, count);
     }
 }
 

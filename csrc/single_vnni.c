@@ -8,7 +8,7 @@
 
 #if defined(__x86_64__) && !defined(GLE_SCALAR_ONLY)
 
-#include "lanes_vnni.h"
+#include "share_vnni.h"
 
 enum { WIDE = 32 /* int16 a vector */, SPILL = GLE_EXACT / 2 /* pairs a lane can add */ };
 
@@ -269,10 +269,8 @@ LANES dropped dropped_of(int32_t shift)
 
 /* See update.inc; sixteen weights at a time, `live` of them. */
 LANES void sixteen(int16_t *w, __m512i g, __mmask16 live, const gle_update *how, dropped by,
-                   uint32_t first, gle_update_count *count)
+                   uint32_t root, gle_update_count *count)
 {
-    const __m512i numbers =
-        _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
     const __m512i mask = all((int32_t)((UINT32_C(1) << by.k) - 1u)), zero = _mm512_setzero_si512();
     const __m512i old = _mm512_cvtepi16_epi32(_mm256_maskz_loadu_epi16(live, w));
     const __m512i x = _mm512_sra_epi32(g, by.before);
@@ -280,8 +278,8 @@ LANES void sixteen(int16_t *w, __m512i g, __mmask16 live, const gle_update *how,
     __mmask16 asked;
 
     if (how->stochastic) {
-        up = rng_root(how->key, _mm512_add_epi32(numbers, all((int32_t)first)));
-        up = _mm512_srl_epi32(rng_word(up, GLE_RNG_FIRST), _mm_cvtsi32_si128(32 - by.k));
+        up = rng_share(all((int32_t)gle_rng_root(how->key, root)));
+        up = _mm512_srl_epi32(up, _mm_cvtsi32_si128(32 - by.k));
     } else {
         up = all((int32_t)(UINT32_C(1) << (by.k - 1)));
     }
@@ -304,7 +302,7 @@ LANES __mmask16 lanes_of(int32_t count)
 
 /* One stream: the gradient is e x. */
 LANES void stochastic(int16_t *w, int32_t e, const int16_t *x, int32_t m, const gle_update *how,
-                      int32_t shift, uint32_t first, gle_update_count *count)
+                      int32_t shift, uint32_t root, gle_update_count *count)
 {
     const __m512i error = all(e & 0xffff);
     const dropped by = dropped_of(shift);
@@ -312,30 +310,29 @@ LANES void stochastic(int16_t *w, int32_t e, const int16_t *x, int32_t m, const 
     for (int32_t j = 0; j < m; j += 16) {
         const __mmask16 live = lanes_of(m - j);
         const __m512i below = _mm512_cvtepi16_epi32(_mm256_maskz_loadu_epi16(live, x + j));
-        sixteen(w + j, _mm512_madd_epi16(below, error), live, how, by, first + (uint32_t)j,
-                count);
+        sixteen(w + j, _mm512_madd_epi16(below, error), live, how, by, root++, count);
     }
 }
 
 AVX512 void gle_update_vnni(int16_t *w, const int32_t *gradient, int32_t m, const gle_update *how,
-                            int32_t shift, uint32_t first, gle_update_count *count)
+                            int32_t shift, uint32_t root, gle_update_count *count)
 {
     dropped by;
 
     if (shift < 1) {
-        gle_update_wide(w, gradient, m, how, shift, first, count);
+        gle_update_wide(w, gradient, m, how, shift, root, count);
         return;
     }
     by = dropped_of(shift);
     for (int32_t j = 0; j < m; j += 16) {
         const __mmask16 live = lanes_of(m - j);
         sixteen(w + j, _mm512_maskz_loadu_epi32(live, gradient + j), live, how, by,
-                first + (uint32_t)j, count);
+                root++, count);
     }
 }
 
 AVX512 void gle_learn_one_vnni(int16_t *w, int32_t e, const int16_t *x, int32_t m,
-                             const gle_update *how, int32_t shift, uint32_t first,
+                             const gle_update *how, int32_t shift, uint32_t root,
                              gle_update_count *count)
 {
     if (e == 0) {
@@ -344,9 +341,9 @@ AVX512 void gle_learn_one_vnni(int16_t *w, int32_t e, const int16_t *x, int32_t 
     if (!how->stochastic && shift >= 12) {
         nearest(w, e, x, m, how, shift < 30 ? shift : 30, count); /* |e x| < 2^26: all 0 there */
     } else if (how->stochastic && shift >= 1) {
-        stochastic(w, e, x, m, how, shift, first, count);
+        stochastic(w, e, x, m, how, shift, root, count);
     } else {
-        gle_learn_one_wide(w, e, x, m, how, shift, first, count);
+        gle_learn_one_wide(w, e, x, m, how, shift, root, count);
     }
 }
 

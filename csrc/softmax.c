@@ -111,8 +111,7 @@ void gle_target_error(const gle_chip *chip, const gle_layer *top, const int16_t 
     const int32_t columns = chip->columns;
     const int32_t ce = chip->image->loss == GLE_CROSS_ENTROPY;
 
-    if (ce && target != NULL && columns > 1 && top->analog == NULL &&
-        chip->kernels->target_error != NULL &&
+    if (ce && target != NULL && columns > 1 && chip->kernels->target_error != NULL &&
         chip->kernels->target_error(chip, top, target, above)) {
         return;
     }

@@ -32,7 +32,7 @@ LANES __m512i exp_minus(__m512i d)
     return _mm512_maskz_srlv_epi32(_mm512_cmple_epi32_mask(whole, all(EXP_FRAC)), p, whole);
 }
 
-/* round(x 2^-shift) clipped to GLE_SUM_MAX; |x| < 2^40, -20 <= shift <= 62. */
+/* round(x 2^-shift) clipped to GLE_SUM_MAX; |x| < 2^40 where -20 <= shift <= 0, else < 2^62. */
 LANES __m256i rounded(__m512i x, int32_t shift)
 {
     const __m512i most = _mm512_set1_epi64(GLE_SUM_MAX);
@@ -45,6 +45,16 @@ LANES __m256i rounded(__m512i x, int32_t shift)
     }
     x = _mm512_max_epi64(_mm512_set1_epi64(-GLE_SUM_MAX), _mm512_min_epi64(most, x));
     return _mm512_cvtepi64_epi32(x);
+}
+
+/* round(a b 2^-shift), clipped in the same way. */
+LANES __m512i product(__m512i a, __m512i b, int32_t shift)
+{
+    const __m512i first = _mm512_cvtepi32_epi64(_mm512_castsi512_si256(a));
+    const __m512i second = _mm512_cvtepi32_epi64(_mm512_extracti64x4_epi64(a, 1));
+
+    return _mm512_inserti64x4(_mm512_castsi256_si512(rounded(_mm512_mul_epi32(first, b), shift)),
+                              rounded(_mm512_mul_epi32(second, b), shift), 1);
 }
 
 /* 2^32 over the sums, 16 bits of each, and what these were shifted by. */
@@ -76,8 +86,15 @@ LANES void sixteen(const int32_t phi, const gle_chip *chip, const gle_layer *top
 
     for (int32_t i = 0; i < top->n; i++) {
         const size_t at = (size_t)i * columns;
-        const __m512i r = rate(phi, load(top->uhat + at + (size_t)b), &format, &slope);
-        const __m512i y = chip->step == 0 ? zero : r;
+        const __m512i z = load(top->uhat + at + (size_t)b);
+        __m512i y = zero;
+        if (chip->step != 0 && top->analog == NULL) {
+            y = rate(phi, z, &format, &slope);
+        } else if (chip->step != 0) {
+            const gle_analog *own = &top->analog[i];
+            y = rate(phi, _mm512_add_epi32(z, all(own->offset)), &format, &slope);
+            y = product(y, _mm512_set1_epi64(own->gain), GLE_GAIN_BITS);
+        }
         peak = _mm512_max_epi32(peak, y);
         store(to + at, y);
     }
@@ -98,12 +115,7 @@ LANES void sixteen(const int32_t phi, const gle_chip *chip, const gle_layer *top
         __m512i e = _mm512_srlv_epi32(_mm512_add_epi32(high, _mm512_srli_epi32(low, 8)), norm);
         const __mmask16 own = _mm512_cmpeq_epi32_mask(label, all(i));
         e = _mm512_sub_epi32(_mm512_maskz_mov_epi32(own, all(1 << P_FRAC)), e);
-        const __m512i first = _mm512_cvtepi32_epi64(_mm512_castsi512_si256(e));
-        const __m512i second = _mm512_cvtepi32_epi64(_mm512_extracti64x4_epi64(e, 1));
-        e = _mm512_inserti64x4(
-            _mm512_castsi256_si512(rounded(_mm512_mul_epi32(first, beta), shift)),
-            rounded(_mm512_mul_epi32(second, beta), shift), 1);
-        store(to + at, _mm512_maskz_mov_epi32(live, e));
+        store(to + at, _mm512_maskz_mov_epi32(live, product(e, beta, shift)));
     }
 }
 

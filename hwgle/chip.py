@@ -121,7 +121,9 @@ class Activation(Checked):
 
 
 class Error(Checked):
-    """The error path. noise: rms on the error neuron every step, as a share of full scale."""
+    """The error path. noise: rms on the error neuron, as a share of full scale, in every step
+    that drives the path: where a target is given, or gamma is not 0. Where no target is given
+    and gamma is 0, nothing listens to errors: no noise, error neurons decay by their equations."""
 
     bits: Bits
     noise: Spread = 0.0

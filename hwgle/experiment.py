@@ -43,7 +43,16 @@ from hwgle.yamlfile import (
 Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
 Count = Annotated[int, Field(ge=1, le=10**6)]
 T = TypeVar("T")
-OF_ADAM = ("layer_rate", "beta1", "beta2", "weight_decay", "average", "tau_rate", "tau_floor")
+OF_ADAM = (
+    "layer_rate",
+    "beta1",
+    "beta2",
+    "weight_decay",
+    "weight_limit",
+    "average",
+    "tau_rate",
+    "tau_floor",
+)
 # What is a mistake beside a rule that does not know it.
 UNKNOWN_TO = {
     "adam": ("momentum_shift", "norm_shift", "apply_every"),
@@ -113,7 +122,9 @@ class Training(Checked):
     the output, so that signals and errors of deep networks are not lost in rounding.
     weight_decay: share of the weights that is lost per step and unit of learning rate,
     with rule adam (decoupled, arXiv 1711.05101; taken off after each batch of samples):
-    large weights amplify rounding and, with saturated activations, stop learning. average:
+    large weights amplify rounding and, with saturated activations, stop learning. weight_limit:
+    largest size of a weight, in units of 1/sqrt(inputs of its layer), as conductances have a
+    range (null: none), with rule adam. average:
     epochs over which a host that keeps weights averages them for validation (0: none).
     tau_rate: factor on the rate of time constants that are learned (learn_tau_m), with rule
     adam; tau_floor: the least that they may become, in steps dt.
@@ -134,6 +145,9 @@ class Training(Checked):
     beta2: float = Field(0.999, ge=0, lt=1)
     initial_gain: float = Field(1.0, gt=0, le=100)
     weight_decay: float = Field(0.0, ge=0, le=1)
+    weight_limit: float | None = Field(
+        None, gt=0, le=1e6, description="a number above 0, at most 1e6, or null: none"
+    )
     average: float = Field(0.0, ge=0, le=1000)
     tau_rate: float = Field(1.0, gt=0, le=1000)
     tau_floor: float = Field(1.0, ge=1, le=10000)

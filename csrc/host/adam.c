@@ -35,7 +35,8 @@ int64_t gle_adam_size(const gle_chip *chip)
 
 typedef struct {
     void (*values)(float *w, float *m, float *v, const int32_t *gradient, int32_t count,
-                   float scale, float rate, float root_correction, const gle_adam *adam);
+                   float scale, float rate, float root_correction, float limit,
+                   const gle_adam *adam);
     int32_t (*store)(int16_t *to, const float *w, int32_t count, float scale, float limit,
                      int32_t shift);
 } adam_loops;
@@ -52,10 +53,12 @@ static adam_loops loops_of_this_machine(void)
 
 /* The update that `values` has just given to a row of weights, for their feedback. */
 static void follow(float *back, const float *m, const float *v, int32_t count, float rate,
-                   float root_correction, float epsilon)
+                   float root_correction, float limit, float epsilon)
 {
     for (int32_t j = 0; j < count; j++) {
-        back[j] += rate * m[j] / (sqrtf(v[j]) * root_correction + epsilon);
+        float next = back[j] + rate * m[j] / (sqrtf(v[j]) * root_correction + epsilon);
+        next = next > limit ? limit : next;
+        back[j] = next < -limit ? -limit : next;
     }
 }
 
@@ -93,6 +96,7 @@ static void learn_weights(gle_chip *chip, int32_t l, const adam_loops *loops, fl
 {
     gle_layer *layer = &chip->layer[l];
     const int32_t shift = layer->image->w_shift;
+    const float limit = adam->weight_limit == NULL ? INFINITY : adam->weight_limit[l];
     float scale, scale_bias, unit, seen;
     int32_t clipped = 0;
     gle_formats f;
@@ -106,11 +110,11 @@ static void learn_weights(gle_chip *chip, int32_t l, const adam_loops *loops, fl
         const size_t row = (size_t)i * (size_t)layer->stride;
         const float fine = layer->rows ? ldexpf(seen, (int32_t)layer->rows[i]) : seen;
         loops->values(at->w, at->m, at->v, layer->gradient + row, layer->m, scale, rate, root,
-                      adam);
+                      limit, adam);
         clipped += loops->store(layer->w + row, at->w, layer->m, fine,
                                 (float)(layer->image->w_max >> shift), shift);
         if (at->back != NULL && layer->back != NULL) {
-            follow(at->back, at->m, at->v, layer->m, rate, root, adam->epsilon);
+            follow(at->back, at->m, at->v, layer->m, rate, root, limit, adam->epsilon);
             clipped += loops->store(layer->back->w + (size_t)i * (size_t)layer->back->stride,
                                     at->back, layer->m, seen,
                                     (float)(layer->image->w_max >> shift), shift);
@@ -124,7 +128,7 @@ static void learn_weights(gle_chip *chip, int32_t l, const adam_loops *loops, fl
     adam->clipped += (uint32_t)clipped;
     if ((layer->image->learn & GLE_HOLDS_BIAS) == 0) {
         loops->values(at->w, at->m, at->v, layer->gradient_bias, layer->n, scale_bias, rate, root,
-                      adam);
+                      INFINITY, adam);
         for (int32_t i = 0; i < layer->n; i++) {
             const float x = floorf(at->w[i] * unit + 0.5f);
             layer->bias[i] = gle_clamp64((int64_t)x, GLE_STATE_MAX);
@@ -143,7 +147,8 @@ static void learn_times(gle_chip *chip, int32_t l, const adam_loops *loops, floa
     const int32_t frac = layer->gradient_bias_frac + layer->u_frac - GLE_TAU_DROP;
     const float scale = ldexpf(-1.0f, -frac) / ((float)chip->batch * adam->dt);
 
-    loops->values(at->w, at->m, at->v, layer->gradient_tau, layer->n, scale, rate, root, adam);
+    loops->values(at->w, at->m, at->v, layer->gradient_tau, layer->n, scale, rate, root,
+                  INFINITY, adam);
     for (int32_t i = 0; i < layer->n; i++) {
         const float least = adam->tau_least[at->times + i], most = adam->tau_most[at->times + i];
         const float tau_r = adam->tau_r[at->times + i];

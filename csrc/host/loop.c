@@ -9,10 +9,17 @@ static void vote(const gle_chip *chip, int64_t *votes)
 {
     const gle_layer *top = &chip->layer[chip->layers - 1];
 
-    for (int32_t i = 0; i < top->n; i++) {
-        for (int32_t b = 0; b < chip->batch; b++) {
-            votes[(size_t)b * (size_t)top->n + (size_t)i] +=
-                gle_read_out(chip, chip->layers - 1, i, b);
+    enum { SOME = 64 };
+    gle_reader how = gle_reader_of(chip, chip->layers - 1);
+    int32_t rates[SOME];
+
+    for (int32_t b = 0; b < chip->batch; b += SOME) {
+        const int32_t some = chip->batch - b < SOME ? chip->batch - b : SOME;
+        for (int32_t i = 0; i < top->n; i++) {
+            gle_read_rates(chip, &how, chip->layers - 1, i, b, some, rates);
+            for (int32_t k = 0; k < some; k++) {
+                votes[(size_t)(b + k) * (size_t)top->n + (size_t)i] += rates[k];
+            }
         }
     }
 }

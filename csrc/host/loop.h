@@ -31,6 +31,7 @@ typedef struct {
     double beta1_power, beta2_power; /* of the steps done so far */
     float rate, beta1, beta2, epsilon;
     const float *layer_rate;         /* NULL, or a factor on the rate for each layer */
+    const float *weight_limit;       /* NULL, or the largest size of a weight of each layer */
     float *feedback;                 /* Kolen-Pollack: feedback weights of all learning layers that
                                         have some, which get the weights' updates; else NULL */
     uint64_t clipped;                /* weights that did not fit their format */

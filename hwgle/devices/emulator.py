@@ -33,7 +33,8 @@ class AdamState:
 
     Order: layer by layer, weights row by row and biases of one that learns them, then tau_m
     of one that learns that. Powers are beta**steps. layer_rate: (layers,) factors on the
-    rate, None for 1 throughout. tau_rate: factor on the rate of tau_m; tau_r, tau_least,
+    rate, None for 1 throughout. weight_limit: (layers,) largest sizes of
+    weights, None for none. tau_rate: factor on the rate of tau_m; tau_r, tau_least,
     tau_most: (neurons that learn tau_m,) in the network's unit of time, as is dt. feedback: with
     Kolen-Pollack that of all layers that learn and have some, which follows their weights.
     """
@@ -49,6 +50,7 @@ class AdamState:
     beta2_power: float = 1.0
     clipped: int = 0
     layer_rate: NDArray[np.float32] | None = None
+    weight_limit: NDArray[np.float32] | None = None
     feedback: NDArray[np.float32] | None = None
     tau_rate: float = 1.0
     dt: float = 1.0
@@ -415,8 +417,9 @@ class Emulator(Device):
         for name in ("weight", "m", "v"):
             setattr(state, name, ffi.from_buffer("float[]", getattr(adam, name)))
         state.rate, state.beta1, state.beta2 = adam.rate, adam.beta1, adam.beta2
-        if adam.layer_rate is not None:
-            state.layer_rate = ffi.from_buffer("float[]", adam.layer_rate)
+        for name in ("layer_rate", "weight_limit"):
+            if getattr(adam, name) is not None:
+                setattr(state, name, ffi.from_buffer("float[]", getattr(adam, name)))
         for name in ("tau_r", "tau_least", "tau_most"):
             setattr(state, name, ffi.from_buffer("float[]", getattr(adam, name)))
         state.dt, state.tau_rate = adam.dt, adam.tau_rate

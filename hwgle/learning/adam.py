@@ -28,6 +28,7 @@ class Learner:
     weights, with that time constant, and it is this average that is validated and kept:
     the weights of the moment carry the noise of the last samples.
 
+    `weight_limit` holds the float weights, and feedback that follows them, within bounds.
     `weight_decay` shrinks weights, not biases, after each batch of samples: decoupled from
     Adam's means (Loshchilov and Hutter, arXiv 1711.05101). Kolen-Pollack feedback gets the
     updates and the decay of its weights; it takes no part in the average.
@@ -37,6 +38,7 @@ class Learner:
         self._window = training.average * batches if training is not None else 0.0
         self._layer_rate = training.layer_rate if training is not None else 1.0
         self._decay = training.weight_decay if training is not None else 0.0
+        self._limit = training.weight_limit if training is not None else None
         self._tau_floor = training.tau_floor if training is not None else 0.0
         self._tau_rate = training.tau_rate if training is not None else 1.0
         self._betas = (training.beta1, training.beta2) if training is not None else (0.9, 0.999)
@@ -58,6 +60,10 @@ class Learner:
         self._adam.beta1, self._adam.beta2 = self._betas
         depth = np.arange(len(image.network.layers))[::-1]
         self._adam.layer_rate = (self._layer_rate**depth).astype(np.float32)
+        if self._limit is not None:
+            inputs = [image.network.fan_in(k) for k in range(len(depth))]
+            limits = self._limit / np.sqrt(inputs)
+            self._adam.weight_limit = limits.astype(np.float32)
         self._image = image
         self._weights = weights
         self._host = HostAdam(device, image, batch, self._adam)

@@ -22,6 +22,7 @@ from hwgle.snapshot import pieces
 
 ONE = np.float32(1)
 HALF = np.float32(0.5)
+NO_LIMIT = np.float32(np.inf)
 
 
 class HostAdam:
@@ -67,11 +68,12 @@ class HostAdam:
             if layer.learn:
                 part = slice(at, at + g.weight.size)
                 unit = np.float32(2.0**-g.frac) / share
-                update = self._values(part, g.weight.ravel(), unit, own, root)
+                limit = NO_LIMIT if a.weight_limit is None else a.weight_limit[k]
+                update = self._values(part, g.weight.ravel(), unit, own, root, limit)
                 w, clipped[k] = self._stored(a.weight[part].reshape(g.weight.shape), k, f)
                 if a.feedback is not None and topology.feedback_shape(network, k) is not None:
                     back = a.feedback[behind : behind + update.size]
-                    back += update
+                    back[:] = np.clip(back + update, -limit, limit)
                     behind += update.size
                     stored, more = self._stored(back.reshape(g.weight.shape), k, f, rows=False)
                     clipped[k] += more
@@ -106,6 +108,7 @@ class HostAdam:
         unit: np.float32,
         rate: np.float32,
         root: np.float32,
+        limit: np.float32 = NO_LIMIT,
     ) -> NDArray[np.float32]:
         a = self._state
         beta1, beta2 = np.float32(a.beta1), np.float32(a.beta2)
@@ -114,7 +117,7 @@ class HostAdam:
         v = beta2 * a.v[part] + (ONE - beta2) * (g * g)
         a.m[part], a.v[part] = m, v
         update: NDArray[np.float32] = rate * m / (np.sqrt(v) * root + np.float32(a.epsilon))
-        a.weight[part] += update
+        a.weight[part] = np.clip(a.weight[part] + update, -limit, limit)
         return update
 
     def _stored(

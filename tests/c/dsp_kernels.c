@@ -13,7 +13,7 @@ enum { MOST_N = 300, MOST_M = 300, MOST = MOST_N * MOST_M };
 static int16_t weights[MOST] __attribute__((aligned(8)));
 static int16_t expected[MOST] __attribute__((aligned(8)));
 static int16_t x[MOST_M + 8] __attribute__((aligned(8))), e[MOST_N + 8] __attribute__((aligned(8)));
-static int32_t out[MOST_M], wanted[MOST_M];
+static int32_t out[MOST_M], wanted[MOST_M], scratch[4 * (MOST_M + 8) + 1];
 static uint32_t state = 1;
 
 extern uint32_t stack_top[];
@@ -159,9 +159,9 @@ static void learn(gle_layer *layer, int32_t shift, const gle_update *how)
     for (int32_t i = 0; i < layer->n; i++) {
         gle_learn_one(expected + i * layer->stride, e[i], x, layer->m, how,
                       shift - (layer->rows ? (int32_t)layer->rows[i] : 0),
-                      (uint32_t)i * (uint32_t)layer->m, &want);
+                      (uint32_t)i * gle_rng_roots(layer->m), &want);
     }
-    gle_learn_layer_dsp(layer, x, how, shift, &got);
+    gle_learn_layer_dsp(layer, x, how, shift, scratch, &got);
     for (int32_t k = 0; k < count; k++) {
         if (weights[k] != expected[k]) {
             failed(how->stochastic ? "stochastic" : "nearest", layer, shift, k);

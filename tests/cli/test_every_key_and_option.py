@@ -198,6 +198,7 @@ BAD_KEYS: dict[tuple[str, str], Any] = {
     ("experiment", "training.beta2"): -0.1,
     ("experiment", "training.initial_gain"): 0,
     ("experiment", "training.weight_decay"): -1,
+    ("experiment", "training.weight_limit"): 0,
     ("experiment", "training.average"): -1,
     ("experiment", "training.validate_every"): 0,
     ("experiment", "training.schedule.every"): 0,

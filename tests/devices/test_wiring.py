@@ -16,6 +16,7 @@ from hwgle.device import Block
 from hwgle.devices import open_device
 from hwgle.devices.emulator import Emulator
 from hwgle.errors import UsageError
+from hwgle.experiment import Training
 from hwgle.learning.adam import Learner
 from hwgle.network import Network
 from hwgle.quantise import Image, build_image, quantise_weights, to_int16
@@ -87,6 +88,8 @@ def learned(url: str, image: Image, w: weights.Weights, x: Any, y: Any) -> tuple
         return device.snapshot(), device.digest(), flat, sorted(floats)
 
 
+LIMITED = Training(rule="adam", epochs=1, batch=3, learning_rate=0.02, weight_limit=0.25)
+
 BODIES = [
     pytest.param("host:", 1, marks=pytest.mark.board("cc")),
     pytest.param("host:", 4, marks=pytest.mark.board("cc")),
@@ -116,7 +119,7 @@ def test_adam_on_the_host_is_that_of_the_emulator(kind: str, seed: int) -> None:
         ended = []
         for url in ("emu:", "host:"):
             with open_device(url, shadow=False) as device:
-                rule = Learner()
+                rule = Learner(LIMITED if case else None)
                 rule.begin(device, image, 3, w)
                 rule.set_rate(0.02)
                 rule.run(block_of(image, x, y))

@@ -60,19 +60,26 @@ def test_dsp_kernels_equal_plain_c(tmp_path: Path) -> None:
         ("single_dsp.c", "#0x00030003", "#0x00010001"),
         ("single_dsp.c", "shadd16 r6, r6, %[half]", "shadd16 r6, r6, %[zero]"),
         ("single_dsp.c", "pkhtb r5, r5, r4", "pkhtb r5, r4, r5"),
-        ("single_dsp_learn.c", "0x8000", "0x7fff"),
-        ("single_dsp_learn.c", "first + (uint32_t)j, rest", "first, rest"),
-        ("single_dsp_learn.c", "(uint16_t)(*top + most)", "*top"),
-        ("single_dsp_learn.c", "twice = 2u * both", "twice = 2u * both + ONES"),
+        ("single_dsp_nearest.h", '"r"(0x8000)', '"r"(0x7fff)'),
+        ("single_dsp_nearest.h", "addge r5, r5, #2", "addge r5, r5, #1"),
+        ("single_dsp_learn.c", "to->others = to->first", "to->others = to->others"),
+        ("single_dsp_random.h", "smmlar %[t]", "smmla %[t]"),
+        ("single_dsp_random.h", "eor %[t], %[t], %[t], lsr #16", "eor %[t], %[t], %[t], lsr #17"),
+        ("single_dsp_plan.h", "add %[t], %[t], %[reach]", "mov %[t], %[t]"),
+        ("single_dsp_bounds.h", "twice = 2u * both", "twice = 2u * both + ONES"),
     ],
 )
 def test_a_fault_in_a_dsp_kernel_is_found(
     tmp_path: Path, file: str, right: str, wrong: str
 ) -> None:
-    text = (ROOT / "csrc" / file).read_text()
+    for path in (ROOT / "csrc").glob("single_dsp*"):  # a header is looked for beside its source
+        (tmp_path / path.name).write_text(path.read_text())
+    text = (tmp_path / file).read_text()
     assert right in text
     (tmp_path / file).write_text(text.replace(right, wrong))
-    files = [tmp_path / file if path.name == file else path for path in SOURCES]
+    files = [
+        tmp_path / path.name if path.name.startswith("single_dsp") else path for path in SOURCES
+    ]
     done = ends(tmp_path, files)
     assert done.returncode == 1
     assert " n m w_shift " in done.stdout + done.stderr

@@ -89,10 +89,21 @@ def random32(key: tuple[int, int], index: int, which: int = 0) -> int:
     return x ^ x >> 15
 
 
-def stochastic(x: int, k: int, key: tuple[int, int], index: int) -> int:
+def stochastic(x: int, k: int, random: int) -> int:
     """x * 2^-k, k > 0: up with the probability of what is dropped, to 31 bits of it."""
     x, k = x >> max(0, min(k - 31, 31)), min(k, 31)
-    return (x + (random32(key, index) >> (32 - k))) >> k
+    return (x + (random >> (32 - k))) >> k
+
+
+def random_of_weight(key: tuple[int, int], m: int, i: int, j: int) -> int:
+    """16 random bits, a one, 15 zeros: for weight (i, j) of rows of m. Sixteen neighbours have
+    eight words of one root, which are its products with powers of one factor."""
+    x = (i * -(-m // 16) + j // 16) ^ key[0]
+    x = (x ^ x >> 16) * 0x7FEB352D & U32
+    x = ((x ^ x >> 15) + key[1]) * 0x846CA68B & U32
+    word = (x ^ x >> 16) * pow(0x8763B035, j % 16 // 2, 1 << 32) & U32
+    word ^= word >> 15
+    return (word >> 16 if j % 2 else word & 0xFFFF) << 16 | 0x8000
 
 
 # --- activations ------------------------------------------------------------------------------
@@ -154,9 +165,12 @@ COUNTED = (
 )
 
 
+HADAMARD = ((1, 1, 1, 1), (1, -1, 1, -1), (1, 1, -1, -1), (1, -1, -1, 1))
+
+
 @dataclass(frozen=True)
 class Noise:
-    """The sum of four random bytes, its mean taken off, times m * 2^-k."""
+    """Four random bytes with signs, their mean taken off, times m * 2^-k."""
 
     m: int
     k: int
@@ -166,11 +180,12 @@ class Noise:
         """Unpack; None for the word 0."""
         return cls(packed >> 8, (packed & 0xFF) - 8) if packed else None
 
-    def draw(self, key: tuple[int, int], index: int, which: int = 0) -> int:
-        """One value."""
+    def draw(self, key: tuple[int, int], index: int, i: int, which: int = 0) -> int:
+        """One value, of a neuron with this number: four share a word, each with its signs."""
         word = random32(key, index, which)
-        n = sum(word >> shift & 0xFF for shift in (0, 8, 16, 24)) - 510
-        return nearest(n * self.m, self.k)
+        signs = HADAMARD[i % 4]
+        n = sum(s * (word >> 8 * k & 0xFF) for k, s in enumerate(signs))
+        return nearest(n * self.m - sum(signs) * 255 * self.m // 2, self.k)
 
 
 @dataclass
@@ -375,8 +390,8 @@ class IntegerChip:
         return key_of(self.seed, purpose, y.first, self.step_number)
 
     def index(self, b: int, i: int) -> int:
-        """Of a neuron's noise: streams keep their numbers in whatever batch they are."""
-        return ((self.first_stream + b) * 4096 + i) & U32
+        """Of a neuron's word of noise: streams keep their numbers in whatever batch they are."""
+        return ((self.first_stream + b) * 1024 + i // 4) & U32
 
     def step(
         self,
@@ -386,6 +401,8 @@ class IntegerChip:
         ranging: bool = False,
     ) -> None:
         """One step. target: labels for cross entropy, [stream][output] for mse."""
+        # the error path is at rest, and has no noise, where nothing can listen to it
+        self.driven = target is not None or self.gamma.m != 0
         x = [[self.converted(j, code) for j, code in enumerate(row)] for row in x]
         below_frac = [self.heard_frac(y) for y in self.layers]
         below = [self.heard(y, x, f) for y, f in zip(self.layers, below_frac, strict=True)]
@@ -560,8 +577,8 @@ class IntegerChip:
         near = clip(inst - v, cell.ratio_v.limit)
         count["sat_inst"] += raw != inst or near != inst - v
         prospective = v + cell.ratio_v.times(near)
-        if y.noise_e is not None:
-            prospective += y.noise_e.draw(key, self.index(b, i), which=1)
+        if y.noise_e is not None and self.driven:
+            prospective += y.noise_e.draw(key, self.index(b, i), i, which=1)
         y.v[b][i] = v + cell.leak_v.times(inst - v)
         raw = nearest(prospective, y.v_frac - y.e_frac)
         e = clip(raw, y.e_max)
@@ -578,7 +595,7 @@ class IntegerChip:
         uhat = u + cell.ratio_u.times(near)
         y.u[b][i] = u + cell.leak_u.times(x - u)
         if cell.noise_u is not None:
-            y.u[b][i] = clip(y.u[b][i] + cell.noise_u.draw(key, self.index(b, i)), y.u_max)
+            y.u[b][i] = clip(y.u[b][i] + cell.noise_u.draw(key, self.index(b, i), i), y.u_max)
         y.uhat[b][i] = uhat
         r, y.slope[b][i], sat_r = self.rate(y, cell, uhat)
         count["sat_r"] += sat_r
@@ -624,7 +641,7 @@ class IntegerChip:
             for i, (r, cell) in enumerate(zip(rates, y.cells, strict=True)):
                 more = cell.adc_offset << 7
                 if y.noise_r is not None:
-                    more += y.noise_r.draw(key, self.index(b, i))
+                    more += y.noise_r.draw(key, self.index(b, i), i)
                 level = r * cell.adc_gain + (more << y.adc_drop)
                 code = nearest(level, 13 + y.adc_drop)
                 codes.append(clip(code, y.adc_max) << y.adc_drop)
@@ -734,9 +751,10 @@ class IntegerChip:
                 g = asked[i][j]
                 if self.update_noise is not None:
                     g = clip(g, 1 << 30)
-                    d = clip(self.update_noise.draw(noise_key, i * y.m + j), 8191)
+                    d = clip(self.update_noise.draw(noise_key, i // 4 * y.m + j, i), 8191)
                     g += (g >> 13) * d + (((g & 8191) * d + 4096) >> 13)
-                delta = clip(self.rounded(g, k, key, i * y.m + j), self.update_max)
+                random = random_of_weight(key, y.m, i, j)
+                delta = clip(self.rounded(g, k, random), self.update_max)
                 # what is asked for is the update as it varies: one of 1 may vary to 0
                 y.counters["updates"] += g != 0
                 y.counters["under_w"] += g != 0 and delta == 0
@@ -749,13 +767,13 @@ class IntegerChip:
         """The same for biases, which are states: no noise, no largest update."""
         key = key_of(self.seed, BIAS_UPDATE, y.first, count)
         for i in range(y.n):
-            delta = self.rounded(asked[i], scale - y.u_frac, key, i)
+            delta = self.rounded(asked[i], scale - y.u_frac, random32(key, i))
             y.bias[i] = clip(y.bias[i] + delta, STATE_MAX)
 
-    def rounded(self, x: int, k: int, key: tuple[int, int], index: int) -> int:
+    def rounded(self, x: int, k: int, random: int) -> int:
         """An update in steps of the stored weight; larger than 32 bits counts as that."""
         if k > 0 and self.is_stochastic:
-            return stochastic(x, k, key, index)
+            return stochastic(x, k, random)
         return clip32(nearest(x, k))
 
     def drift(self, y: Layer) -> None:
@@ -767,7 +785,7 @@ class IntegerChip:
         """A share of 2^-shift goes."""
         for i, row in enumerate(w or ()):
             for j in range(len(row)):
-                row[j] -= stochastic(row[j], shift, key, i * len(row) + j)
+                row[j] -= stochastic(row[j], shift, random32(key, i * len(row) + j))
 
     # --- auto-ranging ---
 

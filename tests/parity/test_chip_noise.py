@@ -12,11 +12,17 @@ from chip_checks import (
     check_against_oracle,
     check_uncorrelated,
     noise_plan,
+    oracle_of,
+    part,
+    same,
+    state_of,
+    target_at,
 )
 from imperfections import chip_of
 from networks import make_network
 from numpy.typing import NDArray
 from random_images import (
+    FEATURES,
     ONE,
     Core,
     Plan,
@@ -34,9 +40,11 @@ SD_OF_BYTES = 21845**0.5
 
 
 def noise_records(plan: Plan, steps: int, batch: int, first: int = 0) -> dict[Any, NDArray[Any]]:
-    """All signals of a chip with weights 0 that gets input 0."""
-    core = Core(plan.words(), batch, first=first)
-    return core.run(np.zeros((steps, batch, 1), np.int16), record=all_signals(plan))
+    """All signals of a chip with weights 0 that gets input 0, and labels that ask for nothing:
+    without a target there is no noise on errors."""
+    core = Core(replace(plan, loss=0).words(), batch, first=first)
+    x, labels = np.zeros((steps, batch, 1), np.int16), np.full(batch, -1, np.int16)
+    return core.run(x, labels, record=all_signals(plan))
 
 
 def check_noise(values: NDArray[Any], sd: float) -> None:
@@ -90,7 +98,9 @@ def test_noise_of_neurons_streams_steps_and_layers_is_independent(kind: str, see
     signal = NOISES[kind]
     records = noise_records(noisy_plan(kind, 100.0, seed, layers=2), steps=1200, batch=10)
     x = np.stack([records[k, signal] for k in range(2)], axis=-1)  # T, B, n, layers
-    check_uncorrelated(x.reshape(len(x), -1))
+    _, b, n, layer = np.indices((1, *x.shape[1:]))
+    words = (b * 2 + layer) * 2 + n // 4
+    check_uncorrelated(x.reshape(len(x), -1), words.ravel())
     steps = x.reshape(len(x), -1)
     for lag in (1, 2, 3):
         check_uncorrelated(np.stack([steps[:-lag].ravel(), steps[lag:].ravel()], axis=1))
@@ -106,6 +116,59 @@ def test_noises_of_different_purposes_are_independent(seed: int) -> None:
     u, e, r = (records[0, s].astype(float) for s in ("u", "e", "r"))
     check_uncorrelated(np.stack([u.ravel(), e.ravel(), r.ravel()], axis=1))
     check_uncorrelated(np.stack([u[1:].ravel(), e[1:].ravel(), r[:-1].ravel()], axis=1))
+
+
+@pytest.mark.parametrize("kind", NOISES)
+def test_four_neurons_of_one_word_are_uncorrelated(kind: str, seed: int) -> None:
+    """100,000 draws of each pair: their product has the mean 0, within 5 standard errors, as have
+    products of three; whether they are odd they know of each other."""
+    plan = noisy_plan(kind, SD_OF_BYTES, seed, neurons=6)  # so that a value is its sum of bytes
+    x = noise_records(plan, 1000, 100)[0, NOISES[kind]].reshape(-1, 6).astype(float)
+    for value in x.T:
+        check_noise(value, SD_OF_BYTES)
+    of_a_word = x[:, :4] / SD_OF_BYTES
+    # E[a^2 b^2] = 0.7 of two, 0.4 + ... of three: at most 1
+    bound = SIGMAS / len(x) ** 0.5
+    for a in range(4):
+        for b in range(a):
+            assert abs((of_a_word[:, a] * of_a_word[:, b]).mean()) < bound, (a, b)
+    for out in range(4):
+        assert abs(np.delete(of_a_word, out, axis=1).prod(axis=1).mean()) < bound, out
+    odd = x % 2
+    assert (odd[:, :4] == odd[:, :1]).all()
+    assert abs((odd[:, 0] == odd[:, 4]).mean() - 0.5) < bound
+
+
+def test_errors_that_nobody_listens_to_have_no_noise(table: str, seed: int) -> None:
+    """Without a target and with gamma 0 error neurons decay; else their noise is there in each
+    step; wherever a run is cut."""
+    for k in range(6):
+        gamma = (15, 20000 << 8 | 19)[k % 2]
+        plan = replace(draw_plan(seed, 900 + k, on=FEATURES), gamma=gamma)
+        for y in plan.layers:
+            y.noise_e = noise_of(2.0**y.v_frac_extra)
+        batch = (1, 1, 5, 18, 33, 2)[k]
+        run = draw_run(plan, seed, 900 + k, steps=12, batch=batch)
+        oracle = oracle_of(plan, run)
+        core, cut = (Core(plan.words(), batch, table).write(run.weights) for _ in range(2))
+        pairs = [(n, s) for n in range(len(plan.layers)) for s in ("v", "e", "u")]
+        for first, last, given in ((0, 3, True), (3, 9, False), (9, 12, True)):
+            x, target = part(plan, run, first, last)
+            got = core.run(x, target if given else None, learn=given, record=pairs)
+            for t in range(first, last):
+                asked = target_at(plan, run, t)
+                oracle.step(run.x[t].tolist(), asked.tolist() if given else None, given)
+                for n, s in pairs:
+                    same(got[n, s][t - first], getattr(oracle.layers[n], s), plan.what, t, n, s)
+                one = part(plan, run, t, t + 1)
+                cut.run(one[0], one[1] if given else None, learn=given)
+        assert state_of(core) == state_of(cut), plan.what
+        assert core.stream_digests() == oracle.digests
+    x = np.zeros((50, 20, 1), np.int16)
+    for gamma in (15, 1 << 8 | 31):  # none, and one so small that nothing comes of it
+        plan = replace(noisy_plan("error", 30.0, seed), gamma=gamma)
+        e = Core(plan.words(), 20, table).run(x, record=[(0, "e")])[0, "e"]
+        assert e.any() == (gamma != 15)
 
 
 def test_update_noise_is_a_share_of_the_update(seed: int, table: str) -> None:
@@ -131,6 +194,8 @@ def test_update_noise_is_a_share_of_the_update(seed: int, table: str) -> None:
         check_noise(noise, relative * ONE)
         check_uncorrelated(updates.T)
         check_uncorrelated(np.array(seen).reshape(-1, 24))
+        by_neuron = np.moveaxis(np.array(seen), 1, -1).reshape(-1, 24)
+        check_uncorrelated(by_neuron, np.arange(24) // 4)
 
 
 def test_update_noise_has_the_sign_of_nothing(seed: int) -> None:

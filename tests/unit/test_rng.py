@@ -25,6 +25,14 @@ void fill(uint64_t seed, uint32_t purpose, uint32_t where, uint64_t step, uint32
         to[k] = gle_rng(key, first + k);
     }
 }
+void share(uint64_t seed, uint32_t first, uint32_t roots, uint32_t *to);
+void share(uint64_t seed, uint32_t first, uint32_t roots, uint32_t *to)
+{
+    const gle_key key = gle_rng_key(seed, GLE_RNG_WEIGHT_UPDATE, 0, 0);
+    for (uint32_t k = 0; k < roots; k++) {
+        gle_rng_share(to + k * GLE_RNG_SHARE, gle_rng_root(key, first + k));
+    }
+}
 """
 COUNT = 1 << 20
 SIGMA = 5.0
@@ -33,8 +41,8 @@ Fill = Callable[..., Draws]
 
 
 @pytest.fixture(scope="module")
-def fill(tmp_path_factory: pytest.TempPathFactory) -> Fill:
-    """Random bits of the core: fill(seed, purpose, where, step, count=, first=)."""
+def core(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+    """The core's random bits, compiled."""
     gcc = shutil.which("gcc") or shutil.which("cc")
     if gcc is None:
         pytest.skip("no C compiler here")
@@ -43,7 +51,13 @@ def fill(tmp_path_factory: pytest.TempPathFactory) -> Fill:
     made = folder / "harness.so"
     command = [gcc, "-std=c11", "-O2", "-shared", "-fPIC", "-I", str(CSRC)]
     subprocess.run([*command, str(folder / "harness.c"), "-o", str(made)], check=True)
-    function = ctypes.CDLL(str(made)).fill
+    return ctypes.CDLL(str(made))
+
+
+@pytest.fixture(scope="module")
+def fill(core: ctypes.CDLL) -> Fill:
+    """Random bits of the core: fill(seed, purpose, where, step, count=, first=)."""
+    function = core.fill
     function.restype = None
     function.argtypes = [
         ctypes.c_uint64, ctypes.c_uint32, ctypes.c_uint32, ctypes.c_uint64, ctypes.c_uint32,
@@ -175,6 +189,97 @@ def test_one_key_draws_no_number_twice(fill: Fill, seed: int) -> None:
     for k in range(3):
         x = np.sort(fill(seed + k))
         assert np.all(x[1:] != x[:-1]), seed + k
+
+
+# --- weights: sixteen neighbours share a root, each has 16 bits, a one and zeros ---------------
+
+ROOTS = 1 << 18
+
+
+@pytest.fixture(scope="module")
+def shared(core: ctypes.CDLL) -> Callable[..., Draws]:
+    """shared(seed, first=, roots=): (roots, 16), the random bits of weights."""
+    core.share.restype = None
+    core.share.argtypes = [ctypes.c_uint64, ctypes.c_uint32, ctypes.c_uint32, ctypes.c_void_p]
+
+    def draw(seed: int, first: int = 0, roots: int = ROOTS) -> Draws:
+        to = np.empty((roots, 16), np.uint32)
+        core.share(seed, first, roots, to.ctypes.data)
+        return to
+
+    return draw
+
+
+def test_each_weight_of_a_root_has_sixteen_fair_bits(
+    shared: Callable[..., Draws], seed: int
+) -> None:
+    x = shared(seed)
+    assert np.all(x & 0xFFFF == 0x8000)
+    assert np.array_equal(x[7:9], shared(seed, first=7, roots=2))
+    for j in range(16):
+        u = (x[:, j] >> 16) / 2.0**16
+        assert deviation(u.mean(), 0.5 - 2.0**-17, 1 / 12 / ROOTS) < SIGMA, (seed, j)
+        for byte in (2, 3):
+            counts = np.bincount(x[:, j] >> (8 * byte) & 0xFF, minlength=256)
+            chi = float((np.square(counts - ROOTS / 256) / (ROOTS / 256)).sum())
+            assert deviation(chi, 255, 2 * 255) < SIGMA, (seed, j, byte, chi)
+
+
+def test_weights_that_share_a_root_round_independently(
+    shared: Callable[..., Draws], seed: int
+) -> None:
+    """All pairs of the sixteen: of their bits, and of what they decide for several chances to
+    round up, alike and different, small ones included."""
+    x = shared(seed)
+    bits = np.unpackbits((x >> 16).astype(">u2").view(np.uint8), axis=1).reshape(ROOTS, 256)
+    sums = np.zeros((256, 256), np.float64)
+    for k in range(0, ROOTS, 1 << 14):  # in pieces that fit a cache
+        some = bits[k : k + (1 << 14)].astype(np.float32) * 2 - 1
+        sums += some.T @ some
+    np.fill_diagonal(sums, 0)
+    # 32,640 pairs of bits: two more sigma
+    assert np.abs(sums).max() / np.sqrt(ROOTS) < SIGMA + 2, seed
+    for p in (0.5, 0.1, 1 / 3, 2.0**-6, 2.0**-9):
+        up = (x >> 16) < round(p * 2**16)
+        for q in (0.5, p):
+            other = (x >> 16) < round(q * 2**16)
+            both = up.astype(np.float32).T @ other.astype(np.float32)
+            exact_p, exact_q = round(p * 2**16) / 2**16, round(q * 2**16) / 2**16
+            mean = ROOTS * exact_p * exact_q
+            off = np.abs(both - mean) / np.sqrt(mean * (1 - exact_p * exact_q))
+            np.fill_diagonal(off, 0)
+            assert off.max() < SIGMA + 1, (seed, p, q, off.max())
+
+
+def test_weights_of_neighbouring_roots_round_independently(
+    shared: Callable[..., Draws], seed: int
+) -> None:
+    x = shared(seed, roots=ROOTS + 64) / 2.0**32 - 0.5
+    for lag in (1, 2, 64):
+        both = x[:ROOTS].T @ x[lag : lag + ROOTS] * 12 / np.sqrt(ROOTS)
+        assert np.abs(both).max() < SIGMA + 1, (seed, lag)  # 256 pairs
+
+
+@pytest.mark.parametrize("k", [1, 2, 9, 15, 16, 17, 20, 27])
+def test_rounding_at_random_has_no_bias(
+    shared: Callable[..., Draws], k: int, seed: int
+) -> None:
+    """What is rounded up on the whole is what was dropped: the mean over 2^22 roundings of
+    numbers with k bits to drop, and, all 2^16 draws counted, exactly within 2^-17 of a step."""
+    low = np.random.default_rng(seed).integers(0, 1 << k, (ROOTS, 16), dtype=np.int64)
+    carry = (low + (shared(seed) >> np.uint32(32 - k)).astype(np.int64)) >> k
+    chance = low / 2.0**k
+    variance = float((chance * (1 - chance)).sum())
+    assert deviation(float(carry.sum()), float(chance.sum()), max(variance, 1)) < SIGMA, (seed, k)
+    every = (np.arange(1 << 16, dtype=np.int64) << 16 | 0x8000) >> (32 - k)
+    bias = []
+    for one in (0, 1, (1 << k) - 1, *low[0].tolist(), *((1 << k) - low[0]).tolist()):
+        bias.append(float(np.mean((one + every) >> k)) - one / 2.0**k)
+    assert bias[0] == 0  # what is 0 stays 0
+    assert max(map(abs, bias)) <= (2.0**-17 if k > 16 else 0)
+    # a number and what it lacks to the next step are off by opposite amounts, but for ties
+    up, down = bias[3 : 3 + len(low[0])], bias[3 + len(low[0]) :]
+    assert all(abs(a + b) <= 2.0**-16 for a, b in zip(up, down, strict=True))
 
 
 @pytest.mark.long

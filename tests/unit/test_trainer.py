@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 from pathlib import Path
@@ -358,6 +359,29 @@ def test_weight_decay_takes_its_share_of_the_weights_and_nothing_of_the_biases()
             at = part.stop
     assert at == after.size
     assert kept < 1
+
+
+def test_no_weight_passes_its_limit_and_biases_have_none() -> None:
+    """In units of 1/sqrt(inputs); what is within goes its way."""
+    net, ended = network(), []
+    for limit in (None, 0.5):
+        rule, x = begun(experiment(weight_limit=limit, weight_decay=0.0).training)
+        rule.set_rate(0.05)
+        rule.run(Block(x, TASK.train.y[:10].astype(np.int16)))
+        ended.append(rule.state()["adam.weight"])
+    free, limited = ended
+    at, reached = 0, 0
+    for k, layer in enumerate(net.layers):
+        most = np.float32(0.5 / math.sqrt(net.fan_in(k)))
+        weights = slice(at, at + layer.size * net.fan_in(k))
+        biases = slice(weights.stop, weights.stop + layer.size)
+        at = biases.stop
+        assert np.abs(free[weights]).max() > most
+        assert np.abs(limited[weights]).max() <= most
+        reached += np.count_nonzero(np.abs(limited[weights]) == most)
+        assert np.abs(limited[biases]).max() > most
+    assert at == free.size
+    assert reached > 0
 
 
 @pytest.mark.parametrize(("beta1", "beta2"), [(0.9, 0.999), (0.5, 0.75)])
