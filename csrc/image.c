@@ -298,13 +298,13 @@ static uint64_t lay_out(const uint32_t *words, int32_t batch, uint32_t options, 
     }
     most_stride = padded(most, columns == 1 && GLE_PAD_ONE > GLE_LANES ? GLE_PAD_ONE : GLE_LANES);
     {
-        /* tiles of AMX, from 128 products on, read whole ones */
-        const int32_t deep = GLE_ALIGN >= 64 && most >= 128 ? 64 : 2;
+        /* see pack_pairs; no microcontroller has tiles */
+        const int32_t deep = GLE_ALIGN >= 64 && most >= GLE_DEEP_LEAST ? GLE_DEEP : 2;
         const size_t cells = (size_t)most * (size_t)columns;
         const size_t packed = columns == 1 ? 0 : (size_t)padded(most, deep) * (size_t)columns;
         int16_t *pairs = take(&a, packed, sizeof *pairs);
-        int16_t *turned = take(&a, columns == 1 ? 0 : (size_t)most_stride * (size_t)padded(columns, deep),
-                               sizeof *turned);
+        const size_t streams = columns == 1 ? 0 : (size_t)padded(columns, deep);
+        int16_t *turned = take(&a, (size_t)most_stride * streams, sizeof *turned);
         int32_t *sums = take(&a, cells, sizeof *sums);
         int32_t *above0 = take(&a, cells, sizeof *above0);
         int32_t *above1 = take(&a, cells, sizeof *above1);

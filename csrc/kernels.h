@@ -13,6 +13,10 @@
 /* Vectors of streams: columns are a multiple of this, or 1. */
 #define GLE_LANES 16
 
+/* Tiles of AMX take packed factors in blocks of so many, where sums have so many products. */
+#define GLE_DEEP 64
+#define GLE_DEEP_LEAST 128
+
 /* A factor has 14 significant bits, so this many products fit an int32. */
 #define GLE_EXACT 32
 
@@ -91,7 +95,10 @@ typedef struct gle_kernels {
     void (*outer)(int32_t *out, const int16_t *e, int32_t rows, const int16_t *turned,
                   int32_t stride, int32_t m, int32_t columns, int32_t shift);
 
-    /* The layouts that the two above read. pack_pairs returns the largest |x|, or more. */
+    /* The layouts that the two above read. pack_pairs returns the largest |x|, or more. A table
+     * may have others of its own, which need more room: pairs[n][columns], of neurons padded to
+     * even, and from GLE_DEEP_LEAST on to GLE_DEEP; turned[columns][stride], of streams padded
+     * to GLE_DEEP where n is GLE_DEEP_LEAST and more. */
     int32_t (*pack_pairs)(int16_t *pairs, const int16_t *x, int32_t n, int32_t columns);
     void (*pack_turned)(int16_t *turned, const int16_t *x, int32_t n, int32_t stride,
                         int32_t columns);

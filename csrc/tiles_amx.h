@@ -26,14 +26,31 @@
 
 enum {
     AMX_SIDE = 16,                  /* rows of a tile, and columns of sums */
-    AMX_DEEP = 64,                  /* products that one instruction adds to a sum */
+    AMX_DEEP = GLE_DEEP,            /* products that one instruction adds to a sum */
     AMX_BYTES = AMX_SIDE * AMX_DEEP,
     AMX_LONGEST = 1 << 15           /* products of a sum */
 };
 
+/* What a compiler does not see being read, its sanitizer shall. */
+#if defined(__SANITIZE_ADDRESS__)
+AMX_INLINE void amx_seen(const int8_t *from)
+{
+    for (int32_t at = 0; at < AMX_BYTES; at += AMX_DEEP / 2) {
+        (void)*(const volatile int8_t *)(from + at);
+        (void)*(const volatile int8_t *)(from + at + AMX_DEEP / 2 - 1);
+    }
+}
+#else
+#define amx_seen(from) ((void)0)
+#endif
+
 #define TILE_ZERO(t) __asm__ volatile("tilezero %%tmm" #t : : : "memory")
-#define TILE_LOAD(t, from) \
-    __asm__ volatile("tileloadd (%0,%1,1), %%tmm" #t : : "r"(from), "r"((size_t)AMX_DEEP) : "memory")
+#define TILE_LOAD(t, from)                                                           \
+    do {                                                                             \
+        amx_seen(from);                                                              \
+        __asm__ volatile("tileloadd (%0,%1,1), %%tmm" #t                             \
+                         : : "r"(from), "r"((size_t)AMX_DEEP) : "memory");           \
+    } while (0)
 #define TILE_STORE(t, to) \
     __asm__ volatile("tilestored %%tmm" #t ", (%0,%1,1)" : : "r"(to), "r"((size_t)64) : "memory")
 #define TILE_ADD(sum, a, b) \
@@ -316,7 +333,7 @@ AMX_INLINE __m512i amx_wide_sum(const amx_sums *s, int block, int r, __m512i *lo
 
 /* Whether sums of `count` products go by tiles: what is packed goes by the same. */
 enum {
-    AMX_LEAST = 128, /* measured: at 90 vpdpwssd is as fast */
+    AMX_LEAST = GLE_DEEP_LEAST, /* measured: at 90 vpdpwssd is as fast */
     AMX_STREAMS = 64,
     AMX_NEAR = 1 << 17 /* bytes of weights that are near all the time */
 };

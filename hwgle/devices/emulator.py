@@ -128,7 +128,7 @@ def check(status: int, what: str) -> None:
 
 
 class Emulator(Device):
-    """The core in this process. `kernels` forces a table by name (scalar, avx2, vnni)."""
+    """The core in this process. `kernels` forces a table by name (scalar, avx2, vnni, amx)."""
 
     def __init__(self, kernels: str | None = None) -> None:
         if kernels is None:

@@ -41,8 +41,8 @@ static void fail(const char *what, uint64_t seed, int32_t at)
 /* The tables of this build and machine, the scalar one first. */
 static const gle_kernels *tables(int which)
 {
-    static const char *const names[] = {"scalar", "avx2", "vnni"};
-    for (int k = 0; k < 3; k++) {
+    static const char *const names[] = {"scalar", "avx2", "vnni", "amx"};
+    for (int k = 0; k < 4; k++) {
         const gle_kernels *table = gle_kernels_named(names[k]);
         if (table != NULL && which-- == 0) {
             return table;
@@ -51,12 +51,18 @@ static const gle_kernels *tables(int which)
     return NULL;
 }
 
-static const gle_kernels *any_vector(void)
+static int tables_here(void)
 {
     int count = 1;
     while (tables(count) != NULL) {
         count++;
     }
+    return count;
+}
+
+static const gle_kernels *any_vector(void)
+{
+    const int count = tables_here();
     return tables(count > 1 ? between(1, count - 1) : 0);
 }
 
@@ -161,8 +167,8 @@ static uint32_t *draw_sections(uint32_t *at, const gle_image *image, const gle_i
     return at;
 }
 
-/* One that gle_image_check takes; sizes up to `most`. */
-static size_t draw_image(uint32_t *words, int32_t most)
+/* One that gle_image_check takes; sizes from `least` to `most`. */
+static size_t draw_image(uint32_t *words, int32_t least, int32_t most)
 {
     for (;;) {
         gle_image *image = (gle_image *)(void *)words;
@@ -172,7 +178,7 @@ static size_t draw_image(uint32_t *words, int32_t most)
         memset(image, 0, sizeof *image);
         image->magic = GLE_MAGIC;
         image->layers = between(1, MOST_LAYERS);
-        image->inputs = between(1, most);
+        image->inputs = between(least, most);
         image->loss = between(0, 1);
         image->beta = coef(0, 0);
         image->gamma = between(0, 1) ? 15u : coef(0, 1);
@@ -193,7 +199,7 @@ static size_t draw_image(uint32_t *words, int32_t most)
         image->update_noise = noise();
         at = (uint32_t *)(void *)(layers + image->layers);
         for (int32_t l = 0; l < image->layers; l++) {
-            draw_layer(&layers[l], between(1, most), often(10, -14, 24));
+            draw_layer(&layers[l], between(least, most), often(10, -14, 24));
             layers[l].masked = (image->sections & GLE_HAS_MASKS) && (l == 0 || between(0, 1));
             for (int32_t i = 0; i < layers[l].size; i++) {
                 *at++ = coef(1, 0);
@@ -349,16 +355,17 @@ static void parity(uint64_t seed)
 {
     static const int32_t batches[] = {1, 2, 7, 8, 9, 31, 32, 33, 70};
     static uint32_t words[MOST_WORDS];
-    const int32_t batch = batches[between(0, 8)];
-    const size_t count = draw_image(words, batch > 40 ? 20 : 70);
+    const int32_t wide = between(0, 3) == 0; /* enough for tiles: the last table has the most */
+    const int32_t batch = wide ? between(60, 100) : batches[between(0, 8)];
+    const size_t count = draw_image(words, wide ? 120 : 1, wide ? 150 : batch > 40 ? 20 : 70);
     const uint32_t options = GLE_WITH_GRADIENT | GLE_WITH_UHAT;
-    const gle_kernels *other = any_vector();
+    const gle_kernels *other = wide ? tables(tables_here() - 1) : any_vector();
     void *arena_a, *arena_b;
     gle_chip *a = opened(words, count, batch, options, tables(0), &arena_a), *b;
 
     write_weights(a);
     b = moved(a, words, count, other, &arena_b);
-    for (int32_t t = 0; t < 20; t++) {
+    for (int32_t t = 0; t < (wide ? 5 : 20); t++) {
         const uint32_t flags = (uint32_t)between(0, 7);
         int16_t *x, *target;
         draw_step(a, &x, &target);
@@ -370,7 +377,7 @@ static void parity(uint64_t seed)
         if (!same(a, b)) {
             fail("tables differ", seed, t);
         }
-        if (t == 10) {
+        if (t == (wide ? 2 : 10)) {
             void *arena = arena_b;
             b = moved(a, words, count, other, &arena_b);
             free(arena);
@@ -421,7 +428,7 @@ static void hostile(uint64_t seed)
                                       0x7fffff1fu, 255, 4096, 4097,        32767,       32768,
                                       31,         24,   22,   15,          14,          64,
                                       0xffffffe0u, 0xfffffff0u, 0xfffffff4u, 0xffffffe8u};
-    const size_t count = draw_image(words, 5);
+    const size_t count = draw_image(words, 1, 5);
     const int32_t known = (int32_t)(sizeof values / sizeof values[0]);
     uint32_t *copy = malloc(count * sizeof *copy); /* exactly as long as it says */
     int32_t accepted = 0, refused = 0;
@@ -493,26 +500,33 @@ static void *filled(size_t count, int32_t kind)
 
 static int32_t up(int32_t n, int32_t to) { return (n + to - 1) / to * to; }
 
+/* What packed factors are padded to, see pack_pairs; no more, so that what is beyond is seen. */
+static int32_t deep(int32_t products) { return products >= GLE_DEEP_LEAST ? GLE_DEEP : 2; }
+
 /* Every table and the definition: exact sum, one rounding, one clip. */
 static void check_product(uint64_t seed)
 {
-    const int32_t n = between(1, 9), columns = GLE_LANES * between(1, 5), shift = between(-14, 31);
-    const int32_t kind = between(0, 9);
-    const int32_t m = kind == 0 ? between(2000, 4096) : kind < 4 ? between(28, 37) : between(1, 100);
-    const int32_t stride = up(m, GLE_LANES), m_even = up(m, 2);
+    enum { MOST_ROWS = 40 };
+    const int32_t columns = GLE_LANES * between(1, 5), shift = between(-14, 31);
+    const int32_t kind = between(0, 9), n = between(1, kind > 7 ? MOST_ROWS : 9);
+    const int32_t m = kind == 0  ? between(2000, 4096)
+                      : kind < 4 ? between(28, 37)
+                      : kind > 6 ? between(GLE_DEEP_LEAST - 1, 5 * GLE_DEEP)
+                                 : between(1, 100);
+    const int32_t stride = up(m, GLE_LANES), packed = up(m, deep(m));
     int16_t *w = filled((size_t)n * (size_t)stride, between(0, 4));
     int16_t *x = filled((size_t)m * (size_t)columns, between(0, 4));
     const size_t cells = (size_t)n * (size_t)columns;
     int64_t most = 0;
-    uint32_t finer[9];
+    uint32_t finer[MOST_ROWS];
     const uint32_t *rows = between(0, 1) && shift <= 24 ? finer : NULL;
 
-    for (int32_t i = 0; i < 9; i++) {
+    for (int32_t i = 0; i < MOST_ROWS; i++) {
         finer[i] = (uint32_t)between(0, 7);
     }
     for (int which = 0; tables(which) != NULL; which++) {
         const gle_kernels *k = tables(which);
-        int16_t *pairs = malloc((size_t)m_even * (size_t)columns * sizeof *pairs);
+        int16_t *pairs = malloc((size_t)packed * (size_t)columns * sizeof *pairs);
         int32_t *out = malloc(cells * sizeof *out);
         for (int32_t fits = 0; fits < 2; fits++) {
             if (fits && most > INT32_MAX) {
@@ -550,8 +564,9 @@ static void check_product(uint64_t seed)
 
 static void check_outer(uint64_t seed)
 {
-    const int32_t rows = between(1, 4), m = between(1, 70);
-    const int32_t kind = between(0, 9);
+    const int32_t kind = between(0, 9), wide = between(0, 2) == 0;
+    const int32_t rows = between(1, wide ? 20 : 4);
+    const int32_t m = wide ? between(GLE_DEEP_LEAST - 1, 200) : between(1, 70);
     const int32_t batch = kind == 0  ? between(1000, 4096)
                           : kind < 4 ? between(28, 37)
                                      : between(2, 130);
@@ -567,7 +582,7 @@ static void check_outer(uint64_t seed)
     }
     for (int which = 0; tables(which) != NULL; which++) {
         const gle_kernels *k = tables(which);
-        int16_t *turned = malloc((size_t)columns * (size_t)stride * sizeof *turned);
+        int16_t *turned = malloc((size_t)up(columns, deep(m)) * (size_t)stride * sizeof *turned);
         int32_t *out = malloc((size_t)rows * (size_t)stride * sizeof *out);
         k->pack_turned(turned, x, m, stride, columns);
         k->outer(out, e, rows, turned, stride, m, columns, shift);
