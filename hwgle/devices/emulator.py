@@ -33,8 +33,8 @@ class AdamState:
 
     Order: layer by layer, weights row by row and biases of one that learns them, then tau_m
     of one that learns that. Powers are beta**steps. layer_rate: (layers,) factors on the
-    rate, None for 1 throughout. weight_limit: (layers,) largest sizes of
-    weights, None for none. tau_rate: factor on the rate of tau_m; tau_r, tau_least,
+    rate, None for 1 throughout. weight_limit: (layers,) largest sizes of weights, None for
+    none. tau_rate: factor on the rate of tau_m; tau_r, tau_least,
     tau_most: (neurons that learn tau_m,) in the network's unit of time, as is dt. feedback: with
     Kolen-Pollack that of all layers that learn and have some, which follows their weights.
     """
