@@ -18,53 +18,94 @@
 #include "share_vnni.h"
 
 enum { WIDE = 32,
-       /* shifts for which an update fits 16 bits, and e x with random bits below its last
-        * one 32: |e x| < 2^26 */
-       SHIFT_LEAST = 12, SHIFT_MOST = 30 };
+       /* random bits of a weight, and the one behind them (gle_rng_upper) */
+       BITS = 17,
+       /* shifts from which an update fits 16 bits, and e x 2^(BITS - shift) 32: |e x| < 2^26 -
+        * 2^14; and from which there are no further ones, see update.inc */
+       SHIFT_LEAST = 12, SHIFT_MOST = 62 };
 
-/* What is the same for all rows. */
-typedef struct {
-    __m512i limit, least, most, least_delta;
-    __m512i key_a, key_b, at; /* which roots of 16 the first vector's words are of */
-    int32_t bounded;          /* the largest update may be less than any weight can take */
-} learner;
-
-/* One row. Returns how many weights were to move; adds those that could not for their limit. */
-LANES uint32_t learn_row(const learner *l, int16_t *w, const int16_t *x, int32_t e, int32_t m,
-                         int32_t shift, uint32_t root, uint32_t *clipped)
+/* A layer's rows, which all ask by `shift` less their own of layer->rows. `mixed`: some are by
+ * less than BITS. Counts how many weights moved, and those that could not for their limit.
+ *
+ * round(e x 2^-shift) = floor((floor(e x 2^(BITS - shift)) + random) 2^-BITS), as random bits
+ * are whole numbers of 2^(shift - BITS). */
+LANES void learn_rows(const gle_layer *layer, const gle_learning *job, const int32_t mixed,
+                      const int32_t bounded, uint32_t *moved, uint32_t *clipped)
 {
-    const __m512i e_even = all(e & 0xffff), e_odd = all((int32_t)((uint32_t)e << 16));
-    const __m128i by = _mm_cvtsi32_si128(shift), rest = _mm_cvtsi32_si128(32 - shift);
-    __m512i roots = all(0), at = l->at;
-    uint32_t moved = 0;
+    const gle_update *how = job->how;
+    const int32_t n = layer->n, m = layer->m, stride = layer->stride, shift = job->shift;
+    const int32_t largest = how->most < 32767 ? how->most : 32767;
+    const uint32_t own_roots = gle_rng_roots(m), *const rows = layer->rows;
+    const int16_t *const errors = layer->e, *const x = job->below;
+    int32_t *const sums = job->sums;
+    const __m512i limit = held(_mm512_set1_epi16((int16_t)how->limit));
+    const __m512i least = held(_mm512_set1_epi16((int16_t)(-how->limit)));
+    const __m512i most = held(_mm512_set1_epi16((int16_t)largest));
+    const __m512i least_delta = held(_mm512_set1_epi16((int16_t)(-largest)));
+    const __m512i key_a = all((int32_t)how->key.a), key_b = all((int32_t)how->key.b);
+    const __m512i first = held(_mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1));
+    const __m512i next_two = held(all(WIDE / GLE_RNG_SHARE));
+    const __m512i one = held(all(1)), upper = held(all(0x1fffe)), low = held(all(0xffff));
+    __m512i roots = rng_roots(key_a, key_b, 0); /* rows that are short share sixteen */
+    uint32_t have = 0, root = 0, moves = 0, clips = 0;
+    int16_t *w = layer->w;
 
-    for (int32_t j = 0; j < m; j += WIDE) {
-        const __m512i below = load(x + j), old = load(w + j);
-        __m512i words, even, odd, delta, next, kept;
+    for (int32_t i = 0; i < n; i++, w += stride, root += own_roots) {
+        const int32_t e = errors[i];
+        const int32_t wanted = shift - (rows ? (int32_t)rows[i] : 0);
+        const int32_t by = (wanted < SHIFT_MOST ? wanted : SHIFT_MOST) - BITS;
+        const __m512i e_even = all(e & 0xffff), e_odd = all((int32_t)((uint32_t)e << 16));
+        const __m128i right = _mm_cvtsi32_si128(by > 0 ? by : 0);
+        const __m128i left = _mm_cvtsi32_si128(by < 0 ? -by : 0);
+        __m512i at;
 
-        if ((j & (ROOTS * GLE_RNG_SHARE - 1)) == 0) {
-            roots = rng_roots(l->key_a, l->key_b, root + (uint32_t)j / GLE_RNG_SHARE);
-            at = l->at;
+        sums[i] = e;
+        if (e == 0) {
+            continue; /* asks for nothing */
         }
-        words = rng_pairs(roots, at);
-        even = _mm512_srl_epi32(rng_upper(_mm512_slli_epi32(words, 16)), rest);
-        odd = _mm512_srl_epi32(rng_upper(words), rest);
-        even = _mm512_add_epi32(even, _mm512_madd_epi16(below, e_even));
-        odd = _mm512_add_epi32(odd, _mm512_madd_epi16(below, e_odd));
-        even = _mm512_sra_epi32(even, by);
-        odd = _mm512_slli_epi32(_mm512_sra_epi32(odd, by), 16);
-        delta = _mm512_mask_blend_epi16(0xaaaaaaaau, even, odd);
-        if (l->bounded) {
-            delta = _mm512_max_epi16(l->least_delta, _mm512_min_epi16(l->most, delta));
+        if (root - have + own_roots > ROOTS) {
+            roots = rng_roots(key_a, key_b, root);
+            have = root;
         }
-        next = _mm512_adds_epi16(old, delta); /* the limit is below what fits 16 bits */
-        kept = _mm512_max_epi16(l->least, _mm512_min_epi16(l->limit, next));
-        moved += (uint32_t)_mm_popcnt_u32(_mm512_test_epi16_mask(delta, delta));
-        *clipped += (uint32_t)_mm_popcnt_u32(_mm512_cmpneq_epi16_mask(next, kept));
-        store(w + j, kept);
-        at = _mm512_add_epi32(at, all(WIDE / GLE_RNG_SHARE));
+        at = _mm512_add_epi32(first, all((int32_t)(root - have)));
+        for (int32_t j = 0; j < m; j += WIDE) {
+            const __m512i below = load(x + j), old = load(w + j);
+            __m512i words, even, odd, delta, next, kept;
+
+            if (j != 0 && (j & (ROOTS * GLE_RNG_SHARE - 1)) == 0) { /* a long row */
+                have = root + (uint32_t)j / GLE_RNG_SHARE;
+                roots = rng_roots(key_a, key_b, have);
+                at = first;
+            }
+            words = rng_pairs(roots, at);
+            even = _mm512_madd_epi16(below, e_even);
+            odd = _mm512_madd_epi16(below, e_odd);
+            if (mixed) {
+                even = _mm512_sll_epi32(even, left);
+                odd = _mm512_sll_epi32(odd, left);
+            }
+            even = _mm512_sra_epi32(even, right);
+            odd = _mm512_sra_epi32(odd, right);
+            /* (words << 1 & upper) | one, and the upper halves in the same place */
+            even = _mm512_add_epi32(
+                even, _mm512_ternarylogic_epi32(_mm512_add_epi32(words, words), upper, one, 0xea));
+            odd = _mm512_add_epi32(odd, _mm512_or_si512(_mm512_srli_epi32(words, BITS - 2), one));
+            /* lower halves of one, upper ones of the other */
+            delta = _mm512_ternarylogic_epi32(low, _mm512_srai_epi32(even, BITS),
+                                              _mm512_srai_epi32(odd, BITS - 16), 0xca);
+            if (bounded) {
+                delta = _mm512_max_epi16(least_delta, _mm512_min_epi16(most, delta));
+            }
+            next = _mm512_adds_epi16(old, delta); /* the limit is below what fits 16 bits */
+            kept = _mm512_max_epi16(least, _mm512_min_epi16(limit, next));
+            moves += (uint32_t)_mm_popcnt_u32(_mm512_test_epi16_mask(delta, delta));
+            clips += (uint32_t)_mm_popcnt_u32(_mm512_cmpneq_epi16_mask(next, kept));
+            store(w + j, kept);
+            at = _mm512_add_epi32(at, next_two);
+        }
     }
-    return moved;
+    *moved = moves;
+    *clipped = clips;
 }
 
 LANES uint32_t not_zero(const int16_t *x, int32_t m)
@@ -78,39 +119,37 @@ LANES uint32_t not_zero(const int16_t *x, int32_t m)
     return count;
 }
 
+/* Rows that ask for anything. */
+LANES uint32_t asking(const int16_t *e, int32_t n)
+{
+    uint32_t count = 0;
+
+    for (int32_t i = 0; i < n; i++) {
+        count += (uint32_t)(e[i] != 0);
+    }
+    return count;
+}
+
 AVX512 int32_t gle_learn_stream_vnni(gle_layer *layer, const gle_learning *job,
                                      gle_update_count *count)
 {
-    const gle_update *how = job->how;
     const int32_t least = job->shift - (layer->rows ? 7 : 0);
-    const uint32_t inputs = not_zero(job->below, layer->m);
-    uint32_t asked = 0, moved = 0;
-    learner l;
+    uint32_t asked, moved, clipped;
 
-    if (!how->stochastic || least < SHIFT_LEAST || job->shift > SHIFT_MOST) {
+    if (!job->how->stochastic || least < SHIFT_LEAST) {
         return 0; /* row by row, then */
     }
-    l.limit = _mm512_set1_epi16((int16_t)how->limit);
-    l.least = _mm512_set1_epi16((int16_t)(-how->limit));
-    l.most = _mm512_set1_epi16((int16_t)(how->most < 32767 ? how->most : 32767));
-    l.least_delta = _mm512_sub_epi16(_mm512_setzero_si512(), l.most);
-    l.key_a = all((int32_t)how->key.a);
-    l.key_b = all((int32_t)how->key.b);
-    l.at = _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1);
-    l.bounded = how->most <= 1 << 26 >> least; /* else no update is larger */
-    for (int32_t i = 0; i < layer->n; i++) {
-        const int32_t e = layer->e[i];
-        job->sums[i] = e;
-        if (e == 0) {
-            continue; /* asks for nothing */
-        }
-        asked += inputs;
-        moved += learn_row(&l, layer->w + (size_t)i * (size_t)layer->stride, job->below, e,
-                           layer->m, job->shift - (layer->rows ? (int32_t)layer->rows[i] : 0),
-                           (uint32_t)i * gle_rng_roots(layer->m), &count->clipped);
+    if (job->how->most <= 1 << 26 >> least) { /* else no update is larger */
+        learn_rows(layer, job, 1, 1, &moved, &clipped);
+    } else if (least < BITS) {
+        learn_rows(layer, job, 1, 0, &moved, &clipped);
+    } else {
+        learn_rows(layer, job, 0, 0, &moved, &clipped);
     }
+    asked = not_zero(job->below, layer->m) * asking(layer->e, layer->n);
     count->asked += asked;
     count->under += asked - moved;
+    count->clipped += clipped;
     return 1;
 }
 
@@ -118,10 +157,13 @@ AVX512 int32_t gle_learn_biases_vnni(gle_layer *layer, const int32_t *sums, int3
                                      gle_key key)
 {
     const __m512i key_a = all((int32_t)key.a), key_b = all((int32_t)key.b);
-    const __m128i by = _mm_cvtsi32_si128(shift), rest = _mm_cvtsi32_si128(32 - shift);
+    const int32_t before = shift > 31 ? (shift > SHIFT_MOST ? 31 : shift - 31) : 0;
+    const int32_t k = shift > 31 ? 31 : shift; /* as in plasticity.c */
+    const __m512i mask = all((int32_t)((UINT32_C(1) << k) - 1u));
+    const __m128i by = _mm_cvtsi32_si128(k), rest = _mm_cvtsi32_si128(32 - k);
     __m512i at = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
 
-    if (shift < 1 || shift > SHIFT_MOST) {
+    if (shift < 1) {
         return 0;
     }
     for (int32_t i = 0; i < layer->n; i += 16) {
@@ -129,11 +171,11 @@ AVX512 int32_t gle_learn_biases_vnni(gle_layer *layer, const int32_t *sums, int3
         const __mmask16 live = left >= 16 ? (__mmask16)0xffff : (__mmask16)((1u << left) - 1u);
         __m512i x = rng_word(rng_root_of(key_a, key_b, at), GLE_RNG_FIRST);
 
-        /* a sum over 4096 streams has 26 bits */
-        x = _mm512_add_epi32(_mm512_srl_epi32(x, rest),
-                             _mm512_maskz_loadu_epi32(live, sums + i));
-        x = _mm512_add_epi32(_mm512_sra_epi32(x, by),
-                             _mm512_maskz_loadu_epi32(live, layer->bias + i));
+        const __m512i sum = _mm512_sra_epi32(_mm512_maskz_loadu_epi32(live, sums + i),
+                                             _mm_cvtsi32_si128(before));
+        x = _mm512_add_epi32(_mm512_srl_epi32(x, rest), _mm512_and_si512(sum, mask));
+        x = _mm512_add_epi32(_mm512_srl_epi32(x, by), _mm512_sra_epi32(sum, by));
+        x = _mm512_add_epi32(x, _mm512_maskz_loadu_epi32(live, layer->bias + i));
         _mm512_mask_storeu_epi32(layer->bias + i, live, clamp(x, GLE_STATE_MAX));
         at = _mm512_add_epi32(at, all(16));
     }
