@@ -72,10 +72,10 @@ LANES void learn_rows(const gle_layer *layer, const gle_learning *job, const int
             const __m512i below = load(x + j), old = load(w + j);
             __m512i words, even, odd, delta, next, kept;
 
-            if (j != 0 && (j & (ROOTS * GLE_RNG_SHARE - 1)) == 0) { /* a long row */
+            /* a long row; of `at` four bits count */
+            if (j != 0 && (j & (ROOTS * GLE_RNG_SHARE - 1)) == 0) {
                 have = root + (uint32_t)j / GLE_RNG_SHARE;
                 roots = rng_roots(key_a, key_b, have);
-                at = first;
             }
             words = rng_pairs(roots, at);
             even = _mm512_madd_epi16(below, e_even);
@@ -139,7 +139,7 @@ AVX512 int32_t gle_learn_stream_vnni(gle_layer *layer, const gle_learning *job,
     if (!job->how->stochastic || least < SHIFT_LEAST) {
         return 0; /* row by row, then */
     }
-    if (job->how->most <= 1 << 26 >> least) { /* else no update is larger */
+    if (least <= 26 && job->how->most <= 1 << 26 >> least) { /* else no update is larger */
         learn_rows(layer, job, 1, 1, &moved, &clipped);
     } else if (least < BITS) {
         learn_rows(layer, job, 1, 0, &moved, &clipped);

@@ -39,6 +39,7 @@ from hwgle.quantise import (
     Scales,
     build_image,
     quantise_weights,
+    rate_shift,
 )
 from hwgle.quantise import Quantised as Weights
 
@@ -171,6 +172,33 @@ def sized_case(seed: int, inputs: int, sizes: list[int], batch: int, **options: 
     network = make_network(sizes, phis, rng, inputs=inputs, loss=loss, gamma=0.05)
     x, target = draw_run(network, rng, options.get("steps", 12), batch)
     return Case(seed, network, draw_weights(network, rng), x, target)
+
+
+@pytest.mark.parametrize("profile", ["ideal", "weights8", "updates of 5 bits"])
+def test_one_stream_learns_at_every_shift(vector: str, profile: str, seed: int) -> None:
+    """From updates that fill 16 bits to such as hardly ever come, in rows that share their random
+    words' roots with others and in rows that take several; weights8 has a scale for each row."""
+    if profile == "updates of 5 bits":
+        plasticity = {"rounding": "stochastic", "update_bits": 5}
+        chip = Chip.model_validate(Chip.load("ideal").model_dump() | {"plasticity": plasticity})
+    else:
+        chip = Chip.load(profile)
+    shifts: set[int] = set()
+    moved = 0
+    cases = [(53, range(-14, 50))] + [(n, range(0, 50, 10)) for n in (1, 300, 600)]
+    for inputs, k in [(n, k) for n, exponents in cases for k in exponents]:
+        case = sized_case(seed, inputs, [70, 18], 1, steps=6)
+        rate = 2.0**-k
+        q = quantised(case, chip, None, FOR_TRAINING, learning_rate=rate)
+        weights = quantise_weights(q.image, case.weights)
+        got = assert_same(vector, q, weights, (case, rate), target=q.target, learn=True)
+        below = q.image.scales.input
+        for layer, (name, (w, _)) in zip(got["formats"], weights.items(), strict=True):
+            shifts.add(layer.error + below + rate_shift(rate, 1) - layer.stored)
+            moved += int((got[f"{name}.weight"] != w).sum())
+            below = layer.rate
+    assert set(range(11, 50)) <= shifts
+    assert moved > 10000, profile
 
 
 @pytest.mark.parametrize("batch", BATCHES)
