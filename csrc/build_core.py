@@ -73,7 +73,7 @@ CORE_X86 = [
     "single_vnni.c",
     "softmax_vnni.c",
 ]
-HOST = ["host/adam.c", "host/amx.c", "host/loop.c"]
+HOST = ["host/adam.c", "host/amx.c", "host/crew.c", "host/loop.c"]
 # What Python sees, each after those that it includes.
 HEADERS = [
     "gle.h",
@@ -122,6 +122,6 @@ ffi.set_source(
         "-fno-math-errno",
         "-fvisibility=hidden",
     ],
-    libraries=["m"],
+    libraries=["m", "pthread"],
     py_limited_api=True,
 )

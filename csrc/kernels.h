@@ -63,6 +63,7 @@ typedef struct {
     int32_t drop;          /* bits of the sum over the batch that a gradient has not */
     int32_t shift;         /* from a gradient to stored weights, before that of a row */
     int32_t *sums;         /* [2 n]: the kernel leaves sums of e here, in the first n */
+    int32_t first;         /* number of the first row, where others learn those before: of 16s */
 } gle_learning;
 
 struct gle_layer;

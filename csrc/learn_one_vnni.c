@@ -159,8 +159,8 @@ AVX512 int32_t gle_learn_biases_vnni(gle_layer *layer, const int32_t *sums, int3
     const __m512i key_a = all((int32_t)key.a), key_b = all((int32_t)key.b);
     const int32_t before = shift > 31 ? (shift > SHIFT_MOST ? 31 : shift - 31) : 0;
     const int32_t k = shift > 31 ? 31 : shift; /* as in plasticity.c */
-    const __m512i mask = all((int32_t)((UINT32_C(1) << k) - 1u));
     const __m128i by = _mm_cvtsi32_si128(k), rest = _mm_cvtsi32_si128(32 - k);
+    const __m512i mask = _mm512_srl_epi32(all(-1), rest); /* where k is 1 and more */
     __m512i at = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
 
     if (shift < 1) {

@@ -131,7 +131,7 @@ APART void learn_from(const __m512i *g, int32_t R, int32_t V, gle_layer *layer,
 
     for (int32_t r = 0; r < R; r++) {
         int16_t *const w = layer->w + (size_t)(i + r) * (size_t)layer->stride + (size_t)j;
-        const uint32_t first = (uint32_t)(i + r) * of_row + (uint32_t)j / GLE_RNG_SHARE;
+        const uint32_t first = (uint32_t)(job->first + i + r) * of_row + (uint32_t)j / GLE_RNG_SHARE;
         const dropped d =
             dropped_of(job->shift - (layer->rows ? (int32_t)layer->rows[i + r] : 0));
         if (l.stochastic) {
@@ -202,7 +202,7 @@ LANES void learn_tile(const int R, const int V, const int wide, gle_layer *layer
         }
     }
     if (job->how->noise.m != 0) {
-        vary_tile(g, R, V, layer, job->how, i, j);
+        vary_tile(g, R, V, layer, job->how, job->first + i, j);
     }
     learn_from(g, R, V, layer, job, i, j, l);
 }
@@ -337,7 +337,7 @@ AMX static void learn_by_tiles(gle_layer *layer, const gle_learning *job, gle_up
                            x, MOST_V * panel, r);
             }
             if (job->how->noise.m != 0) {
-                vary_tile(g, rows, V, layer, job->how, i, j);
+                vary_tile(g, rows, V, layer, job->how, job->first + i, j);
             }
             learn_from(g, rows, V, layer, job, i, j, &l);
         }

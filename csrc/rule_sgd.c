@@ -40,7 +40,7 @@ void gle_layer_sgd(gle_chip *chip, gle_layer *layer, const int16_t *below, int32
     const int whole = layer->mask == NULL;
     const int one = chip->columns == 1 && whole && how.noise.m == 0;
     const gle_learning all = {&how, below, chip->turned, chip->columns,
-                              gle_gradient_shift(chip->batch), shift, chip->rows};
+                              gle_gradient_shift(chip->batch), shift, chip->rows, 0};
     gle_update_count count = {0, 0, 0};
     const int32_t stale = layer->stale;
     const int at_once =

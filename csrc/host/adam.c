@@ -3,7 +3,10 @@
 #include <math.h>
 
 #include "../topology.h"
+#include "crew.h"
 #include "loop.h"
+
+enum { WEIGHT = 1 << 7 /* multiply-accumulates that take as long as a weight here */ };
 
 int64_t gle_adam_size(const gle_chip *chip)
 {
@@ -91,38 +94,70 @@ static void passed(place *at, int32_t count)
     at->v += count;
 }
 
+/* A layer's weights and what they learn with, from its first row on. */
+typedef struct {
+    gle_layer *layer;
+    const adam_loops *loops;
+    const gle_adam *adam;
+    place at;
+    float scale, rate, root, limit, seen, most;
+    int32_t clipped[CREW_MOST];
+} weights_job;
+
+static void weights_piece(void *what, int32_t part, int32_t parts)
+{
+    weights_job *const y = what;
+    const gle_layer *const layer = y->layer;
+    const int32_t first = crew_row(layer->n, part, parts), m = layer->m;
+    const int32_t last = crew_row(layer->n, part + 1, parts), shift = layer->image->w_shift;
+    const size_t before = (size_t)first * (size_t)m;
+    place at = {y->at.w + before, y->at.m + before, y->at.v + before,
+                y->at.back == NULL ? NULL : y->at.back + before, 0};
+    int32_t clipped = 0;
+
+    for (int32_t i = first; i < last; i++) {
+        const size_t row = (size_t)i * (size_t)layer->stride;
+        const float fine = layer->rows ? ldexpf(y->seen, (int32_t)layer->rows[i]) : y->seen;
+        y->loops->values(at.w, at.m, at.v, layer->gradient + row, m, y->scale, y->rate, y->root,
+                         y->limit, y->adam);
+        clipped += y->loops->store(layer->w + row, at.w, m, fine, y->most, shift);
+        if (at.back != NULL && layer->back != NULL) {
+            follow(at.back, at.m, at.v, m, y->rate, y->root, y->limit, y->adam->epsilon);
+            clipped += y->loops->store(layer->back->w + (size_t)i * (size_t)layer->back->stride,
+                                       at.back, m, y->seen, y->most, shift);
+            at.back += m;
+        }
+        passed(&at, m);
+    }
+    y->clipped[part] = clipped;
+}
+
 static void learn_weights(gle_chip *chip, int32_t l, const adam_loops *loops, float rate,
                           float root, gle_adam *adam, place *at)
 {
     gle_layer *layer = &chip->layer[l];
     const int32_t shift = layer->image->w_shift;
-    const float limit = adam->weight_limit == NULL ? INFINITY : adam->weight_limit[l];
-    float scale, scale_bias, unit, seen;
+    weights_job y = {layer, loops, adam, *at, 0, rate, root, INFINITY, 0, 0, {0}};
+    float scale_bias, unit;
     int32_t clipped = 0;
     gle_formats f;
 
     gle_formats_of(chip, l, &f);
-    scale = ldexpf(1.0f, -f.gradient_frac) / (float)chip->batch;
+    y.scale = ldexpf(1.0f, -f.gradient_frac) / (float)chip->batch;
+    y.limit = adam->weight_limit == NULL ? INFINITY : adam->weight_limit[l];
+    y.seen = ldexpf(1.0f, layer->w_frac - shift);
+    y.most = (float)(layer->image->w_max >> shift);
     scale_bias = ldexpf(1.0f, -f.gradient_bias_frac) / (float)chip->batch;
     unit = ldexpf(1.0f, f.u_frac);
-    seen = ldexpf(1.0f, layer->w_frac - shift);
-    for (int32_t i = 0; i < layer->n; i++) {
-        const size_t row = (size_t)i * (size_t)layer->stride;
-        const float fine = layer->rows ? ldexpf(seen, (int32_t)layer->rows[i]) : seen;
-        loops->values(at->w, at->m, at->v, layer->gradient + row, layer->m, scale, rate, root,
-                      limit, adam);
-        clipped += loops->store(layer->w + row, at->w, layer->m, fine,
-                                (float)(layer->image->w_max >> shift), shift);
-        if (at->back != NULL && layer->back != NULL) {
-            follow(at->back, at->m, at->v, layer->m, rate, root, limit, adam->epsilon);
-            clipped += loops->store(layer->back->w + (size_t)i * (size_t)layer->back->stride,
-                                    at->back, layer->m, seen,
-                                    (float)(layer->image->w_max >> shift), shift);
-            layer->back->stale = 1;
-            at->back += layer->m;
-        }
-        passed(at, layer->m);
+    crew_share((int64_t)layer->n * layer->m * WEIGHT, weights_piece, &y);
+    for (int32_t k = 0; k < CREW_MOST; k++) {
+        clipped += y.clipped[k];
     }
+    if (at->back != NULL && layer->back != NULL) {
+        layer->back->stale = 1;
+        at->back += layer->n * layer->m;
+    }
+    passed(at, layer->n * layer->m);
     layer->window.sat_w += (uint32_t)clipped;
     layer->counters.sat_w += (uint32_t)clipped;
     adam->clipped += (uint32_t)clipped;

@@ -4,6 +4,7 @@
 
 #include "../chip.h"
 #include "amx.h"
+#include "crew.h"
 
 static void vote(const gle_chip *chip, int64_t *votes)
 {
@@ -43,7 +44,8 @@ static void record(const gle_chip *chip, const gle_block *block, int32_t t)
     }
 }
 
-int32_t gle_run(gle_chip *chip, const gle_block *block, gle_adam *adam, const volatile int32_t *stop)
+static int32_t steps_of(gle_chip *chip, const gle_block *block, gle_adam *adam,
+                        const volatile int32_t *stop)
 {
     const size_t input_size = (size_t)chip->batch * (size_t)chip->image->inputs;
 
@@ -63,6 +65,15 @@ int32_t gle_run(gle_chip *chip, const gle_block *block, gle_adam *adam, const vo
         record(chip, block, t);
     }
     return block->steps;
+}
+
+int32_t gle_run(gle_chip *chip, const gle_block *block, gle_adam *adam, const volatile int32_t *stop)
+{
+    crew *const c = crew_begin(chip, block->threads);
+    const int32_t done = steps_of(chip, block, adam, stop);
+
+    crew_end(c, chip);
+    return done;
 }
 
 const struct gle_kernels *gle_kernels_named(const char *name)

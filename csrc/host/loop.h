@@ -21,6 +21,7 @@ typedef struct {
     int32_t *const *record_to;                   /* [records] of [steps][batch][n] */
     int8_t *fracs;            /* NULL or [steps][layers][2]: r_frac, e_frac */
     int64_t *votes;           /* NULL or [batch][outputs]: sums of r of the output layer */
+    int32_t threads;          /* of the kernels, see crew.h; 0 and 1: the one that asks */
 } gle_block;
 
 /* Adam, Kingma and Ba, arXiv 1412.6980, algorithm 1, as ascent. All arrays are one

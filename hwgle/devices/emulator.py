@@ -21,6 +21,7 @@ from hwgle.weights import times_between
 
 SIGNAL_IDS = {name: k for k, name in enumerate(SIGNALS)}
 COUNTERS = tuple(name for name, _ in ffi.typeof("gle_counters").fields)
+MOST_THREADS = 8  # csrc/host/crew.h
 CALL_SECONDS = 0.05  # of one call into the core, so that Ctrl-C is noticed in time
 
 
@@ -107,6 +108,15 @@ def kernels_from_environment() -> Any:
     return table
 
 
+def threads_from_environment() -> int:
+    """How many threads HWGLE_THREADS asks for, 1 without it. Raises UsageError for others than
+    1 to MOST_THREADS."""
+    given = os.environ.get("HWGLE_THREADS", "") or "1"
+    if not (given.isdecimal() and 1 <= int(given) <= MOST_THREADS):
+        raise UsageError(f"HWGLE_THREADS={given}: allowed: 1 to {MOST_THREADS}")
+    return int(given)
+
+
 def arena_bytes(image: Image, batch: int, *, gradient: bool = False, uhat: bool = True) -> int:
     """Memory of a chip on this machine; a small board, which aligns less, needs less.
 
@@ -128,9 +138,14 @@ def check(status: int, what: str) -> None:
 
 
 class Emulator(Device):
-    """The core in this process. `kernels` forces a table by name (scalar, avx2, vnni, amx)."""
+    """The core in this process. `kernels` forces a table by name (scalar, avx2, vnni, amx).
 
-    def __init__(self, kernels: str | None = None) -> None:
+    threads: that share the rows of large layers in batches, 1 to 8; None: what HWGLE_THREADS
+    says, or 1. Their number changes no bit.
+    """
+
+    def __init__(self, kernels: str | None = None, threads: int | None = None) -> None:
+        self.threads = threads_from_environment() if threads is None else threads
         if kernels is None:
             self._kernels = kernels_from_environment()
         else:
@@ -266,6 +281,7 @@ class Emulator(Device):
             parts = [ffi.from_buffer("int32_t[]", r[done:]) for r in records.signals]
             c = ffi.new("gle_block *")
             c.steps, c.flags, c.target_stride = count, flags, stride
+            c.threads = self.threads
             c.input = ffi.from_buffer("int16_t[]", x[done:]) if x.size else ffi.NULL
             if target is not None:
                 held = target if stride == 0 else target[done:]

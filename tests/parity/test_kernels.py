@@ -68,9 +68,10 @@ def everything(
     weights: Weights,
     block: Block,
     adam: AdamState | None = None,
+    threads: int = 1,
 ) -> dict[str, Any]:
     """Run one block and return all that can be read from a chip afterwards."""
-    with Emulator(kernels) as chip:
+    with Emulator(kernels, threads) as chip:
         chip.load(image, batch, gradient=adam is not None)
         chip.write_weights(weights)
         records = chip.run(block, adam)
@@ -102,6 +103,15 @@ def differences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
 def all_signals(network: Network) -> list[tuple[int, str]]:
     """Every signal of every layer."""
     return [(k, s) for k in range(len(network.layers)) for s in SIGNALS]
+
+
+def adam_of(image: Image, weights: Weights, rate: float) -> AdamState:
+    """Adam that starts from what is stored, in 14 of its 16 bits."""
+    floats = {}
+    for (name, (w, b)), s in zip(weights.items(), image.scales.layers, strict=True):
+        floats[f"{name}.weight"] = np.ldexp(w.astype(float), -s.weight - 2)
+        floats[f"{name}.bias"] = np.ldexp(b.astype(float), -s.membrane)
+    return AdamState.of(image, floats, rate)
 
 
 def assert_same(
