@@ -1,11 +1,11 @@
-"""`python -m bench [BENCH] [OPTION...]`, of speed, kernels, growth, memory, chip, boards, link,
-all, compare.
+"""`python -m bench [BENCH] [OPTION...]`, of speed, kernels, threads, growth, memory, chip, boards,
+link, all, compare.
 
 speed: a step against NumPy and PyTorch, and what of the machine's peak it reaches. kernels:
-the same of each product by itself. growth: against neurons, batch, length, chips. memory:
-bytes, and that they stay. chip: what imperfections cost. boards: memory, stack and
-instructions of each board. link: the wire in numbers. all: everything that
-bench/baseline.json holds. compare: what changed since.
+the same of each product by itself. threads: what several save. growth: against neurons,
+batch, length, chips. memory: bytes, and that they stay. chip: what imperfections cost.
+boards: memory, stack and instructions of each board. link: the wire in numbers. all:
+everything that bench/baseline.json holds. compare: what changed since.
 """
 
 from __future__ import annotations
@@ -18,7 +18,18 @@ from importlib import import_module
 for _name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[_name] = "1"
 
-BENCHES = ("speed", "kernels", "growth", "memory", "chip", "boards", "link", "all", "compare")
+BENCHES = (
+    "speed",
+    "kernels",
+    "threads",
+    "growth",
+    "memory",
+    "chip",
+    "boards",
+    "link",
+    "all",
+    "compare",
+)
 MODULES = {"memory": "footprint", "all": "everything"}
 
 
