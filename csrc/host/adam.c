@@ -40,7 +40,7 @@ typedef struct {
     void (*values)(float *w, float *m, float *v, const int32_t *gradient, int32_t count,
                    float scale, float rate, float root_correction, float limit,
                    const gle_adam *adam);
-    int32_t (*store)(int16_t *to, const float *w, int32_t count, float scale, float limit,
+    int32_t (*store)(int16_t *to, const float *w, int32_t count, float scale, int32_t limit,
                      int32_t shift);
 } adam_loops;
 
@@ -100,7 +100,8 @@ typedef struct {
     const adam_loops *loops;
     const gle_adam *adam;
     place at;
-    float scale, rate, root, limit, seen, most;
+    float scale, rate, root, limit, seen;
+    int32_t most; /* that is stored, as the array sees it */
     int32_t clipped[CREW_MOST];
 } weights_job;
 
@@ -146,7 +147,7 @@ static void learn_weights(gle_chip *chip, int32_t l, const adam_loops *loops, fl
     y.scale = ldexpf(1.0f, -f.gradient_frac) / (float)chip->batch;
     y.limit = adam->weight_limit == NULL ? INFINITY : adam->weight_limit[l];
     y.seen = ldexpf(1.0f, layer->w_frac - shift);
-    y.most = (float)(layer->image->w_max >> shift);
+    y.most = layer->image->w_max >> shift;
     scale_bias = ldexpf(1.0f, -f.gradient_bias_frac) / (float)chip->batch;
     unit = ldexpf(1.0f, f.u_frac);
     crew_share((int64_t)layer->n * layer->m * WEIGHT, weights_piece, &y);
