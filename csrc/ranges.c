@@ -141,7 +141,7 @@ static void look(gle_chip *chip, gle_layer *layer)
             move_rate(chip, layer, 1);
         }
     }
-    if (w->sat_w != 0) {
+    if (w->sat_w != 0 && (layer->image->learn & GLE_HOLDS_RANGE) == 0) {
         widen_weights(chip, layer);
     }
 }

@@ -126,6 +126,8 @@ class Training(Checked):
     largest size of a weight, in units of 1/sqrt(inputs of its layer), as conductances have a
     range (null: none), with rule adam. average:
     epochs over which a host that keeps weights averages them for validation (0: none).
+    hold_weight_range: the format of stored weights stays as it was chosen for the first ones, and
+    what leaves it clips; else it widens, and of few bits little is left.
     tau_rate: factor on the rate of time constants that are learned (learn_tau_m), with rule
     adam; tau_floor: the least that they may become, in steps dt.
     momentum_shift, norm_shift: 2^-shift of the running means of the gradient and of its size is
@@ -148,6 +150,7 @@ class Training(Checked):
     weight_limit: float | None = Field(
         None, gt=0, le=1e6, description="a number above 0, at most 1e6, or null: none"
     )
+    hold_weight_range: bool = False
     average: float = Field(0.0, ge=0, le=1000)
     tau_rate: float = Field(1.0, gt=0, le=1000)
     tau_floor: float = Field(1.0, ge=1, le=10000)

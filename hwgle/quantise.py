@@ -192,14 +192,16 @@ def build_image(
     range_clip: float = 0.0003,
     seed: int | None = None,
     learner: OnChip = PLAIN,
+    hold_weights: bool = False,
 ) -> Image:
     """Pack a network with its formats and the chip's imperfections into an image.
 
     `learner`: the rule on the chip. `learning_rate` is its rate, of sgd on the mean over
     `batch` streams; the chip can only shift, so the nearest power of two is used (see
     OnChip.applied_rate). `range_every` is the number of steps between two looks of the
-    auto-ranging, 0 for none. `seed` overrides the chip's for what happens while it runs
-    (stochastic rounding, noise); mismatch is always that of the chip.
+    auto-ranging, 0 for none; with `hold_weights` it leaves the formats of weights. `seed`
+    overrides the chip's for what happens while it runs (stochastic rounding, noise); mismatch
+    is always that of the chip.
     Raises UsageError when the core refuses the image, and for feedback that learns beside a
     rule that remembers.
     """
@@ -213,6 +215,7 @@ def build_image(
         range_clip,
         chip.seed if seed is None else seed,
         learner,
+        hold_weights,
     )
     image = Image(words, network, chip, scales, learner)
     pointer = ffi.from_buffer("uint32_t[]", image.words)
@@ -232,6 +235,7 @@ def image_words(
     range_clip: float,
     seed: int,
     learner: OnChip = PLAIN,
+    hold_weights: bool = False,
 ) -> NDArray[np.uint32]:
     """The words of an image, unchecked: see csrc/gle.h. rate: shift of learning on the chip."""
     draws = draw(chip, network)
@@ -264,7 +268,8 @@ def image_words(
         *learner.words(),
     ]
     parts = [head]
-    parts += [_layer_words(network, chip, scales, k, rate) for k in range(len(network.layers))]
+    layers = range(len(network.layers))
+    parts += [_layer_words(network, chip, scales, k, rate, hold_weights) for k in layers]
     parts.append(neuron_words(network, neurons))
     if flags & lib.GLE_HAS_SOURCES:
         parts.append(source_words(network))
@@ -292,7 +297,7 @@ def image_words(
 
 
 def _layer_words(
-    network: Network, chip: Chip, scales: Scales, k: int, rate: int
+    network: Network, chip: Chip, scales: Scales, k: int, rate: int, hold: bool
 ) -> NDArray[np.int64]:
     layer, s = network.layers[k], scales.layers[k]
     shift = weight_shift(chip)
@@ -304,6 +309,7 @@ def _layer_words(
             lib.GLE_LEARNS_WEIGHTS * layer.learn
             | lib.GLE_LEARNS_TAU * layer.learn_tau_m
             | lib.GLE_HOLDS_BIAS * (not layer.bias)
+            | lib.GLE_HOLDS_RANGE * hold
         ),
         s.weight + shift,
         shift,

@@ -165,6 +165,7 @@ class Trainer:
             range_clip=self._training.error_clip,
             seed=self._training.seed,
             learner=self._training.on_chip(),
+            hold_weights=self._training.hold_weight_range,
         )
         try:
             self._rule.begin(self._device, self._image, self._batch, weights)

@@ -193,6 +193,7 @@ BAD_KEYS: dict[tuple[str, str], Any] = {
     ("experiment", "training.schedule.factor"): 7,
     ("experiment", "training.schedule.patience"): 0,
     ("experiment", "training.error_clip"): 2,
+    ("experiment", "training.hold_weight_range"): "perhaps",
     ("experiment", "training.layer_rate"): 0,
     ("experiment", "training.beta1"): 1,
     ("experiment", "training.beta2"): -0.1,

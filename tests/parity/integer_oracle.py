@@ -421,11 +421,11 @@ class IntegerChip:
             self.digests[b] = chained(self.digests[b], self.hash_of(b))
         if learn:
             for y, rates, frac in zip(self.layers, below, below_frac, strict=True):
-                if y.learn:
+                if y.learn & 1:
                     self.learn(y, rates, frac)
             self.learned += 1
             if self.decay_every and (self.step_number + 1) % self.decay_every == 0:
-                for y in [y for y in self.layers if y.learn]:
+                for y in [y for y in self.layers if y.learn & 1]:
                     self.relax(y.w, self.decay_shift, self.key(DECAY, y))
                     self.relax(y.back, self.decay_shift, self.key(FEEDBACK_DECAY, y))
         self.step_number += 1
@@ -803,7 +803,7 @@ class IntegerChip:
                 self.move_rate(k, y, -1)
             elif seen.sat_r == 0 and 0 < seen.peak_r * 10 < y.r_max * 4:
                 self.move_rate(k, y, 1)
-        if seen.sat_w:
+        if seen.sat_w and not y.learn & 8:
             y.w_frac -= 1
             if self.possible(k):
                 y.w = [[clip(nearest(w, 1), y.w_max) for w in row] for row in y.w]
@@ -885,7 +885,7 @@ class IntegerChip:
                 for w in line:
                     row = (row * 0xD6E8FEB86659FD93 + (w & 0xFFFF)) & U64
                 d = mixed(d, row)
-            for i in range(y.n if self.remembers and y.learn else 0):
+            for i in range(y.n if self.remembers and y.learn & 1 else 0):
                 row = y.means_bias[i] << 32 | y.memory_bias[i] & U32
                 for a, c in zip(y.memory[i], y.means[i], strict=True):
                     row = (row * 0xD6E8FEB86659FD93 + (c << 32 | a & U32)) & U64
