@@ -73,6 +73,9 @@ CORE_X86 = [
     "single_vnni.c",
     "softmax_vnni.c",
 ]
+CORE_AARCH64 = [
+    "matvec_neon.c",
+]
 HOST = ["host/adam.c", "host/amx.c", "host/loop.c"]
 # What Python sees, each after those that it includes.
 HEADERS = [
@@ -111,7 +114,7 @@ ffi.set_source(
     "hwgle._core",
     "".join(f'#include "{name}"\n' for name in HEADERS),
     # Those that take longest first: the others then fill the cores beside them.
-    sources=[f"csrc/{name}" for name in CORE_X86 + CORE_PORTABLE + HOST],
+    sources=[f"csrc/{name}" for name in CORE_X86 + CORE_AARCH64 + CORE_PORTABLE + HOST],
     include_dirs=["csrc"],
     extra_compile_args=[
         "-std=c11",

@@ -92,4 +92,11 @@ void gle_learn_one_wide(int16_t *w, int32_t e, const int16_t *x, int32_t m, cons
     }
 #endif
 
+#if defined(__aarch64__) && !defined(GLE_SCALAR_ONLY)
+/* matvec_neon.c: any rounding, as update.inc has it. */
+void gle_learn_one_any_neon(int16_t *w, int32_t e, const int16_t *x, int32_t m,
+                            const gle_update *how, int32_t shift, uint32_t root,
+                            gle_update_count *count);
+#endif
+
 #endif

@@ -95,14 +95,15 @@ class AdamState:
 
 
 def kernels_from_environment() -> Any:
-    """The kernel table that HWGLE_SIMD names, or the fastest of this machine.
+    """The kernel table that HWGLE_SIMD names (scalar; avx2, vnni or amx on x86-64; neon on
+    AArch64), or the fastest of this machine.
 
     Raises UsageError when the machine does not have the one asked for.
     """
     name = os.environ.get("HWGLE_SIMD", "")
     table = lib.gle_kernels_named(name.encode() if name else ffi.NULL)
     if table == ffi.NULL:
-        allowed = "scalar, avx2, vnni, amx"
+        allowed = "scalar, avx2, vnni, amx, neon"
         raise UsageError(f"HWGLE_SIMD={name}: not on this machine; allowed: {allowed}")
     return table
 
@@ -128,7 +129,7 @@ def check(status: int, what: str) -> None:
 
 
 class Emulator(Device):
-    """The core in this process. `kernels` forces a table by name (scalar, avx2, vnni, amx)."""
+    """The core in this process. `kernels` forces a table by name, see kernels_from_environment."""
 
     def __init__(self, kernels: str | None = None) -> None:
         if kernels is None:
