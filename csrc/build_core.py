@@ -75,6 +75,11 @@ CORE_X86 = [
 ]
 CORE_AARCH64 = [
     "matvec_neon.c",
+    "neurons_neon.c",
+    "neurons_one_neon.c",
+    "learn_one_neon.c",
+    "rule_neon.c",
+    "single_neon.c",
 ]
 HOST = ["host/adam.c", "host/amx.c", "host/loop.c"]
 # What Python sees, each after those that it includes.

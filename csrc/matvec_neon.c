@@ -268,11 +268,11 @@ void gle_learn_one_any_neon(int16_t *w, int32_t e, const int16_t *x, int32_t m,
     learn_row(w, e, x, m, how, shift, root, count);
 }
 
-const gle_kernels gle_kernels_neon = {"neon",        product, outer,         pack_pairs,
-                                      pack_turned,   update_row, vary_row, gle_product_one,
-                                      gle_product_one_back, gle_learn_one_any_neon, NULL, see,
+const gle_kernels gle_kernels_neon = {"neon",      product,    outer,    pack_pairs,
+                                      pack_turned, update_row, vary_row, gle_product_one_neon,
+                                      gle_product_one_back_neon, gle_learn_one_neon, NULL, see,
                                       read_out, transpose,
-                                      gle_neurons_scalar, &gle_rules_scalar, NULL, NULL, NULL};
+                                      gle_neurons_neon, &gle_rules_neon, NULL, NULL, NULL};
 
 #else
 typedef int gle_no_neon; /* ISO C wants one declaration a file */
