@@ -44,17 +44,17 @@ static int16_t *rows_of(int32_t rows, int32_t used, int32_t stride, int32_t limi
     return x;
 }
 
-static void one(const gle_kernels *k, int32_t kind, const gle_layer *y, const int16_t *x,
-                int32_t *out)
+static void one(const gle_kernels *k, int32_t kind, gle_layer *y, const int16_t *x, int32_t *out)
 {
     gle_update how = {32764, 65535, 1, {12345, 678}, {0, 0}, {0, 0, 0, 0}};
+    const gle_learning job = {&how, x, NULL, 1, 0, 18, out};
     gle_update_count count = {0, 0, 0};
 
     if (kind == ONE) {
         k->product_one(out, y, x, 12);
     } else if (kind == ONE_BACK) {
         k->product_one_back(out, y, 12);
-    } else {
+    } else if (k->learn == NULL || !k->learn(y, &job, &count)) {
         for (int32_t i = 0; i < y->n; i++) {
             k->learn_one(y->w + i * y->stride, y->e[i], x, y->m, &how, 18,
                          (uint32_t)i * gle_rng_roots(y->m), &count);

@@ -268,10 +268,12 @@ void gle_learn_one_any_neon(int16_t *w, int32_t e, const int16_t *x, int32_t m,
     learn_row(w, e, x, m, how, shift, root, count);
 }
 
+/* Biases and target errors have the functions in plain C that all tables fall back to; products
+ * are of copies; of a batch, `learn` is the outer product and rows of updates. */
 const gle_kernels gle_kernels_neon = {"neon",      product,    outer,    pack_pairs,
                                       pack_turned, update_row, vary_row, gle_product_one_neon,
-                                      gle_product_one_back_neon, gle_learn_one_neon, NULL, see,
-                                      read_out, transpose,
+                                      gle_product_one_back_neon, gle_learn_one_neon,
+                                      gle_learn_stream_neon, see, read_out, transpose,
                                       gle_neurons_neon, &gle_rules_neon, NULL, NULL, NULL};
 
 #else

@@ -282,7 +282,7 @@ def test_kernels_at_the_limits_of_what_they_are_given(
 @pytest.mark.long
 def test_kernels_at_many_limits(objects: dict[str, Path], tmp_path: Path) -> None:
     driver = linked(objects, tmp_path / "step_driver", "step_driver.c")
-    for what, rounds in (("kernels", "4000"), ("parity", "600")):
+    for what, rounds in (("kernels", "1000"), ("parity", "150")):
         checked([QEMU, str(driver), what, str(SEED + 10**6), rounds])
 
 
