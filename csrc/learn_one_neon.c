@@ -1,10 +1,10 @@
 /* Weights learn from one stream with NEON, eight at a time, by row or by layer: the integers of
  * update.inc, where updates fit 16 bits. Only products need 32.
  *
- * A weight whose product q drops k bits at random has 16 random bits h and, of those behind them, the
- * first (gle_rng_upper): (q + h 2^(k-16) + 2^(k-17)) >> k. As h 2^(k-16) has no bits that the
- * rest could carry from, this is (round(q 2^(16-k)) + h) >> 16, for k below 16 as well: the
- * upper half of a sum.
+ * Where k bits of a product q are dropped at random, a weight has 16 random bits h, and behind
+ * them a one (gle_rng_upper): (q + h 2^(k-16) + 2^(k-17)) >> k. As h 2^(k-16) is a multiple of
+ * what the rest is rounded to, this is (round(q 2^(16-k)) + h) >> 16, for k below 16 as well:
+ * the upper half of a sum.
  *
  * The words of a root are in memory what the weights take of them: 16 bits each, in order.
  * What is asked is counted beforehand (e x is 0 where one of them is), and what has rounded to
