@@ -78,7 +78,8 @@ int main(int argc, char **argv)
     const int32_t stride = (width + PADDED - 1) / PADDED * PADDED;
     const int32_t single = kind >= ONE && kind != NEURONS, batch = single ? 1 : BATCH;
     const int32_t columns = single ? 1 : COLUMNS;
-    const size_t cells = (size_t)stride * (size_t)columns, weights = (size_t)stride * (size_t)stride;
+    const size_t cells = (size_t)stride * (size_t)columns;
+    const size_t weights = (size_t)stride * (size_t)stride;
     gle_image_layer image = {0};
     gle_layer y = {0};
     gle_neuron_job job = {0};
@@ -104,11 +105,12 @@ int main(int argc, char **argv)
     y.bias = filled((size_t)stride, sizeof *y.bias, 0);
     gle_neuron *neurons = filled((size_t)width, sizeof *neurons, 0);
     for (int32_t i = 0; i < width; i++) {
-        const gle_neuron some = {21845u << 8 | 16, 21845u << 8 | 15, 16384u << 8 | 14, 24576u << 8 | 13};
+        const gle_neuron some = {21845u << 8 | 16, 21845u << 8 | 15, 16384u << 8 | 14,
+                                 24576u << 8 | 13};
         neurons[i] = some;
     }
     y.neurons = neurons;
-    int16_t *x = rows_of(single ? 1 : width, single ? width : batch, single ? stride : columns, 8191);
+    int16_t *x = single ? rows_of(1, width, stride, 8191) : rows_of(width, batch, columns, 8191);
     int32_t *out = filled(cells > weights ? cells : weights, sizeof *out, 0);
     int32_t *sums = filled(cells, sizeof *sums, 8191);
     job.layer = &y;

@@ -60,7 +60,8 @@ LANES off_lanes off_of(const gle_layer *layer, int32_t i, int32_t left)
     off_lanes off = {all(0), one, vdupq_n_u32(0), all(0)};
 
     if (layer->analog != NULL) {
-        const uint32x4x4_t word = records((const uint32_t *)(const void *)(layer->analog + i), left);
+        const uint32_t *own = (const uint32_t *)(const void *)(layer->analog + i);
+        const uint32x4x4_t word = records(own, left);
         off.offset = as_signed(word.val[0]);
         off.gain = as_signed(word.val[1]);
         off.noise_u = word.val[2];

@@ -3,10 +3,11 @@
  *
  *     table_replay TABLE FILE
  *
- * The file holds int32, case by case: words of the image, their count before them; batch, number of
- * the first stream, pieces; of each piece steps, flags and whether there is a target; weights
+ * The file holds int32, case by case: words of the image, their count before them; batch, number
+ * of the first stream, pieces; of each piece steps, flags and whether there is a target; weights
  * and biases layer by layer; inputs; targets. Of each piece it prints the digest and CRCs of the
- * snapshot, of all signals and counters, and of the gradient; at a case's end the digest of each stream.
+ * snapshot, of all signals and counters, and of the gradient; at a case's end the digest of each
+ * stream.
  */
 #include <inttypes.h>
 #include <stdio.h>
