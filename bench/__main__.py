@@ -1,3 +1,4 @@
+<<<<<<< HEAD
 """`python -m bench [BENCH] [OPTION...]`, of speed, kernels, threads, growth, memory, chip, boards,
 link, all, compare.
 
@@ -6,6 +7,17 @@ the same of each product by itself. threads: what several save. growth: against 
 batch, length, chips. memory: bytes, and that they stay. chip: what imperfections cost.
 boards: memory, stack and instructions of each board. link: the wire in numbers. all:
 everything that bench/baseline.json holds. compare: what changed since.
+=======
+"""`python -m bench [BENCH] [OPTION...]`, of speed, kernels, growth, memory, chip, boards, link,
+neon, all, compare.
+
+speed: a step against NumPy and PyTorch, and what of the machine's peak it reaches. kernels:
+the same of each product by itself. growth: against neurons, batch, length, chips. memory:
+bytes, and that they stay. chip: what imperfections cost. boards: memory, stack and
+instructions of each board. link: the wire in numbers. neon: instructions of the kernels for
+AArch64, under an emulator. all: everything that bench/baseline.json holds. compare: what
+changed since.
+>>>>>>> w-neon
 """
 
 from __future__ import annotations
@@ -18,6 +30,7 @@ from importlib import import_module
 for _name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[_name] = "1"
 
+<<<<<<< HEAD
 BENCHES = (
     "speed",
     "kernels",
@@ -30,6 +43,10 @@ BENCHES = (
     "all",
     "compare",
 )
+=======
+BENCHES = ("speed", "kernels", "growth", "memory", "chip", "boards", "link", "neon", "all",
+           "compare")  # fmt: skip
+>>>>>>> w-neon
 MODULES = {"memory": "footprint", "all": "everything"}
 
 

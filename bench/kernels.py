@@ -48,7 +48,7 @@ TYPES = """
 def compiled() -> Any:
     """The core's sources with kernels.c, built in a temporary directory."""
     sys.path.insert(0, str(ROOT / "csrc"))
-    from build_core import CORE_PORTABLE, CORE_X86, HOST
+    from build_core import CORE_AARCH64, CORE_PORTABLE, CORE_X86, HOST
 
     ffi = FFI()
     ffi.cdef(TYPES)
@@ -57,7 +57,9 @@ def compiled() -> Any:
     ffi.set_source(
         name,
         (ROOT / "bench/kernels.c").read_text(),
-        sources=[str(ROOT / "csrc" / file) for file in CORE_X86 + CORE_PORTABLE + HOST],
+        sources=[
+            str(ROOT / "csrc" / file) for file in CORE_X86 + CORE_AARCH64 + CORE_PORTABLE + HOST
+        ],
         include_dirs=[str(ROOT / "csrc")],
         extra_compile_args=[*flags, "-fvisibility=hidden"],
         libraries=["m"],

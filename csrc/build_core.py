@@ -73,7 +73,19 @@ CORE_X86 = [
     "single_vnni.c",
     "softmax_vnni.c",
 ]
+<<<<<<< HEAD
 HOST = ["host/adam.c", "host/amx.c", "host/crew.c", "host/loop.c"]
+=======
+CORE_AARCH64 = [
+    "matvec_neon.c",
+    "neurons_neon.c",
+    "neurons_one_neon.c",
+    "learn_one_neon.c",
+    "rule_neon.c",
+    "single_neon.c",
+]
+HOST = ["host/adam.c", "host/amx.c", "host/loop.c"]
+>>>>>>> w-neon
 # What Python sees, each after those that it includes.
 HEADERS = [
     "gle.h",
@@ -111,7 +123,7 @@ ffi.set_source(
     "hwgle._core",
     "".join(f'#include "{name}"\n' for name in HEADERS),
     # Those that take longest first: the others then fill the cores beside them.
-    sources=[f"csrc/{name}" for name in CORE_X86 + CORE_PORTABLE + HOST],
+    sources=[f"csrc/{name}" for name in CORE_X86 + CORE_AARCH64 + CORE_PORTABLE + HOST],
     include_dirs=["csrc"],
     extra_compile_args=[
         "-std=c11",

@@ -166,6 +166,9 @@ void gle_turned_avx2(int16_t *turned, const int16_t *x, int32_t n, int32_t strid
 void gle_turn_avx2(int16_t *to, const int16_t *from, int32_t n, int32_t m, int32_t stride,
                    int32_t stride_t);
 #endif
+#if defined(__aarch64__) && !defined(GLE_SCALAR_ONLY)
+extern const gle_kernels gle_kernels_neon;
+#endif
 
 /* In plain C, for all that have no vectors for it. */
 void gle_product_one(int32_t *out, const struct gle_layer *layer, const int16_t *x,

@@ -114,6 +114,9 @@ extern const struct gle_rule_kernels gle_rules_scalar;
 #if defined(__x86_64__) && !defined(GLE_SCALAR_ONLY)
 extern const struct gle_rule_kernels gle_rules_avx2, gle_rules_vnni;
 #endif
+#if defined(__aarch64__) && !defined(GLE_SCALAR_ONLY)
+extern const struct gle_rule_kernels gle_rules_neon;
+#endif
 uint32_t gle_add_row(int32_t *memory, const int32_t *row, int32_t m, int32_t drop);
 gle_apply_row gle_sgd_row, gle_sign_row, gle_normalised_row;
 

@@ -173,5 +173,7 @@ void gle_neurons_avx2(const gle_neuron_job *job);
 void gle_neurons_vnni(const gle_neuron_job *job);
 void gle_neurons_one_avx2(const gle_neuron_job *job);
 void gle_neurons_one_vnni(const gle_neuron_job *job);
+void gle_neurons_neon(const gle_neuron_job *job);
+void gle_neurons_one_neon(const gle_neuron_job *job);
 
 #endif

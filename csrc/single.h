@@ -92,4 +92,16 @@ void gle_learn_one_wide(int16_t *w, int32_t e, const int16_t *x, int32_t m, cons
     }
 #endif
 
+#if defined(__aarch64__) && !defined(GLE_SCALAR_ONLY)
+void gle_product_one_neon(int32_t *out, const gle_layer *layer, const int16_t *x, int32_t shift);
+void gle_product_one_back_neon(int32_t *out, const gle_layer *layer, int32_t shift);
+void gle_learn_one_neon(int16_t *w, int32_t e, const int16_t *x, int32_t m, const gle_update *how,
+                        int32_t shift, uint32_t root, gle_update_count *count);
+int32_t gle_learn_stream_neon(gle_layer *layer, const gle_learning *job, gle_update_count *count);
+/* matvec_neon.c: any rounding, as update.inc has it. */
+void gle_learn_one_any_neon(int16_t *w, int32_t e, const int16_t *x, int32_t m,
+                            const gle_update *how, int32_t shift, uint32_t root,
+                            gle_update_count *count);
+#endif
+
 #endif

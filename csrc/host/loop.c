@@ -91,6 +91,10 @@ const struct gle_kernels *gle_kernels_named(const char *name)
     if ((name == NULL || strcmp(name, "avx2") == 0) && __builtin_cpu_supports("avx2")) {
         return &gle_kernels_avx2;
     }
+#elif defined(__aarch64__) && !defined(GLE_SCALAR_ONLY)
+    if (name == NULL || strcmp(name, "neon") == 0) {
+        return &gle_kernels_neon; /* every aarch64 has it */
+    }
 #endif
     if (name == NULL || strcmp(name, "scalar") == 0) {
         return &gle_kernels_scalar;

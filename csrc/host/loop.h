@@ -48,7 +48,8 @@ void gle_adam_step(gle_chip *chip, gle_adam *adam);
 /* Returns the number of steps done; stops before the next step when *stop is not 0. */
 int32_t gle_run(gle_chip *chip, const gle_block *block, gle_adam *adam, const volatile int32_t *stop);
 
-/* The table for a name (scalar, avx2, vnni), for NULL the fastest of this machine; NULL if not to be had. */
+/* The table for a name (scalar, avx2, vnni, amx, neon), for NULL the fastest of this machine; NULL
+ * if not to be had. */
 const struct gle_kernels *gle_kernels_named(const char *name);
 const char *gle_kernels_name(const struct gle_kernels *kernels);
 

@@ -24,7 +24,7 @@ def root() -> Path:
 def core(place: Path) -> list[Path]:
     """The C of core, link and device that every board carries: all but the vector kernels."""
     csrc = place / "csrc"
-    vectors = ("_avx2", "_vnni", "_amx")
+    vectors = ("_avx2", "_vnni", "_amx", "_neon")
     files = [path for path in csrc.glob("*.c") if not path.stem.endswith(vectors)]
     return sorted([*files, *(csrc / "link").glob("*.c"), *(csrc / "device").glob("*.c")])
 

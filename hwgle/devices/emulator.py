@@ -96,14 +96,15 @@ class AdamState:
 
 
 def kernels_from_environment() -> Any:
-    """The kernel table that HWGLE_SIMD names, or the fastest of this machine.
+    """The kernel table that HWGLE_SIMD names (scalar; avx2, vnni or amx on x86-64; neon on
+    AArch64), or the fastest of this machine.
 
     Raises UsageError when the machine does not have the one asked for.
     """
     name = os.environ.get("HWGLE_SIMD", "")
     table = lib.gle_kernels_named(name.encode() if name else ffi.NULL)
     if table == ffi.NULL:
-        allowed = "scalar, avx2, vnni, amx"
+        allowed = "scalar, avx2, vnni, amx, neon"
         raise UsageError(f"HWGLE_SIMD={name}: not on this machine; allowed: {allowed}")
     return table
 
@@ -138,7 +139,7 @@ def check(status: int, what: str) -> None:
 
 
 class Emulator(Device):
-    """The core in this process. `kernels` forces a table by name (scalar, avx2, vnni, amx).
+    """The core in this process. `kernels` forces a table by name, see kernels_from_environment.
 
     threads: that share the rows of large layers in batches, 1 to 8; None: what HWGLE_THREADS
     says, or 1. Their number changes no bit.

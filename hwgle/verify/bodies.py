@@ -85,7 +85,7 @@ def kernels_here() -> tuple[str, ...]:
     machine, the fastest first."""
     if forced := os.environ.get("HWGLE_SIMD"):
         return (forced,)
-    names = ("amx", "vnni", "avx2", "scalar")
+    names = ("amx", "vnni", "avx2", "neon", "scalar")
     return tuple(n for n in names if lib.gle_kernels_named(n.encode()) != ffi.NULL)
 
 

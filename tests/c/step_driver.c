@@ -41,8 +41,8 @@ static void fail(const char *what, uint64_t seed, int32_t at)
 /* The tables of this build and machine, the scalar one first. */
 static const gle_kernels *tables(int which)
 {
-    static const char *const names[] = {"scalar", "avx2", "vnni", "amx"};
-    for (int k = 0; k < 4; k++) {
+    static const char *const names[] = {"scalar", "avx2", "vnni", "amx", "neon"};
+    for (size_t k = 0; k < sizeof names / sizeof *names; k++) {
         const gle_kernels *table = gle_kernels_named(names[k]);
         if (table != NULL && which-- == 0) {
             return table;

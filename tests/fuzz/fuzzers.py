@@ -29,7 +29,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 CSRC = ROOT / "csrc"
 sys.path[:0] = [str(CSRC)]
-from build_core import CORE_PORTABLE, CORE_X86, HOST, ffi  # noqa: E402, F401
+from build_core import CORE_AARCH64, CORE_PORTABLE, CORE_X86, HOST, ffi  # noqa: E402, F401
 
 from hwgle import cache  # noqa: E402
 
@@ -45,6 +45,7 @@ FUZZERS: dict[str, list[str]] = {
     "image": [
         *(name for name in CORE_PORTABLE if "/" not in name),  # neither link nor device
         *(name for name in CORE_X86 if "avx2" in name),
+        *CORE_AARCH64,
     ],
 }
 LONGEST = {"frame": 600, "link": 1500, "message": 64, "device": 6000, "image": 4000}

@@ -21,7 +21,7 @@ BATCHES = (1, 5, 32, 33, 70)
 
 
 def tables() -> list[str]:
-    names = ("scalar", "avx2", "vnni", "amx")
+    names = ("scalar", "avx2", "vnni", "amx", "neon")
     return [n for n in names if lib.gle_kernels_named(n.encode()) != ffi.NULL]
 
 

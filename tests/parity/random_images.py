@@ -789,7 +789,7 @@ class Core:
 
 def tables() -> list[str]:
     """The kernel tables of this machine."""
-    names = ("scalar", "avx2", "vnni", "amx")
+    names = ("scalar", "avx2", "vnni", "amx", "neon")
     return [name for name in names if lib.gle_kernels_named(name.encode()) != ffi.NULL]
 
 

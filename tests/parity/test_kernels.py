@@ -7,6 +7,7 @@ together pin down what a step is.
 
 from __future__ import annotations
 
+import platform
 from typing import Any
 
 import numpy as np
@@ -43,7 +44,7 @@ from hwgle.quantise import (
 )
 from hwgle.quantise import Quantised as Weights
 
-VECTORS = ("avx2", "vnni", "amx")
+VECTORS = ("neon",) if platform.machine() == "aarch64" else ("avx2", "vnni", "amx")
 BATCHES = (1, 2, 7, 8, 9, 31, 32, 33, 100)
 
 

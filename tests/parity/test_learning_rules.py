@@ -32,11 +32,16 @@ REMEMBERED = tuple(wiring for wiring in WIRINGS if "kolen-pollack" not in wiring
 
 
 def learning_plan(
-    seed: int, rule: str | None = None, extreme: bool = False, wiring: str | None = None
+    seed: int,
+    rule: str | None = None,
+    extreme: bool = False,
+    wiring: str | None = None,
+    **largest: int,
 ) -> tuple[Plan, Draws]:
-    """A random chip with a rule that remembers."""
+    """A random chip with a rule that remembers; `largest` as draw_plan has it."""
     d = Draws(seed, 77)
-    plan = draw_plan(seed, extreme=extreme, wiring=wiring, layers=3 if wiring is None else 4)
+    layers = 3 if wiring is None else 4
+    plan = draw_plan(seed, extreme=extreme, wiring=wiring, **{"layers": layers, **largest})
     rule = rule or d.pick(*RULES)
     momentum = d.pick(0, 1, 3, d.between(0, 16))
     if rule == "sgd" and momentum == 0:

@@ -60,6 +60,14 @@ def test_no_warning(compiler: str, tmp_path: Path) -> None:
     compiled(program(compiler), CORE, tmp_path, [*STRICT, "-O1"])
 
 
+def test_no_warning_in_what_is_for_neon() -> None:
+    """clang for AArch64; gcc's is in tests/parity/test_neon.py, which runs what it makes."""
+    sources = [str(source) for source in CORE if source.stem.endswith("_neon")]
+    assert len(sources) >= 6
+    target = ["--target=aarch64-linux-gnu", "-O1", "-fsyntax-only"]
+    run([program("clang"), *STRICT, *target, "-I", str(CSRC), *sources])
+
+
 @pytest.mark.parametrize("compiler", ["gcc", "clang"])
 def test_alone_it_needs_nothing(compiler: str, tmp_path: Path) -> None:
     """Freestanding: no libc beyond what a compiler itself calls, no globals that change."""

@@ -19,7 +19,7 @@ from hwgle.golden import arithmetic, golden_names, load_golden
 from hwgle.preflight.memory import BOARD, Shape, arena_bytes
 from hwgle.verify.bodies import TamperableEmulator
 
-TABLES = ("scalar", "avx2", "vnni", "amx")
+TABLES = ("scalar", "avx2", "vnni", "amx", "neon")
 KERNELS = [k for k in TABLES if lib.gle_kernels_named(k.encode()) != ffi.NULL]
 SMALLEST = 4672  # bytes that the smallest board has left for the chip
 

@@ -12,7 +12,7 @@ from hwgle.boards import sources
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "csrc"))
 
-from build_core import CORE_PORTABLE, CORE_X86, HOST  # noqa: E402
+from build_core import CORE_AARCH64, CORE_PORTABLE, CORE_X86, HOST  # noqa: E402
 
 
 def test_a_wheel_carries_every_source_that_a_board_is_built_from(tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_the_core_is_compiled_by_as_many_as_are_asked_for(tmp_path: Path) -> Non
     done, log = build(tmp_path)
     assert done.returncode == 0, done.stderr
     assert sorted(line for line in log if line.startswith("begin csrc")) == sorted(
-        f"begin csrc/{name}" for name in CORE_X86 + CORE_PORTABLE + HOST
+        f"begin csrc/{name}" for name in CORE_X86 + CORE_AARCH64 + CORE_PORTABLE + HOST
     )
     working, most = 0, 0
     for line in log:
