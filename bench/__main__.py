@@ -1,23 +1,12 @@
-<<<<<<< HEAD
 """`python -m bench [BENCH] [OPTION...]`, of speed, kernels, threads, growth, memory, chip, boards,
-link, all, compare.
+link, neon, all, compare.
 
 speed: a step against NumPy and PyTorch, and what of the machine's peak it reaches. kernels:
 the same of each product by itself. threads: what several save. growth: against neurons,
 batch, length, chips. memory: bytes, and that they stay. chip: what imperfections cost.
-boards: memory, stack and instructions of each board. link: the wire in numbers. all:
-everything that bench/baseline.json holds. compare: what changed since.
-=======
-"""`python -m bench [BENCH] [OPTION...]`, of speed, kernels, growth, memory, chip, boards, link,
-neon, all, compare.
-
-speed: a step against NumPy and PyTorch, and what of the machine's peak it reaches. kernels:
-the same of each product by itself. growth: against neurons, batch, length, chips. memory:
-bytes, and that they stay. chip: what imperfections cost. boards: memory, stack and
-instructions of each board. link: the wire in numbers. neon: instructions of the kernels for
-AArch64, under an emulator. all: everything that bench/baseline.json holds. compare: what
-changed since.
->>>>>>> w-neon
+boards: memory, stack and instructions of each board. link: the wire in numbers. neon:
+instructions of the kernels for AArch64, under an emulator. all: everything that
+bench/baseline.json holds. compare: what changed since.
 """
 
 from __future__ import annotations
@@ -30,7 +19,6 @@ from importlib import import_module
 for _name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[_name] = "1"
 
-<<<<<<< HEAD
 BENCHES = (
     "speed",
     "kernels",
@@ -40,13 +28,10 @@ BENCHES = (
     "chip",
     "boards",
     "link",
+    "neon",
     "all",
     "compare",
 )
-=======
-BENCHES = ("speed", "kernels", "growth", "memory", "chip", "boards", "link", "neon", "all",
-           "compare")  # fmt: skip
->>>>>>> w-neon
 MODULES = {"memory": "footprint", "all": "everything"}
 
 

@@ -73,9 +73,6 @@ CORE_X86 = [
     "single_vnni.c",
     "softmax_vnni.c",
 ]
-<<<<<<< HEAD
-HOST = ["host/adam.c", "host/amx.c", "host/crew.c", "host/loop.c"]
-=======
 CORE_AARCH64 = [
     "matvec_neon.c",
     "neurons_neon.c",
@@ -84,8 +81,7 @@ CORE_AARCH64 = [
     "rule_neon.c",
     "single_neon.c",
 ]
-HOST = ["host/adam.c", "host/amx.c", "host/loop.c"]
->>>>>>> w-neon
+HOST = ["host/adam.c", "host/amx.c", "host/crew.c", "host/loop.c"]
 # What Python sees, each after those that it includes.
 HEADERS = [
     "gle.h",
