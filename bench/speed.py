@@ -37,7 +37,7 @@ from hwgle.network import Layer, Network, Population
 from hwgle.quantise import build_image, quantise_weights, to_int16
 from hwgle.weights import initial
 
-KERNELS = ("amx", "vnni", "avx2", "scalar")
+KERNELS = ("amx", "vnni", "avx2", "neon", "scalar")
 # Multiply-accumulates of a step, as multiples of weights x batch.
 WORK = {"sgd": 3, "adam": 3, "error": 2, "infer": 1}
 RIVALS = ("numpy", "torch")
