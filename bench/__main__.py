@@ -1,12 +1,12 @@
-"""`python -m bench [BENCH] [OPTION...]`, of speed, kernels, threads, growth, memory, chip, boards,
-link, neon, all, compare.
+"""`python -m bench [BENCH] [OPTION...]`, of speed, kernels, threads, profile, growth, memory, chip,
+boards, link, neon, all, compare.
 
 speed: a step against NumPy and PyTorch, and what of the machine's peak it reaches. kernels:
-the same of each product by itself. threads: what several save. growth: against neurons,
-batch, length, chips. memory: bytes, and that they stay. chip: what imperfections cost.
-boards: memory, stack and instructions of each board. link: the wire in numbers. neon:
-instructions of the kernels for AArch64, under an emulator. all: everything that
-bench/baseline.json holds. compare: what changed since.
+the same of each product by itself. threads: what several save. profile: where a step's time
+goes. growth: against neurons, batch, length, chips. memory: bytes, and that they stay. chip:
+what imperfections cost. boards: memory, stack and instructions of each board. link: the wire
+in numbers. neon: instructions of the kernels for AArch64, under an emulator. all: everything
+that bench/baseline.json holds. compare: what changed since.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ BENCHES = (
     "speed",
     "kernels",
     "threads",
+    "profile",
     "growth",
     "memory",
     "chip",

@@ -55,8 +55,7 @@ LANES void learn_rows(const gle_layer *layer, const gle_learning *job, const int
         const int32_t wanted = shift - (rows ? (int32_t)rows[i] : 0);
         const int32_t by = (wanted < SHIFT_MOST ? wanted : SHIFT_MOST) - BITS;
         const __m512i e_even = all(e & 0xffff), e_odd = all((int32_t)((uint32_t)e << 16));
-        const __m128i right = _mm_cvtsi32_si128(by > 0 ? by : 0);
-        const __m128i left = _mm_cvtsi32_si128(by < 0 ? -by : 0);
+        const __m512i right = all(by > 0 ? by : 0), left = all(by < 0 ? -by : 0);
         __m512i at;
 
         sums[i] = e;
@@ -81,11 +80,11 @@ LANES void learn_rows(const gle_layer *layer, const gle_learning *job, const int
             even = _mm512_madd_epi16(below, e_even);
             odd = _mm512_madd_epi16(below, e_odd);
             if (mixed) {
-                even = _mm512_sll_epi32(even, left);
-                odd = _mm512_sll_epi32(odd, left);
+                even = _mm512_sllv_epi32(even, left);
+                odd = _mm512_sllv_epi32(odd, left);
             }
-            even = _mm512_sra_epi32(even, right);
-            odd = _mm512_sra_epi32(odd, right);
+            even = _mm512_srav_epi32(even, right);
+            odd = _mm512_srav_epi32(odd, right);
             /* (words << 1 & upper) | one, and the upper halves in the same place */
             even = _mm512_add_epi32(
                 even, _mm512_ternarylogic_epi32(_mm512_add_epi32(words, words), upper, one, 0xea));
