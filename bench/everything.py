@@ -74,6 +74,8 @@ class Everything:
             "```",
             "## What must hold",
             limits.table(self.figures()),
+            "Where a step's time goes, stage by stage, and what a missed figure would leave of it: "
+            "[profile.md](profile.md), made by `./run bench profile`.",
             "## Growth",
             "wide: two layers of half the neurons each, all weights between them grow with the "
             "square. deep: layers of 64. same: one layer, 131,072 weights whatever its neurons.",
