@@ -18,17 +18,18 @@
 #include "share_vnni.h"
 
 enum { WIDE = 32,
-       /* random bits of a weight, and the one behind them (gle_rng_upper) */
-       BITS = 17,
-       /* shifts from which an update fits 16 bits, and e x 2^(BITS - shift) 32: |e x| < 2^26 -
-        * 2^14; and from which there are no further ones, see update.inc */
-       SHIFT_LEAST = 12, SHIFT_MOST = 62 };
+       BITS = 16, /* random bits of a weight; the one behind them (gle_rng_upper) rounds e x */
+       /* shifts from which an update fits 16 bits, and e x 2^(BITS - shift) 32: |e x| < 2^26;
+        * and from which none is left but what random bits below their last one make, which is 0 */
+       SHIFT_LEAST = 12, SHIFT_MOST = 44,
+       BIAS_SHIFT_MOST = 62 };
 
 /* A layer's rows, which all ask by `shift` less their own of layer->rows. `mixed`: some are by
  * less than BITS. Counts how many weights moved, and those that could not for their limit.
  *
- * round(e x 2^-shift) = floor((floor(e x 2^(BITS - shift)) + random) 2^-BITS), as random bits
- * are whole numbers of 2^(shift - BITS). */
+ * round(e x 2^-shift) = floor((z + random) 2^-BITS), z: e x 2^(BITS - shift) to the nearest, as
+ * random bits are whole numbers of 2^(shift - BITS) and a half of one: a carry into the upper
+ * half of a sum. */
 LANES void learn_rows(const gle_layer *layer, const gle_learning *job, const int32_t mixed,
                       const int32_t bounded, uint32_t *moved, uint32_t *clipped)
 {
@@ -45,7 +46,7 @@ LANES void learn_rows(const gle_layer *layer, const gle_learning *job, const int
     const __m512i key_a = all((int32_t)how->key.a), key_b = all((int32_t)how->key.b);
     const __m512i first = held(_mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1));
     const __m512i next_two = held(all(WIDE / GLE_RNG_SHARE));
-    const __m512i one = held(all(1)), upper = held(all(0x1fffe)), low = held(all(0xffff));
+    const __m512i low = held(all(0xffff));
     __m512i roots = rng_roots(key_a, key_b, 0); /* rows that are short share sixteen */
     uint32_t have = 0, root = 0, moves = 0, clips = 0;
     int16_t *w = layer->w;
@@ -56,6 +57,7 @@ LANES void learn_rows(const gle_layer *layer, const gle_learning *job, const int
         const int32_t by = (wanted < SHIFT_MOST ? wanted : SHIFT_MOST) - BITS;
         const __m512i e_even = all(e & 0xffff), e_odd = all((int32_t)((uint32_t)e << 16));
         const __m512i right = all(by > 0 ? by : 0), left = all(by < 0 ? -by : 0);
+        const __m512i half = all(by > 0 ? 1 << (by - 1) : 0);
         __m512i at;
 
         sums[i] = e;
@@ -77,21 +79,18 @@ LANES void learn_rows(const gle_layer *layer, const gle_learning *job, const int
                 roots = rng_roots(key_a, key_b, have);
             }
             words = rng_pairs(roots, at);
-            even = _mm512_madd_epi16(below, e_even);
-            odd = _mm512_madd_epi16(below, e_odd);
+            even = add_product(half, below, e_even);
+            odd = add_product(half, below, e_odd);
             if (mixed) {
                 even = _mm512_sllv_epi32(even, left);
                 odd = _mm512_sllv_epi32(odd, left);
             }
             even = _mm512_srav_epi32(even, right);
             odd = _mm512_srav_epi32(odd, right);
-            /* (words << 1 & upper) | one, and the upper halves in the same place */
-            even = _mm512_add_epi32(
-                even, _mm512_ternarylogic_epi32(_mm512_add_epi32(words, words), upper, one, 0xea));
-            odd = _mm512_add_epi32(odd, _mm512_or_si512(_mm512_srli_epi32(words, BITS - 2), one));
-            /* lower halves of one, upper ones of the other */
-            delta = _mm512_ternarylogic_epi32(low, _mm512_srai_epi32(even, BITS),
-                                              _mm512_srai_epi32(odd, BITS - 16), 0xca);
+            even = _mm512_add_epi32(even, _mm512_and_si512(words, low));
+            odd = _mm512_add_epi32(odd, _mm512_srli_epi32(words, BITS));
+            /* upper halves of both, the ones in lower ones */
+            delta = _mm512_ternarylogic_epi32(low, _mm512_srli_epi32(even, BITS), odd, 0xca);
             if (bounded) {
                 delta = _mm512_max_epi16(least_delta, _mm512_min_epi16(most, delta));
             }
@@ -156,7 +155,7 @@ AVX512 int32_t gle_learn_biases_vnni(gle_layer *layer, const int32_t *sums, int3
                                      gle_key key)
 {
     const __m512i key_a = all((int32_t)key.a), key_b = all((int32_t)key.b);
-    const int32_t before = shift > 31 ? (shift > SHIFT_MOST ? 31 : shift - 31) : 0;
+    const int32_t before = shift > 31 ? (shift > BIAS_SHIFT_MOST ? 31 : shift - 31) : 0;
     const int32_t k = shift > 31 ? 31 : shift; /* as in plasticity.c */
     const __m128i by = _mm_cvtsi32_si128(k), rest = _mm_cvtsi32_si128(32 - k);
     const __m512i mask = _mm512_srl_epi32(all(-1), rest); /* where k is 1 and more */
