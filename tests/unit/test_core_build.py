@@ -57,7 +57,7 @@ def compiled(compiler: str, sources: list[Path], to: Path, flags: list[str]) -> 
 @pytest.mark.parametrize("compiler", ["gcc", "clang"])
 def test_no_warning(compiler: str, tmp_path: Path) -> None:
     # not -O0: there gcc's intrinsics are macros, and their insides would be warned about
-    compiled(program(compiler), CORE, tmp_path, [*STRICT, "-O1"])
+    compiled(program(compiler), [*CORE, *HOST], tmp_path, [*STRICT, "-O1"])
 
 
 def test_no_warning_in_what_is_for_neon() -> None:
