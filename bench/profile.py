@@ -175,6 +175,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         profiles = [profile(*which, options.seconds, gmacs) for which in PROFILED]
     except FileNotFoundError:
         parser.error("needs perf (Debian: linux-perf)")
+    except subprocess.CalledProcessError as error:
+        said = str(error.stderr).strip().splitlines()
+        parser.error(f"perf or what it ran ended with {error.returncode}: {said[-1:]}")
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130

@@ -112,8 +112,9 @@ static void weights_piece(void *what, int32_t part, int32_t parts)
     const int32_t first = crew_row(layer->n, part, parts), m = layer->m;
     const int32_t last = crew_row(layer->n, part + 1, parts), shift = layer->image->w_shift;
     const size_t before = (size_t)first * (size_t)m;
+    const int follows = y->at.back != NULL && layer->back != NULL;
     place at = {y->at.w + before, y->at.m + before, y->at.v + before,
-                y->at.back == NULL ? NULL : y->at.back + before, 0};
+                follows ? y->at.back + before : NULL, 0};
     int32_t clipped = 0;
 
     for (int32_t i = first; i < last; i++) {
@@ -122,7 +123,7 @@ static void weights_piece(void *what, int32_t part, int32_t parts)
         y->loops->values(at.w, at.m, at.v, layer->gradient + row, m, y->scale, y->rate, y->root,
                          y->limit, y->adam);
         clipped += y->loops->store(layer->w + row, at.w, m, fine, y->most, shift);
-        if (at.back != NULL && layer->back != NULL) {
+        if (follows) {
             follow(at.back, at.m, at.v, m, y->rate, y->root, y->limit, y->adam->epsilon);
             clipped += y->loops->store(layer->back->w + (size_t)i * (size_t)layer->back->stride,
                                        at.back, m, y->seen, y->most, shift);

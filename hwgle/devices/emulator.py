@@ -142,11 +142,14 @@ class Emulator(Device):
     """The core in this process. `kernels` forces a table by name, see kernels_from_environment.
 
     threads: that share the rows of large layers in batches, 1 to 8; None: what HWGLE_THREADS
-    says, or 1. Their number changes no bit.
+    says, or 1. Below 0: as many, and they share small layers too, which tests want. Their number
+    changes no bit. Raises UsageError for others.
     """
 
     def __init__(self, kernels: str | None = None, threads: int | None = None) -> None:
         self.threads = threads_from_environment() if threads is None else threads
+        if not 1 <= abs(self.threads) <= MOST_THREADS:
+            raise UsageError(f"threads {self.threads}: allowed: 1 to {MOST_THREADS}")
         if kernels is None:
             self._kernels = kernels_from_environment()
         else:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from networks import quantised
 from test_kernels import (
@@ -59,13 +58,13 @@ def test_threads_change_no_bit(table: str, profile: str, way: str, seed: int) ->
         how["target"] = q.target if how.get("target") else None
         block = Block(q.input, record=all_signals(case.network), **how)
 
-        def run(threads: int) -> dict[str, Any]:
-            adam = adam_of(q.image, weights, rate) if rate else None  # noqa: B023
-            return everything(table, q.image, batch, weights, block, adam, threads)  # noqa: B023
-
-        alone = run(1)
-        for threads in NUMBERS:
-            assert differences(alone, run(threads)) == [], (case, threads)
+        found = []
+        for threads in (1, *NUMBERS):
+            adam = adam_of(q.image, weights, rate) if rate else None
+            found.append(everything(table, q.image, batch, weights, block, adam, threads))
+        alone = found[0]
+        for threads, shared in zip(NUMBERS, found[1:], strict=True):
+            assert differences(alone, shared) == [], (case, threads)
         if way == "learning":
             assert any(c["updates"] for c in alone["counters"])
         if rate:
@@ -110,4 +109,6 @@ def test_the_number_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Emulator("scalar").threads == 2
     monkeypatch.delenv("HWGLE_THREADS")
     assert Emulator("scalar").threads == 1
-    assert np.all(Emulator("scalar", 3).threads == 3)
+    assert Emulator("scalar", 3).threads == 3
+    with pytest.raises(UsageError, match="threads 9: allowed: 1 to"):
+        Emulator("scalar", 9)

@@ -19,7 +19,7 @@ from hwgle.reference import Adam, Reference, Sgd
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))  # bench/ is no part of the installed package
 
-from bench import compare, footprint, growth, limits, products, speed  # noqa: E402
+from bench import compare, footprint, growth, limits, products, profile, speed  # noqa: E402
 from bench.counting import _part  # noqa: E402
 from bench.everything import Everything  # noqa: E402
 from bench.figures import Figure, WrongFormat, document, exact, measured, read, write  # noqa: E402
@@ -406,3 +406,28 @@ def test_growing_networks_keep_errors_alive(monkeypatch):
     for network in (growth.deep(512), growth.wide(128), growth.same(128)):
         growth.body_of(network, 1, "sgd", "scalar")(100)
     assert max(seen) < 0.1
+
+
+def test_a_profile_is_split_into_stages_by_functions() -> None:
+    report = """
+    40.00%  [.] ideal_rows.constprop.0                     -      -
+    20.00%  [.] product_4                                  -      -
+    10.00%  [.] gle_learn_stream_vnni
+     5.00%  [.] store_avx2
+     5.00%  [.] stored_forward
+    """
+    found = profile.shares(report)
+    assert found["neurons"] == pytest.approx(40 / 80)
+    assert found["products"] == pytest.approx(25 / 80)
+    assert found["learning"] == pytest.approx(10 / 80)
+    assert found["Adam"] == pytest.approx(5 / 80)
+    assert sum(found.values()) == pytest.approx(1)
+    assert profile.stage_of("memcpy") == profile.REST
+    assert set(profile.shares("").values()) == {0.0}
+
+
+def test_what_a_step_may_take_is_the_least_of_its_limits() -> None:
+    """15k at batch 100 must be 4.5 times as fast as NumPy, and 35 % of the peak."""
+    assert profile.allowed("mnist1d-15k", 100, "sgd", 450.0, 10.0) == pytest.approx(10 / 0.35)
+    assert profile.allowed("mnist1d-15k", 100, "sgd", 45.0, 35.0) == pytest.approx(10)
+    assert profile.allowed("mnist1d-15k", 100, "error", 1.0, 1.0) is None
