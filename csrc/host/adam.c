@@ -1,12 +1,16 @@
 /* Adam on the host, chip in the loop: read the gradient, keep float32 weights, write
  * them back as the array can hold them. Adam at every time step, as in the paper. */
 #include <math.h>
+#include <string.h>
 
 #include "../topology.h"
 #include "crew.h"
 #include "loop.h"
 
-enum { WEIGHT = 1 << 7 /* multiply-accumulates that take as long as a weight here */ };
+enum {
+    WEIGHT = 1 << 7, /* multiply-accumulates that take as long as a weight here */
+    TOGETHER = 1024  /* weights */
+};
 
 int64_t gle_adam_size(const gle_chip *chip)
 {
@@ -105,31 +109,85 @@ typedef struct {
     int32_t clipped[CREW_MOST];
 } weights_job;
 
+/* Adam's arrays hold a layer's rows without gaps, the chip pads them: short rows are learned many
+ * at a time, so that vectors have one tail in a thousand weights and not one in a row. */
+static void gather(int32_t *to, const gle_layer *layer, int32_t i, int32_t rows)
+{
+    const int32_t *const from = layer->gradient + (size_t)i * (size_t)layer->stride;
+
+    for (int32_t r = 0; r < rows; r++) {
+        memcpy(to + r * layer->m, from + (size_t)r * (size_t)layer->stride,
+               (size_t)layer->m * sizeof *to);
+    }
+}
+
+/* Rows from i on, of one scale, as they are stored; how many clipped. */
+static int32_t kept(int16_t *to, const weights_job *y, const float *w, int32_t stride, int32_t rows,
+                    float scale)
+{
+    const int32_t m = y->layer->m, shift = y->layer->image->w_shift;
+    int16_t close[TOGETHER];
+    int32_t clipped;
+
+    if (rows == 1) {
+        return y->loops->store(to, w, m, scale, y->most, shift);
+    }
+    clipped = y->loops->store(close, w, rows * m, scale, y->most, shift);
+    for (int32_t r = 0; r < rows; r++) {
+        memcpy(to + (size_t)r * (size_t)stride, close + r * m, (size_t)m * sizeof *to);
+    }
+    return clipped;
+}
+
+/* `rows` > 1 only where they are TOGETHER weights at most. */
+static int32_t learn_rows(const weights_job *y, const place *at, int32_t i, int32_t rows)
+{
+    const gle_layer *const layer = y->layer;
+    const int32_t m = layer->m, stride = layer->stride;
+    int16_t *const to = layer->w + (size_t)i * (size_t)stride;
+    const int32_t *gradient = layer->gradient + (size_t)i * (size_t)stride;
+    int32_t close[TOGETHER], clipped = 0;
+
+    if (rows > 1) {
+        gather(close, layer, i, rows);
+        gradient = close;
+    }
+    y->loops->values(at->w, at->m, at->v, gradient, rows * m, y->scale, y->rate, y->root,
+                     y->limit, y->adam);
+    if (layer->rows == NULL) {
+        clipped += kept(to, y, at->w, stride, rows, y->seen);
+    } else {
+        for (int32_t r = 0; r < rows; r++) {
+            clipped += kept(to + (size_t)r * (size_t)stride, y, at->w + r * m, stride, 1,
+                            ldexpf(y->seen, (int32_t)layer->rows[i + r]));
+        }
+    }
+    if (at->back != NULL) {
+        follow(at->back, at->m, at->v, rows * m, y->rate, y->root, y->limit, y->adam->epsilon);
+        clipped += kept(layer->back->w + (size_t)i * (size_t)layer->back->stride, y, at->back,
+                        layer->back->stride, rows, y->seen);
+    }
+    return clipped;
+}
+
 static void weights_piece(void *what, int32_t part, int32_t parts)
 {
     weights_job *const y = what;
     const gle_layer *const layer = y->layer;
     const int32_t first = crew_row(layer->n, part, parts), m = layer->m;
-    const int32_t last = crew_row(layer->n, part + 1, parts), shift = layer->image->w_shift;
+    const int32_t last = crew_row(layer->n, part + 1, parts);
+    const int32_t most = m < TOGETHER ? TOGETHER / m : 1;
     const size_t before = (size_t)first * (size_t)m;
     const int follows = y->at.back != NULL && layer->back != NULL;
     place at = {y->at.w + before, y->at.m + before, y->at.v + before,
                 follows ? y->at.back + before : NULL, 0};
-    int32_t clipped = 0;
+    int32_t clipped = 0, rows;
 
-    for (int32_t i = first; i < last; i++) {
-        const size_t row = (size_t)i * (size_t)layer->stride;
-        const float fine = layer->rows ? ldexpf(y->seen, (int32_t)layer->rows[i]) : y->seen;
-        y->loops->values(at.w, at.m, at.v, layer->gradient + row, m, y->scale, y->rate, y->root,
-                         y->limit, y->adam);
-        clipped += y->loops->store(layer->w + row, at.w, m, fine, y->most, shift);
-        if (follows) {
-            follow(at.back, at.m, at.v, m, y->rate, y->root, y->limit, y->adam->epsilon);
-            clipped += y->loops->store(layer->back->w + (size_t)i * (size_t)layer->back->stride,
-                                       at.back, m, y->seen, y->most, shift);
-            at.back += m;
-        }
-        passed(&at, m);
+    for (int32_t i = first; i < last; i += rows) {
+        rows = last - i < most ? last - i : most;
+        clipped += learn_rows(y, &at, i, rows);
+        passed(&at, rows * m);
+        at.back = follows ? at.back + rows * m : NULL;
     }
     y->clipped[part] = clipped;
 }
