@@ -35,14 +35,16 @@ enum gle_phi { GLE_LINEAR = 0, GLE_TANH, GLE_SIGMOID, GLE_SOFTPLUS, GLE_RELU, GL
 enum gle_rule { GLE_SGD = 0, GLE_NORMALISED, GLE_SIGN, GLE_RULE_COUNT };
 enum gle_loss { GLE_CROSS_ENTROPY = 0, GLE_MSE = 1 };
 
-/* What a layer learns. GLE_HOLDS_BIAS: its biases stay as they were written. GLE_HOLDS_RANGE: so
+/* What a layer learns, and how fast: bits 8 to 13 are a count of halvings, at most 32, of its rate
+ * beside the chip's (GLE_SLOWER_AT). GLE_HOLDS_BIAS: its biases stay as they were written. GLE_HOLDS_RANGE: so
  * does the format of its weights, which else widens when one clips. GLE_LEARNS_TAU: it has a
  * gradient of its tau_m to read out, and time constants that can be written. */
 enum gle_learns {
     GLE_LEARNS_WEIGHTS = 1,
     GLE_LEARNS_TAU = 2,
     GLE_HOLDS_BIAS = 4,
-    GLE_HOLDS_RANGE = 8
+    GLE_HOLDS_RANGE = 8,
+    GLE_SLOWER_AT = 8 /* the bit where the count begins */
 };
 
 /* Bits that the gradient of a tau_m has fewer than its exact sum, see gle_gradient_part. */

@@ -6,6 +6,14 @@
 
 enum { ROWS = 4 };
 
+/* By itself, so that a compiler sees factors of 16 bits and no aliases: it has vectors for that. */
+static void outer_row(int32_t *restrict to, const int16_t *restrict below, int32_t m, int16_t e)
+{
+    for (int32_t j = 0; j < m; j++) {
+        to[j] = (int32_t)e * below[j];
+    }
+}
+
 void gle_outer_rows(const gle_chip *chip, const gle_layer *layer, int32_t first, int32_t rows,
                     const int16_t *below, int32_t *to)
 {
@@ -14,9 +22,7 @@ void gle_outer_rows(const gle_chip *chip, const gle_layer *layer, int32_t first,
 
     if (columns == 1) {
         for (int32_t i = 0; i < rows; i++) {
-            for (int32_t j = 0; j < layer->m; j++) {
-                to[(size_t)i * (size_t)layer->stride + (size_t)j] = (int32_t)e[i] * below[j];
-            }
+            outer_row(to + (size_t)i * (size_t)layer->stride, below, layer->m, e[i]);
         }
         return;
     }

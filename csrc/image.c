@@ -31,7 +31,8 @@ static int coef_ok(uint32_t c, int32_t zero_allowed, int32_t at_most_one)
 static int layer_ok(const gle_image_layer *y)
 {
     return between(y->size, 1, GLE_MAX_SIZE) && between(y->phi, 0, GLE_PHI_COUNT - 1) &&
-           between(y->learn, 0, 15) && between(y->w_shift, 0, 14) &&
+           (y->learn & 0xf0) == 0 && between(y->learn, 0, 32 << GLE_SLOWER_AT | 15) &&
+           between(y->w_shift, 0, 14) &&
            between(y->w_frac, -16, 40) && between(y->w_max, 1, 32764) &&
            (y->w_max + (1 << y->w_shift) / 2) >> y->w_shift <= 8191 &&
            between(y->u_frac, 6, 22) && between(y->u_max, 1, GLE_STATE_MAX) &&

@@ -32,8 +32,8 @@
  * are refused. When auto-ranging moves a scale, A and V of the gradients that go by it move as
  * well: below_frac is that of the coarsest source. Random bits go by the count of learning steps.
  *
- * The rate is 2^-(rate_shift + rises), where rises goes up by one every rate_every learning
- * steps, as far as the image says.
+ * The rate is 2^-(rate_shift + slower + rises), where slower is the layer's (GLE_SLOWER_AT) and
+ * rises goes up by one every rate_every learning steps, as far as the image says.
  */
 #ifndef GLE_LEARNER_H
 #define GLE_LEARNER_H

@@ -37,7 +37,8 @@ gle_lesson gle_lesson_of(const gle_chip *chip)
 
 int32_t gle_rate_of(const gle_layer *layer, const gle_lesson *lesson)
 {
-    const int32_t rate = layer->rate_shift + lesson->rises;
+    const int32_t slower = layer->image->learn >> GLE_SLOWER_AT;
+    const int32_t rate = layer->rate_shift + slower + lesson->rises;
     return rate > GLE_RATE_MOST ? GLE_RATE_MOST : rate;
 }
 

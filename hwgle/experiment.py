@@ -44,7 +44,6 @@ Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
 Count = Annotated[int, Field(ge=1, le=10**6)]
 T = TypeVar("T")
 OF_ADAM = (
-    "layer_rate",
     "beta1",
     "beta2",
     "weight_decay",
@@ -116,10 +115,11 @@ class Training(Checked):
 
     error_clip: share of errors that may clip before auto-ranging makes a layer's scale
     coarser. layer_rate: factor on the learning rate for each layer further from the
-    output, with rule adam: an error is amplified by tau_m/tau_r in every layer that it
-    passes, its noise most of all, and Adam would let noise take full steps. beta1, beta2:
-    of Adam's running means. initial_gain: factor on the initial weights of all layers but
-    the output, so that signals and errors of deep networks are not lost in rounding.
+    output (the chip takes the nearest power of two of each layer's): an error is amplified by
+    tau_m/tau_r in every layer that it passes, its noise most of all, and a normaliser would
+    let noise take full steps. beta1, beta2: of Adam's running means.
+    initial_gain: factor on the initial weights of all layers but the output, so that signals
+    and errors of deep networks are not lost in rounding.
     weight_decay: share of the weights that is lost per step and unit of learning rate,
     with rule adam (decoupled, arXiv 1711.05101; taken off after each batch of samples):
     large weights amplify rounding and, with saturated activations, stop learning. weight_limit:

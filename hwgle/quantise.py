@@ -71,6 +71,7 @@ BOUNDED = ("tanh", "sigmoid")
 STATE_MAX = (1 << 28) - 1
 FINEST_RATE = 15
 SHIFT_RANGE = (-14, 31)
+MAX_SLOWER = 32  # halvings of a layer's rate, see csrc/gle.h
 MAX_ROW = 7  # bits by which a neuron's weights may be finer than its layer's coarsest
 HEAD, LAYER = 24, 20  # words
 
@@ -193,15 +194,17 @@ def build_image(
     seed: int | None = None,
     learner: OnChip = PLAIN,
     hold_weights: bool = False,
+    layer_rate: float = 1.0,
 ) -> Image:
     """Pack a network with its formats and the chip's imperfections into an image.
 
     `learner`: the rule on the chip. `learning_rate` is its rate, of sgd on the mean over
     `batch` streams; the chip can only shift, so the nearest power of two is used (see
     OnChip.applied_rate). `range_every` is the number of steps between two looks of the
-    auto-ranging, 0 for none; with `hold_weights` it leaves the formats of weights. `seed`
-    overrides the chip's for what happens while it runs (stochastic rounding, noise); mismatch
-    is always that of the chip.
+    auto-ranging, 0 for none; with `hold_weights` it leaves the formats of weights. `layer_rate`:
+    factor on the rate of rules on the chip for each layer further from the output (see
+    halvings). `seed` overrides the chip's for what happens while it runs (stochastic rounding,
+    noise); mismatch is always that of the chip.
     Raises UsageError when the core refuses the image, and for feedback that learns beside a
     rule that remembers.
     """
@@ -216,6 +219,7 @@ def build_image(
         chip.seed if seed is None else seed,
         learner,
         hold_weights,
+        layer_rate,
     )
     image = Image(words, network, chip, scales, learner)
     pointer = ffi.from_buffer("uint32_t[]", image.words)
@@ -236,6 +240,7 @@ def image_words(
     seed: int,
     learner: OnChip = PLAIN,
     hold_weights: bool = False,
+    layer_rate: float = 1.0,
 ) -> NDArray[np.uint32]:
     """The words of an image, unchecked: see csrc/gle.h. rate: shift of learning on the chip."""
     draws = draw(chip, network)
@@ -269,7 +274,10 @@ def image_words(
     ]
     parts = [head]
     layers = range(len(network.layers))
-    parts += [_layer_words(network, chip, scales, k, rate, hold_weights) for k in layers]
+    slower = halvings(layer_rate, len(layers))
+    parts += [
+        _layer_words(network, chip, scales, k, rate, hold_weights, slower[k]) for k in layers
+    ]
     parts.append(neuron_words(network, neurons))
     if flags & lib.GLE_HAS_SOURCES:
         parts.append(source_words(network))
@@ -296,8 +304,15 @@ def image_words(
     return (words & 0xFFFFFFFF).astype(np.uint32)
 
 
+def halvings(layer_rate: float, layers: int) -> list[int]:
+    """How often each layer's rate is halved so that it falls by about layer_rate from layer to
+    layer, from the output on: (layers,), at most 32 each."""
+    each = -math.log2(layer_rate)
+    return [min(MAX_SLOWER, round(each * (layers - 1 - k))) for k in range(layers)]
+
+
 def _layer_words(
-    network: Network, chip: Chip, scales: Scales, k: int, rate: int, hold: bool
+    network: Network, chip: Chip, scales: Scales, k: int, rate: int, hold: bool, slower: int
 ) -> NDArray[np.int64]:
     layer, s = network.layers[k], scales.layers[k]
     shift = weight_shift(chip)
@@ -310,6 +325,7 @@ def _layer_words(
             | lib.GLE_LEARNS_TAU * layer.learn_tau_m
             | lib.GLE_HOLDS_BIAS * (not layer.bias)
             | lib.GLE_HOLDS_RANGE * hold
+            | slower << lib.GLE_SLOWER_AT
         ),
         s.weight + shift,
         shift,

@@ -166,6 +166,7 @@ class Trainer:
             seed=self._training.seed,
             learner=self._training.on_chip(),
             hold_weights=self._training.hold_weight_range,
+            layer_rate=1.0 if t.rule == "adam" else t.layer_rate,
         )
         try:
             self._rule.begin(self._device, self._image, self._batch, weights)

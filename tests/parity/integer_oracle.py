@@ -663,7 +663,7 @@ class IntegerChip:
         ]
         of_bias = [sum(y.e[b][i] for b in range(self.batch)) for i in range(y.n)]
         rises = min(self.rises, self.learned // self.rate_every) if self.rate_every else 0
-        rate = min(64, y.rate_shift + rises)
+        rate = min(64, y.rate_shift + (y.learn >> 8) + rises)
         if not self.remembers:
             scale, rows = y.e_frac + frac - dropped + rate, [cell.row for cell in y.cells]
             self.update(y, y.w, gradient, rows, scale, self.key(WEIGHT_UPDATE, y),

@@ -380,7 +380,7 @@ def some_features(d: Draws) -> tuple[str, ...]:
     return tuple(name for name in FEATURES if name in on)
 
 
-HOLDS_RANGE = 8  # of gle_learns
+HOLDS_RANGE, SLOWER_AT = 8, 8  # of gle_learns
 
 
 def draw_plan(
@@ -440,7 +440,7 @@ def draw_plan(
             below = plan.layers[k - 1].r_frac if k else plan.input_frac
             kept = d.between(6, 18) if not extreme else d.between(-8, 40)
             y.rate_shift = max(-32, min(64, kept - y.e_frac - below + y.w_frac))
-            y.learn |= HOLDS_RANGE * (kept % 3 == 0)
+            y.learn |= HOLDS_RANGE * (kept % 3 == 0) | (kept % 4) << SLOWER_AT
         if plan.valid():
             return plan
     raise AssertionError(f"no image from {seed}")

@@ -25,7 +25,8 @@ from hwgle.learning.adam import Learner
 from hwgle.learning.schedule import PlateauState, rate_at
 from hwgle.learning.trainer import Event, Trainer
 from hwgle.network import Network
-from hwgle.quantise import build_image, to_int16
+from hwgle.onchip import OnChip
+from hwgle.quantise import build_image, quantise_weights, to_int16
 from hwgle.session import calibrate_on
 from hwgle.tasks import Split, Task
 from hwgle.weights import Weights, initial
@@ -399,3 +400,37 @@ def test_initial_gain_is_of_all_layers_but_the_output() -> None:
     assert np.array_equal(more[f"{hidden}.weight"], 2 * plain[f"{hidden}.weight"])
     for key in (f"{hidden}.bias", f"{out}.weight", f"{out}.bias"):
         assert np.array_equal(more[key], plain[key])
+
+
+def test_layers_far_from_the_output_learn_slower_on_the_chip() -> None:
+    """By the nearest power of two: one application of the sign rule moves a weight by the rate."""
+    net, chip = network(), Chip.load("ideal")
+    weights, rule = initial(net, 3), OnChip("sign", 1)
+    x = np.swapaxes(TASK.train.x, 0, 1)[:, :10]
+    scales = calibrate_on(net, chip, weights, x, TASK.train.y[:10], learning=True)
+    inputs = to_int16(x, scales.input, chip.input_max)[0]
+    for layer_rate, hidden in ((1.0, 2.0**-6), (0.3, 2.0**-8), (0.4, 2.0**-7)):
+        image = build_image(net, chip, scales, batch=10, learner=rule, layer_rate=layer_rate)
+        body = Emulator()
+        body.load(image, 10)
+        body.write_weights(quantise_weights(image, weights))
+        body.set_rate(6)
+        before = body.read_weights()
+        body.submit(Block(inputs[:3], TASK.train.y[:10].astype(np.int16), learn=False)).result()
+        body.submit(Block(inputs[3:4], TASK.train.y[:10].astype(np.int16), learn=True)).result()
+        after = body.read_weights()
+        moved = [
+            np.abs(after[name][0].astype(int) - before[name][0]).max() * 2.0**-f.stored
+            for name, f in zip(after, body.formats(), strict=True)
+        ]
+        assert moved == [hidden, 2.0**-6]
+
+
+@pytest.mark.parametrize(("rule", "halved"), [("sign", [2, 0]), ("sgd", [2, 0]), ("adam", [0, 0])])
+def test_a_training_asks_the_chip_for_slower_layers(
+    tmp_path: Path, rule: str, halved: list[int]
+) -> None:
+    lesson = trainer(tmp_path, experiment(rule, epochs=1, layer_rate=0.25))
+    lesson.run()
+    words = lesson._image.words
+    assert [int(words[24 + 20 * k + 2]) >> 8 for k in range(2)] == halved
