@@ -19,7 +19,7 @@ from hwgle.reference import Adam, Reference, Sgd
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))  # bench/ is no part of the installed package
 
-from bench import compare, footprint, growth, limits, products, profile, speed  # noqa: E402
+from bench import compare, footprint, growth, learning, limits, products, profile, speed  # noqa: E402
 from bench.counting import _part  # noqa: E402
 from bench.everything import Everything  # noqa: E402
 from bench.figures import Figure, WrongFormat, document, exact, measured, read, write  # noqa: E402
@@ -431,3 +431,40 @@ def test_what_a_step_may_take_is_the_least_of_its_limits() -> None:
     assert profile.allowed("mnist1d-15k", 100, "sgd", 450.0, 10.0) == pytest.approx(10 / 0.35)
     assert profile.allowed("mnist1d-15k", 100, "sgd", 45.0, 35.0) == pytest.approx(10)
     assert profile.allowed("mnist1d-15k", 100, "error", 1.0, 1.0) is None
+
+
+def trained(folder: Path, seed: int) -> Path:
+    """What `hwgle train` leaves of two epochs, the second one validated."""
+    folder.mkdir()
+    summary = {"experiment": "waves", "seed": seed, "best_epoch": 2, "validation": 0.875,
+               "test": 0.8125, "test_calibrated": 0.825, "seconds": 61.4,
+               "health": {"reads": 3}}  # fmt: skip
+    lines = [{"epoch": 1, "accuracy_learning": 0.5, "health": {"reads": 1}},
+             {"epoch": 2, "accuracy_learning": 0.75, "validation": 0.875,
+              "validation_calibrated": 0.88, "health": {"reads": 2}}]  # fmt: skip
+    (folder / "summary.json").write_text(json.dumps(summary))
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(m) + "\n" for m in lines))
+    return folder
+
+
+def test_trainings_are_told_drawn_and_kept_without_their_health(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders = [str(trained(tmp_path / f"out{seed}", seed)) for seed in (3, 5)]
+    kept, picture = tmp_path / "kept", tmp_path / "curves.svg"
+    learning.main([*folders, "--out", str(picture), "--keep", str(kept)])
+    told = capsys.readouterr().out
+    rows = [line.split() for line in told.splitlines()[1:]]
+    assert rows == [["waves", seed, "2", "2", "87.5", "81.2", "82.5", "61"] for seed in "35"]
+    drawn = picture.read_bytes()
+    assert b"waves, seed 3" in drawn
+    assert b"waves, seed 5" in drawn
+    assert "health" not in (kept / "waves-3" / "summary.json").read_text()
+    assert "health" not in (kept / "waves-5" / "metrics.jsonl").read_text()
+    again = [str(kept / "waves-3"), str(kept / "waves-5")]
+    learning.main([*again, "--out", str(picture)])
+    assert capsys.readouterr().out == told
+    assert picture.read_bytes() == drawn
+    (kept / "waves-3" / "summary.json").unlink()
+    with pytest.raises(SystemExit, match=r"found no summary\.json; needed"):
+        learning.main(again)
