@@ -52,7 +52,7 @@ def test_a_rule_learns_as_on_the_emulator(body: Device, name: str) -> None:
     learner = LEARNERS[name]
     case = random_case(21, layers=3, neurons=10, inputs=3, batch=1 + len(name) % 3, steps=60)
     options = {"learning_rate": RATES[learner.rule], "range_every": 16, "range_clip": 0.01}
-    q = quantised(case, IDEAL, seed=5, learner=learner, **options)
+    q = quantised(case, IDEAL, seed=5, learner=learner, layer_rate=0.5, **options)
     held = case.network.loss == "cross_entropy"
     with Emulator() as emulator:
         digests: dict[Device, list[int]] = {body: [], emulator: []}
