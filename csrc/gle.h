@@ -36,9 +36,10 @@ enum gle_rule { GLE_SGD = 0, GLE_NORMALISED, GLE_SIGN, GLE_RULE_COUNT };
 enum gle_loss { GLE_CROSS_ENTROPY = 0, GLE_MSE = 1 };
 
 /* What a layer learns, and how fast: bits 8 to 13 are a count of halvings, at most 32, of its rate
- * beside the chip's (GLE_SLOWER_AT). GLE_HOLDS_BIAS: its biases stay as they were written. GLE_HOLDS_RANGE: so
- * does the format of its weights, which else widens when one clips. GLE_LEARNS_TAU: it has a
- * gradient of its tau_m to read out, and time constants that can be written. */
+ * beside the chip's (GLE_SLOWER_AT). GLE_HOLDS_BIAS: its biases stay as they were written.
+ * GLE_HOLDS_RANGE: so does the format of its weights, which else widens when one clips.
+ * GLE_LEARNS_TAU: it has a gradient of its tau_m to read out, and time constants that can be
+ * written. */
 enum gle_learns {
     GLE_LEARNS_WEIGHTS = 1,
     GLE_LEARNS_TAU = 2,
