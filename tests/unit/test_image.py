@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hwgle._core import ffi, lib
 from hypothesis import given
 from hypothesis import strategies as st
 from networks import random_case
@@ -399,3 +400,19 @@ def test_what_is_drawn_is_what_is_built(seed: int) -> None:
     for word, gain, offset in zip(words.inputs, draws.input_gain, draws.input_offset, strict=True):
         assert abs((word & 0xFFFF) - gain * 8192) <= 0.5
         assert abs(signed(word >> 16, 16) - offset * 2.0**9) <= 0.5
+
+
+def test_a_rate_is_halved_for_a_layer_at_most_32_times() -> None:
+    case = random_case(21, layers=4, neurons=4, inputs=2, batch=1, steps=20)
+    ideal = Chip.load("ideal")
+    scales = calibrate(case.network, ideal, case.weights, case.x, case.target)
+    slowest = build_image(case.network, ideal, scales, layer_rate=1e-12)
+    layers = len(case.network.layers)
+    assert layers > 1
+    halved = [int(slowest.words[24 + 20 * k + 2]) >> 8 for k in range(layers)]
+    assert halved == [32] * (layers - 1) + [0]
+    for learn, allowed in ((32 << 8 | 15, True), (33 << 8, False), (16, False), (128, False)):
+        words = slowest.words.copy()
+        words[24 + 2] = learn
+        pointer = ffi.from_buffer("uint32_t[]", words)
+        assert (lib.gle_image_check(pointer, words.size) == lib.GLE_OK) == allowed, learn
