@@ -133,7 +133,9 @@ class Training(Checked):
     momentum_shift, norm_shift: 2^-shift of the running means of the gradient and of its size is
     new at each update, with rules on the chip (see hwgle/onchip.py). apply_every: steps whose
     gradients the chip sums before it applies them. validate_every: epochs between two looks at
-    the validation split; the weights that did best there are kept.
+    the validation split; the weights that did best there are kept. starts: draws of initial
+    weights that learn for start_epochs each (at most for all epochs); the one that learned most
+    of its samples goes on (see hwgle/learning/starts.py).
     """
 
     rule: Literal["adam", "sgd", "normalised", "sign"]
@@ -163,6 +165,8 @@ class Training(Checked):
     norm_shift: int = Field(NORM_SHIFT, ge=NORM_SHIFTS[0], le=NORM_SHIFTS[1])
     apply_every: int = Field(1, ge=1, le=MAX_APPLY_EVERY)
     validate_every: Count = 1
+    starts: Annotated[int, Field(ge=1, le=1000)] = 1
+    start_epochs: Count = 10
     seed: Seed = 0
 
     def on_chip(self) -> OnChip:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from hwgle.devices import open_device
 from hwgle.devices.resuming import Resumed, resuming
 from hwgle.errors import UsageError
 from hwgle.experiment import Experiment
+from hwgle.learning.starts import stands_at
 from hwgle.learning.trainer import Event, Trainer
 from hwgle.tasks import SeriesTask, Task
 from hwgle.weights import Weights
@@ -67,10 +67,9 @@ def command(
     opened = resuming(open_device(device, shadow=shadow, baud=baud), _say_resumed)
     with opened as body, Bar("training") as bar:
         task = load_task(ex, bar)
-        if (out / "checkpoint.npz").exists():
-            click.echo(f"continuing from {out / 'checkpoint.npz'}", err=True)
-        show = Show(bar, out / "metrics.jsonl")
-        trainer = Trainer(ex, network, profile, task, body, out, show, weights=first)
+        if (checkpoint := stands_at(out)) is not None:
+            click.echo(f"continuing from {checkpoint}", err=True)
+        trainer = Trainer(ex, network, profile, task, body, out, Show(bar), weights=first)
         summary = trainer.run()
     click.echo(pairs(_facts(summary, out)))
 
@@ -123,15 +122,16 @@ class Show:
     What a validation finds wrong with neurons is said when it is new, not at every epoch.
     """
 
-    def __init__(self, bar: Bar, metrics: Path) -> None:
-        self._bar, self._metrics = bar, metrics
+    def __init__(self, bar: Bar) -> None:
+        self._bar = bar
         self._epoch: int | None = None
         self._said: tuple[str, ...] = ()
 
     def __call__(self, event: Event) -> None:
         """See Trainer's on_event."""
         if self._bar.visible:
-            self._bar.label = f"epoch {min(event.epoch + 1, event.epochs)}/{event.epochs}"
+            epoch = f"epoch {min(event.epoch + 1, event.epochs)}/{event.epochs}"
+            self._bar.label = _of_start(event) + epoch
             best = measured(event.measure, event.validation)
             now = measured(event.measure, event.accuracy)
             what = "" if event.measure == "accuracy" else f"{event.measure} "
@@ -154,8 +154,8 @@ class Show:
         self._said = findings
 
     def _line(self, event: Event) -> None:
-        last = json.loads(self._metrics.read_text().splitlines()[-1])
-        if "validation" not in last:
+        last = event.line
+        if last is None or "validation" not in last:
             return
         if event.measure == "accuracy":
             what, more = "", f" raw, {percent(last['validation_calibrated'])} offset-calibrated"
@@ -170,9 +170,21 @@ class Show:
             )
         )
         click.echo(
-            f"epoch {last['epoch']}/{event.epochs}  {what}learning {learning}  "
+            f"{_of_start(event)}epoch {last['epoch']}/{event.epochs}  {what}learning {learning}  "
             f"validation {validation}{more}  best {best}  {duration(event.seconds_left)} left"
         )
+
+
+def _starts(summary: dict[str, Any]) -> list[tuple[str, str]]:
+    if "starts" not in summary:
+        return []
+    learned, chosen = summary["starts"]["learned"], summary["starts"]["chosen"]
+    each = ", ".join(measured(summary["measure"], value) for value in learned)
+    return [("starts", f"learned {each}; number {chosen + 1} went on")]
+
+
+def _of_start(event: Event) -> str:
+    return "" if event.start is None else f"start {event.start + 1}/{event.starts}  "
 
 
 def _facts(summary: dict[str, Any], out: Path) -> list[tuple[str, str]]:
@@ -190,6 +202,7 @@ def _facts(summary: dict[str, Any], out: Path) -> list[tuple[str, str]]:
     return [
         ("experiment", f"{summary['experiment']} on chip {summary['chip']}, {summary['rule']}"),
         ("seed", str(summary["seed"])),
+        *_starts(summary),
         ("best epoch", f"{summary['best_epoch']} of {summary['epochs']}"),
         ("validation", validation),
         ("test", test),

@@ -62,6 +62,14 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
     save_npz_atomic(path, arrays)
 
 
+def of_another(path: Path) -> UsageError:
+    """What to say where a file's key is another training's."""
+    return UsageError(
+        f"{path} belongs to another experiment, network, chip, seed or initial weights; "
+        "name another --out, or remove the folder to start anew"
+    )
+
+
 def load(path: Path, key: str) -> Checkpoint | None:
     """The checkpoint at a path, None if there is none.
 
@@ -81,10 +89,7 @@ def load(path: Path, key: str) -> Checkpoint | None:
         mistake = Mistake(str(path), None, "", f"no checkpoint ({error})", f"a {FORMAT} file")
         raise FileMistakes([mistake]) from error
     if position.key != key:
-        raise UsageError(
-            f"{path} belongs to another experiment, network, chip, seed or initial weights; "
-            "name another --out, or remove the folder to start anew"
-        )
+        raise of_another(path)
     rule, best, lesson = (
         {k[len(name) :]: v for k, v in arrays.items() if k.startswith(name)}
         for name in ("rule.", "best.", "lesson.")

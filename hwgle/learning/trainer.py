@@ -15,7 +15,7 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,12 +29,14 @@ from hwgle.device import Device, Pending
 from hwgle.errors import DeviceRefused, Interrupted, UsageError
 from hwgle.experiment import Experiment, Plateau, Training
 from hwgle.learning import checkpoint as checkpoints
+from hwgle.learning import starts as beginnings
 from hwgle.learning.checkpoint import Checkpoint, Position
 from hwgle.learning.labelled import Labelled
 from hwgle.learning.lesson import Judged, Lesson, Shown
 from hwgle.learning.rule import make_rule
 from hwgle.learning.schedule import PlateauState, rate_at, rate_on_chip
 from hwgle.learning.series import SeriesLesson
+from hwgle.learning.starts import Begun, Starts
 from hwgle.network import Network
 from hwgle.quantise import build_image
 from hwgle.session import too_many, weights_from
@@ -50,7 +52,9 @@ CHECKPOINT_SECONDS = 60.0
 class Event:
     """What progress shows: position, accuracy while learning, best validation (negative: none
     yet), time left, what the last validation found wrong with neurons (see hwgle/health.py).
-    measure: what is there instead of an accuracy, see Lesson."""
+    measure: what is there instead of an accuracy, see Lesson. start: which of several starts
+    this is, None where there is one or the best goes on. line: the metrics of the last epoch
+    that has ended."""
 
     epoch: int
     epochs: int
@@ -60,6 +64,9 @@ class Event:
     seconds_left: float
     findings: tuple[str, ...] = ()
     measure: str = "accuracy"
+    start: int | None = None
+    starts: int = 1
+    line: Mapping[str, Any] | None = None
 
 
 def key_of(
@@ -68,9 +75,10 @@ def key_of(
     chip: Chip,
     weights: Weights | None = None,
     content: str = "",
+    start: int = 0,
 ) -> str:
     """Hash of all that decides the bits of a training; weights: those it begins with;
-    content: of the task's files."""
+    content: of the task's files; start: of several, see hwgle/learning/starts.py."""
     # The experiment holds names of network and chip; what they stand for may have changed.
     text = {
         "experiment": experiment.model_dump(mode="json"),
@@ -81,6 +89,8 @@ def key_of(
         text["weights"] = weights_file.content_hash(weights)
     if content:
         text["content"] = content
+    if start:
+        text["start"] = str(start)
     return hashlib.sha256(json.dumps(text, sort_keys=True).encode()).hexdigest()
 
 
@@ -97,7 +107,8 @@ class Trainer:
     """Trains one experiment into one folder.
 
     out: checkpoint.npz, metrics.jsonl (a line an epoch), weights.npz (best on validation)
-    and summary.json. A folder with a checkpoint of the same experiment is continued.
+    and summary.json; of several starts also starts.json and a folder each. A folder with a
+    checkpoint of the same experiment is continued.
     weights: to begin with, None for those that the experiment draws. stop: asked after each
     piece of steps, True ends as Ctrl-C does, for trainers that are not in the main thread.
     calibration: hash of what has corrected network and weights, which weights.npz then names.
@@ -131,6 +142,10 @@ class Trainer:
         self._stop = False
         self._validating = False
         self._checked = time.monotonic()
+        self._start, self._starts = 0, 1 if weights is not None else self._training.starts
+        self._start_epochs = min(self._training.start_epochs, self._training.epochs)
+        self._is_start = False
+        self._epochs_before, self._seconds_before = 0, 0.0
 
     def run(self) -> dict[str, Any]:
         """Train to the end; returns the summary (also in summary.json).
@@ -139,22 +154,70 @@ class Trainer:
         """
         _make_folder(self._out)
         with _alone(self._out):
-            weights = self._begin()
-            first = weights
-            if self._position.epoch == 0 and self._position.batch == 0:
-                self._best = weights
+            starts = self._choose() if self._starts > 1 else None
+            first = self._begin()
             with self._interruptible():
                 while self._position.epoch < self._training.epochs:
                     self._epoch()
-            return self._finish(first)
+            return self._finish(first, starts)
+
+    def _choose(self) -> Starts:
+        """Which start goes on: all of them learn for their epochs, those that have not yet."""
+        key = self._key()
+        starts = beginnings.load(self._out)
+        if starts is None:
+            checkpoints.load(self._out / "checkpoint.npz", key)  # refuses another training's
+            begun: list[Begun] = []
+            with self._interruptible():
+                for number in range(self._starts):
+                    begun.append(self._sub(number, begun)._begun())
+            learned = [b.learned for b in begun]
+            starts = Starts(key, tuple(begun), beginnings.best(learned, self._lesson.measure))
+        elif starts.key != key:
+            raise checkpoints.of_another(self._out / beginnings.FILE)
+        beginnings.go_on(self._out, starts)
+        self._start = starts.chosen
+        self._epochs_before = (self._starts - 1) * self._start_epochs
+        self._seconds_before = starts.others
+        return starts
+
+    def _sub(self, number: int, before: Sequence[Begun]) -> Trainer:
+        """The trainer of a start, after those before it."""
+        sub = Trainer(
+            self._experiment, self._network, self._chip, self._task, self._device,
+            beginnings.folder(self._out, number), self._on_event,
+            stop=lambda: self._stop or self._told_to_stop(),
+        )  # fmt: skip
+        sub._start, sub._is_start = number, True
+        sub._epochs_before = number * self._start_epochs
+        sub._seconds_before = sum(b.seconds for b in before)
+        return sub
+
+    def _begun(self) -> Begun:
+        """Learn as a start does, to the last of its epochs."""
+        _make_folder(self._out)
+        self._begin()
+        with self._interruptible():
+            while self._position.epoch < self._start_epochs:
+                self._epoch()
+            self._save()
+        last = self._position.metrics[self._start_epochs - 1]
+        return Begun(last[f"{self._lesson.measure}_learning"], self._position.seconds)
+
+    def _key(self) -> str:
+        parts = self._experiment, self._network, self._chip, self._given, self._task.content
+        return key_of(*parts, self._start)
 
     def _begin(self) -> Weights:
+        """Load the device with what stands in the checkpoint, or with the first weights, which
+        are returned."""
         t = self._training
+        seed = beginnings.seed_of(t.seed, self._start)
         weights = self._given
         if weights is None:
-            weights = self._experiment.task.first_weights(self._network, t.seed)
+            weights = self._experiment.task.first_weights(self._network, seed)
         if weights is None:
-            weights = weights_file.initial(self._network, t.seed, t.initial_gain)
+            weights = weights_file.initial(self._network, seed, t.initial_gain)
         network = weights_file.with_times(self._network, weights)
         self._image = build_image(
             network,
@@ -175,12 +238,10 @@ class Trainer:
                 raise
             text = f"rule {self._training.rule}, training.batch {self._batch} streams"
             raise too_many(error, text) from error
-        key = key_of(
-            self._experiment, self._network, self._chip, self._given, self._task.content
-        )
+        key = self._key()
         found = checkpoints.load(self._out / "checkpoint.npz", key)
         self._position = Position(key)
-        self._best = {}
+        self._best = weights
         if found is not None:
             self._position, self._best = found.position, found.best
             self._lesson.restore(found.lesson)
@@ -317,7 +378,7 @@ class Trainer:
         checkpoints.save(self._out / "checkpoint.npz", saved)
         self._checked = time.monotonic()
 
-    def _finish(self, first: Weights) -> dict[str, Any]:
+    def _finish(self, first: Weights, starts: Starts | None) -> dict[str, Any]:
         p = self._position
         weights_file.save(self._out / "weights.npz", self._best, self._calibration)
         judged = self._judged(self._best, "test")
@@ -337,7 +398,8 @@ class Trainer:
             "validation": self._lesson.value(p.best),
             **{f"test{name}": value for name, value in judged.facts.items()},
             **before,
-            "seconds": round(p.seconds, 1),
+            **({} if starts is None else {"starts": _told(starts)}),
+            "seconds": round(self._seconds_before + p.seconds, 1),
             "weights_digest": f"{self._device.weights_digest():016x}",
             "health": judged.health.to_dict(),
         }
@@ -348,8 +410,10 @@ class Trainer:
         if self._on_event is None:
             return
         p = self._position
-        share = (p.epoch + p.batch / self._batches) / self._training.epochs
-        seconds = time.monotonic() - self._since
+        t = self._training
+        epochs = t.epochs + (self._starts - 1) * self._start_epochs
+        share = (self._epochs_before + p.epoch + p.batch / self._batches) / epochs
+        seconds = self._seconds_before + time.monotonic() - self._since
         left = seconds / share * (1 - share) if share > 0 else float("nan")
         name, learning = next(iter(self._lesson.learning().items()))
         if learning != learning and p.metrics:
@@ -357,9 +421,14 @@ class Trainer:
         best = -1.0 if p.best is None else self._lesson.value(p.best)
         looked = (m["health"]["findings"] for m in reversed(p.metrics) if "health" in m)
         findings = tuple(next(looked, ()))
-        epochs = self._training.epochs
-        measure = self._lesson.measure
-        self._on_event(Event(p.epoch, epochs, share, learning, best, left, findings, measure))
+        until = self._start_epochs if self._is_start else t.epochs
+        self._on_event(
+            Event(
+                p.epoch, until, share, learning, best, left, findings, self._lesson.measure,
+                self._start if self._is_start else None, self._starts,
+                p.metrics[-1] if p.metrics else None,
+            )
+        )  # fmt: skip
 
     @contextmanager
     def _interruptible(self) -> Iterator[None]:
@@ -379,6 +448,10 @@ class Trainer:
         finally:
             for number, old in before.items():
                 signal.signal(number, old)
+
+
+def _told(starts: Starts) -> dict[str, Any]:
+    return {"learned": [b.learned for b in starts.begun], "chosen": starts.chosen}
 
 
 def _make_folder(path: Path) -> None:

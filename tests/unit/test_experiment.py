@@ -134,6 +134,8 @@ def test_schedules(tmp_path: Path) -> None:
         ("{kind: cosine, final: 1e-6}", "{kind: halving, every: 9, final: 1e-6}", 11,
          "training.schedule.kind", "with rule adam, which the host has"),
         ("epochs: 150", "epochs: 0", 8, "training.epochs", "from 1 to"),
+        ("seed: 0", "starts: 0", 12, "training.starts", "from 1 to"),
+        ("seed: 0", "start_epochs: 0", 12, "training.start_epochs", "from 1 to"),
         ("batch: 100", "batch: 4001", 9, "training.batch", "at most train = 4000"),
         ("1e-3", "0", 10, "training.learning_rate", "a number > 0"),
         ("kind: cosine", "kind: linear", 11, "training.schedule.kind", "constant, cosine"),
