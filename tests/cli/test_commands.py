@@ -331,10 +331,29 @@ def test_train_and_eval_tell_of_dead_neurons(files: Path) -> None:
     assert "neurons" not in invoke(*args)
 
 
+def test_training_with_several_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each tells its epochs; what they learned, and which went on, stands in the end."""
+    monkeypatch.chdir(tmp_path)
+    Path("e.yaml").write_text(EXPERIMENT.replace("1e-3}", "1e-3, starts: 3, start_epochs: 1}"))
+    done = CliRunner().invoke(cli, ["train", "e.yaml", "--out", "t"])
+    assert done.exit_code == 0, done.output
+    lines = done.stdout.splitlines()
+    shown = [line.split("  ")[:2] for line in lines if "  best " in line]
+    assert shown[:3] == [[f"start {n}/3", "epoch 1/1"] for n in (1, 2, 3)]
+    assert [line[0] for line in shown[3:]] == ["epoch 2/2"]  # epoch 1 was that of the start
+    starts = json.loads(Path("t/summary.json").read_text())["starts"]
+    each = ", ".join(f"{100 * value:.1f} %" for value in starts["learned"])
+    (line,) = (line for line in lines if line.startswith("starts"))
+    assert line.split(maxsplit=1)[1] == f"learned {each}; number {starts['chosen'] + 1} went on"
+    again = CliRunner().invoke(cli, ["train", "e.yaml", "--out", "t"])
+    assert again.exit_code == 0, again.output
+    assert f"continuing from {Path('t/checkpoint.npz')}" in again.stderr
+
+
 def test_training_says_what_is_new_and_when_all_are_well(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    show = Show(Bar("training"), tmp_path / "metrics.jsonl")
+    show = Show(Bar("training"))
     said = []
     for findings in ((), ("a",), ("a",), ("a", "b"), ("b",), ("a", "b"), (), ()):
         show(Event(0, 9, 0.1, 0.5, 0.5, 1.0, findings))
