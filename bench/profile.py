@@ -154,6 +154,31 @@ def table(profiles: Sequence[Profile]) -> str:
     return "\n".join(rows)
 
 
+def verdict(p: Profile) -> str | None:
+    """What bounds a step that takes longer than allowed; None for one that does not."""
+    if p.allowed is None or p.step <= p.allowed:
+        return None
+    name = f"{p.network}, batch {p.batch}, {p.work}: {p.step:.3g} us, allowed {p.allowed:.3g}"
+    floor = p.us["neurons"] + p.peak
+    if floor > p.allowed:
+        return (
+            f"- {name}. Its neurons ({p.us['neurons']:.3g}) and the multiply-accumulates at the "
+            f"peak ({p.peak:.3g}) alone take {floor:.3g}: no product, however fast, gets there."
+        )
+    most = sorted(p.us, key=lambda stage: -p.us[stage])[:3]
+    parts = ", ".join(f"{stage} {p.us[stage]:.3g}" for stage in most)
+    return (
+        f"- {name}. Neurons and multiply-accumulates at the peak take {floor:.3g}; the largest "
+        f"parts are {parts}."
+    )
+
+
+def verdicts(profiles: Sequence[Profile]) -> str:
+    """Of all that take longer than allowed."""
+    found = [said for p in profiles if (said := verdict(p)) is not None]
+    return "\n".join(found) if found else "Every step takes what is allowed, or less."
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line of `python -m bench profile`. Returns the exit code."""
     raw = argparse.RawDescriptionHelpFormatter
@@ -182,10 +207,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("interrupted", file=sys.stderr)
         return 130
     text = (f"kernels {table_name}, int16 peak {gmacs:.0f} GMAC/s, microseconds of CPU time a step"
-            f"\n\n{table(profiles)}\n")  # fmt: skip
+            f"\n\n{table(profiles)}\n\n{verdicts(profiles)}\n")  # fmt: skip
     print(text)
     if options.out:
-        head = "# Where a step's time goes\n\nMade by `./run bench profile`: "
         head = "# Where a step's time goes\n\nMade by `./run bench profile`: "
         options.out.write_text(head + text)
     return 0

@@ -433,6 +433,25 @@ def test_what_a_step_may_take_is_the_least_of_its_limits() -> None:
     assert profile.allowed("mnist1d-15k", 100, "error", 1.0, 1.0) is None
 
 
+def test_a_profile_tells_what_bounds_a_step_that_takes_too_long() -> None:
+    def taking(step: float, allowed: float | None) -> profile.Profile:
+        us = {"neurons": 60.0, "learning": step - 80.0, "products": 20.0}
+        return profile.Profile("mnist1d-15k", 100, "sgd", us, step, allowed, 30.0)
+
+    assert profile.verdict(taking(150.0, None)) is None
+    assert profile.verdict(taking(150.0, 150.0)) is None
+    bound = profile.verdict(taking(150.0, 86.0))
+    assert bound is not None
+    assert "alone take 90: no product" in bound
+    open_ = profile.verdict(taking(150.0, 100.0))
+    assert open_ is not None
+    assert "no product" not in open_
+    assert open_.endswith("the largest parts are learning 70, neurons 60, products 20.")
+    both = profile.verdicts([taking(150.0, 86.0), taking(80.0, 86.0)])
+    assert both.splitlines() == [bound]
+    assert profile.verdicts([taking(80.0, 86.0)]) == "Every step takes what is allowed, or less."
+
+
 def trained(folder: Path, seed: int) -> Path:
     """What `hwgle train` leaves of two epochs, the second one validated."""
     folder.mkdir()
