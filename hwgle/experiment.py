@@ -134,8 +134,8 @@ class Training(Checked):
     new at each update, with rules on the chip (see hwgle/onchip.py). apply_every: steps whose
     gradients the chip sums before it applies them. validate_every: epochs between two looks at
     the validation split; the weights that did best there are kept. starts: draws of initial
-    weights that learn for start_epochs each (at most for all epochs); the one that learned most
-    of its samples goes on (see hwgle/learning/starts.py).
+    weights that learn for start_epochs each (at most for all epochs); the one that did best in
+    the last of them, on what it learned from, goes on (see hwgle/learning/starts.py).
     """
 
     rule: Literal["adam", "sgd", "normalised", "sign"]

@@ -31,7 +31,7 @@ from hwgle.weights import Weights
     "--weights",
     type=options.FILE,
     metavar="W.npz",
-    help="Learn from these.  [default: drawn from the seed]",
+    help="Learn from these, in one start.  [default: drawn from the seed]",
 )
 @click.option("--epochs", type=click.IntRange(1, 10**6), help="Other than the experiment's.")
 @options.seed
@@ -55,8 +55,8 @@ def command(
     """Train EXPERIMENT (a name or a file) with the chip in the loop.
 
     Writes metrics.jsonl, checkpoint.npz, weights.npz (best on validation) and summary.json
-    to DIR. After Ctrl-C the same command continues, with the bits of an uninterrupted
-    training.
+    to DIR, of several starts also starts.json and a folder each. After Ctrl-C the same
+    command continues, with the bits of an uninterrupted training.
     """
     ex, first = load_experiment(experiment, chip, weights)
     ex = ex.with_(epochs=epochs, seed=seed)
@@ -126,6 +126,7 @@ class Show:
         self._bar = bar
         self._epoch: int | None = None
         self._said: tuple[str, ...] = ()
+        self._start: int | None = None
 
     def __call__(self, event: Event) -> None:
         """See Trainer's on_event."""
@@ -140,15 +141,17 @@ class Show:
         elif self._epoch is not None and event.epoch > self._epoch:
             self._line(event)
         self._epoch = event.epoch
-        self._warn(event.findings)
+        if event.start != self._start:  # other weights, of which nothing has been said
+            self._start, self._said = event.start, ()
+        self._warn(event.findings, _of_start(event))
 
-    def _warn(self, findings: tuple[str, ...]) -> None:
+    def _warn(self, findings: tuple[str, ...], where: str) -> None:
         if findings == self._said:
             return
         self._bar.clear()
         for line in findings:
             if line not in self._said:
-                click.echo(f"warning: {line}", err=True)
+                click.echo(f"warning: {where}{line}", err=True)
         if not findings:
             click.echo("all neurons are well again", err=True)
         self._said = findings

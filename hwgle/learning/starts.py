@@ -2,8 +2,9 @@
 
 What a GLE network ends with is decided early: from some initial weights it never learns what it
 learns from others (README, Training). So some draws may learn for a few epochs each, in folders
-of their own, and the one that learned best, judged by the samples that it learned from, goes on
-from where it stands. No validation or test sample is looked at for it.
+of their own, and the one that did best in the last of them, on the samples that it learned from
+(highest accuracy, or lowest error of a series), goes on from where it stands. No validation or
+test sample is looked at for it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from pathlib import Path
 import numpy as np
 
 from hwgle.cache import replacing, write_text
-from hwgle.errors import FileMistakes, Mistake
+from hwgle.errors import FileMistakes, Mistake, UsageError
+from hwgle.learning import checkpoint as checkpoints
 
 FILE = "starts.json"
 CARRIED = ("metrics.jsonl", "checkpoint.npz")  # the one that says that all are there comes last
@@ -68,8 +70,7 @@ def stands_at(out: Path) -> Path | None:
 def best(learned: Sequence[float], measure: str) -> int:
     """The first of those that learned best: the highest accuracy, the lowest error."""
     sign = 1 if measure == "accuracy" else -1
-    # NaN (nothing learned yet, or run away) is never best unless all are.
-    return max(range(len(learned)), key=lambda n: (learned[n] == learned[n], sign * learned[n], -n))
+    return max(range(len(learned)), key=lambda n: (sign * learned[n], -n))
 
 
 def load(out: Path) -> Starts | None:
@@ -86,18 +87,28 @@ def load(out: Path) -> Starts | None:
         found = Starts(str(data["key"]), begun, int(data["chosen"]))
         if not 0 <= found.chosen < len(begun):
             raise ValueError(f"{found.chosen} chosen of {len(begun)}")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, ArithmeticError, RecursionError) as error:
         allowed = "what hwgle train wrote; remove the folder to start anew"
-        text = f"no starts ({type(error).__name__}: {error})"
+        text = f"no starts ({type(error).__name__})"
         raise FileMistakes([Mistake(str(path), None, "", text, allowed)]) from error
     return found
 
 
-def go_on(out: Path, starts: Starts) -> None:
-    """Write the choice, and put the chosen start where the training goes on, if it is not yet."""
+def go_on(out: Path, starts: Starts, key: str) -> None:
+    """Write the choice, and put the chosen start where the training goes on, if it is not yet.
+
+    key: of its checkpoint. Raises FileMistakes or UsageError where that is gone or another's.
+    """
     write_text(out / FILE, json.dumps(asdict(starts), indent=2) + "\n")
     if (out / CARRIED[-1]).exists():
         return
-    for name in CARRIED:
-        with replacing(out / name) as temporary:
-            shutil.copyfile(folder(out, starts.chosen) / name, temporary)
+    source = folder(out, starts.chosen)
+    if checkpoints.load(source / CARRIED[-1], key) is None:
+        allowed = f"the start that {FILE} names; remove the folder to start anew"
+        raise FileMistakes([Mistake(str(source / CARRIED[-1]), None, "", "no such file", allowed)])
+    try:
+        for name in CARRIED:
+            with replacing(out / name) as temporary:
+                shutil.copyfile(source / name, temporary)
+    except OSError as error:
+        raise UsageError(f"cannot copy {source} to {out}: {error.strerror or error}") from None

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import signal
 import threading
@@ -80,8 +81,11 @@ def key_of(
     """Hash of all that decides the bits of a training; weights: those it begins with;
     content: of the task's files; start: of several, see hwgle/learning/starts.py."""
     # The experiment holds names of network and chip; what they stand for may have changed.
+    told = experiment.model_dump(mode="json")
+    if experiment.training.starts == 1:  # then both decide nothing
+        del told["training"]["starts"], told["training"]["start_epochs"]
     text = {
-        "experiment": experiment.model_dump(mode="json"),
+        "experiment": told,
         "network": network.hash(),
         "chip": chip.hash(),
     }
@@ -109,8 +113,9 @@ class Trainer:
     out: checkpoint.npz, metrics.jsonl (a line an epoch), weights.npz (best on validation)
     and summary.json; of several starts also starts.json and a folder each. A folder with a
     checkpoint of the same experiment is continued.
-    weights: to begin with, None for those that the experiment draws. stop: asked after each
-    piece of steps, True ends as Ctrl-C does, for trainers that are not in the main thread.
+    weights: to begin with, the only start; None for those that the experiment draws. stop:
+    asked after each piece of steps, True ends as Ctrl-C does, for trainers that are not in the
+    main thread.
     calibration: hash of what has corrected network and weights, which weights.npz then names.
     """
 
@@ -154,7 +159,11 @@ class Trainer:
         """
         _make_folder(self._out)
         with _alone(self._out):
-            starts = self._choose() if self._starts > 1 else None
+            starts = None
+            if self._starts > 1:
+                starts = self._choose()
+            else:
+                self._refuse_starts()
             first = self._begin()
             with self._interruptible():
                 while self._position.epoch < self._training.epochs:
@@ -163,6 +172,7 @@ class Trainer:
 
     def _choose(self) -> Starts:
         """Which start goes on: all of them learn for their epochs, those that have not yet."""
+        self._start = 0
         key = self._key()
         starts = beginnings.load(self._out)
         if starts is None:
@@ -170,16 +180,25 @@ class Trainer:
             begun: list[Begun] = []
             with self._interruptible():
                 for number in range(self._starts):
-                    begun.append(self._sub(number, begun)._begun())
+                    sub = self._sub(number, begun)
+                    begun.append(sub._begun())
+                    # Ctrl-C after its last look; the next one, or the one that goes on, looks.
+                    self._stop |= sub._stop
             learned = [b.learned for b in begun]
             starts = Starts(key, tuple(begun), beginnings.best(learned, self._lesson.measure))
         elif starts.key != key:
             raise checkpoints.of_another(self._out / beginnings.FILE)
-        beginnings.go_on(self._out, starts)
         self._start = starts.chosen
+        beginnings.go_on(self._out, starts, self._key())
         self._epochs_before = (self._starts - 1) * self._start_epochs
         self._seconds_before = starts.others
         return starts
+
+    def _refuse_starts(self) -> None:
+        """Refuses a folder where another training's starts are under way."""
+        there = beginnings.stands_at(self._out)
+        if there is not None and there.parent != self._out:
+            raise checkpoints.of_another(there)
 
     def _sub(self, number: int, before: Sequence[Begun]) -> Trainer:
         """The trainer of a start, after those before it."""
@@ -194,15 +213,25 @@ class Trainer:
         return sub
 
     def _begun(self) -> Begun:
-        """Learn as a start does, to the last of its epochs."""
+        """Learn as a start does, to the last of its epochs; nothing where that is done."""
         _make_folder(self._out)
-        self._begin()
-        with self._interruptible():
-            while self._position.epoch < self._start_epochs:
-                self._epoch()
-            self._save()
+        found = checkpoints.load(self._out / "checkpoint.npz", self._key())
+        if found is not None and found.position.epoch >= self._start_epochs:
+            self._position = found.position
+        else:
+            self._begin()
+            with self._interruptible():
+                while self._position.epoch < self._start_epochs:
+                    self._epoch()
+                self._save()
         last = self._position.metrics[self._start_epochs - 1]
-        return Begun(last[f"{self._lesson.measure}_learning"], self._position.seconds)
+        learned = last[f"{self._lesson.measure}_learning"]
+        if math.isnan(learned):
+            raise UsageError(
+                f"training.start_epochs is {self._start_epochs}: this task settles for longer than "
+                "that, and no start has learned anything yet; more are needed to choose one"
+            )
+        return Begun(learned, self._position.seconds)
 
     def _key(self) -> str:
         parts = self._experiment, self._network, self._chip, self._given, self._task.content

@@ -360,3 +360,13 @@ def test_training_says_what_is_new_and_when_all_are_well(
         said.append(capsys.readouterr().err)
     new = ["", "warning: a\n", "", "warning: b\n", "", "warning: a\n"]
     assert said == [*new, "all neurons are well again\n", ""]
+
+
+def test_each_start_has_warnings_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    show = Show(Bar("training"))
+    said = []
+    for start, findings in ((0, ("a",)), (0, ("a",)), (1, ()), (1, ("a",)), (None, ("a",))):
+        show(Event(0, 9, 0.1, 0.5, 0.5, 1.0, findings, start=start, starts=2))
+        said.append(capsys.readouterr().err)
+    first, second = (f"warning: start {n}/2  a\n" for n in (1, 2))
+    assert said == [first, "", "", second, "warning: a\n"]

@@ -202,6 +202,8 @@ BAD_KEYS: dict[tuple[str, str], Any] = {
     ("experiment", "training.weight_limit"): 0,
     ("experiment", "training.average"): -1,
     ("experiment", "training.validate_every"): 0,
+    ("experiment", "training.starts"): 0,
+    ("experiment", "training.start_epochs"): 0,
     ("experiment", "training.schedule.every"): 0,
     ("experiment", "training.momentum_shift"): -1,
     ("experiment", "training.norm_shift"): 99,

@@ -238,3 +238,21 @@ def test_more_streams_than_there_are(tmp_path: Path) -> None:
 def test_nothing_counted_yet_is_no_number() -> None:
     lesson = SeriesLesson(network(), Chip.load("ideal"), task(), experiment().training)
     assert math.isnan(lesson.learning()["nrmse_learning"])
+
+
+def test_of_several_starts_that_with_the_least_error_goes_on(tmp_path: Path) -> None:
+    trainer(tmp_path, experiment(starts=4, start_epochs=1)).run()
+    starts = json.loads((tmp_path / "summary.json").read_text())["starts"]
+    learned = starts["learned"]
+    assert len(set(learned)) == 4
+    assert learned[starts["chosen"]] == min(learned)
+    metrics = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert metrics[0]["nrmse_learning"] == min(learned)
+
+
+def test_starts_that_only_settle_are_no_choice(tmp_path: Path) -> None:
+    data = task(settle=80, loops=True)
+    with pytest.raises(UsageError, match="start_epochs is 1: this task settles for longer"):
+        trainer(tmp_path, experiment(starts=3, start_epochs=1), data).run()
+    assert not (tmp_path / "start-1").exists()
+    trainer(tmp_path / "longer", experiment(starts=2, start_epochs=3), data).run()
