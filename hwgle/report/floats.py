@@ -85,5 +85,8 @@ class FloatPool:
         self._end()
 
     def _end(self) -> None:
-        self._pool.terminate()
-        self._pool.join()
+        # Freed in here: an interruption in a destructor of its connections would be lost.
+        with undisturbed():
+            self._pool.terminate()
+            self._pool.join()
+            self._pool = None

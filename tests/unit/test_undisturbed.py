@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import signal
@@ -9,9 +10,12 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
+from multiprocessing.connection import Connection
 
 import pytest
 
+from hwgle.report.floats import FloatPool
 from hwgle.undisturbed import undisturbed
 
 STARTS = 8
@@ -41,6 +45,8 @@ def test_interrupted_while_a_pool_starts() -> None:
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
     assert parent.stdout is not None
+    watchdog = threading.Timer(300, parent.kill)  # an interruption that is lost ends in a failure
+    watchdog.start()
     try:
         for _ in range(STARTS):
             assert parent.stdout.readline() == "go\n"
@@ -49,9 +55,25 @@ def test_interrupted_while_a_pool_starts() -> None:
             assert parent.stdout.readline() == "interrupted\n"
         _, errors = parent.communicate(timeout=300)
     finally:
+        watchdog.cancel()
         parent.kill()
     assert parent.returncode == 0
     assert errors == ""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals by number")
+def test_a_pool_that_has_ended_has_nothing_left_to_take_down() -> None:
+    """What is freed later would run destructors wherever Ctrl-C happens to come, and lose it."""
+
+    def alive() -> list[Connection]:
+        return [c for c in gc.get_objects() if isinstance(c, Connection)]
+
+    others = alive()
+    with FloatPool(1) as pool:
+        connections = [weakref.ref(c) for c in alive() if not any(c is other for other in others)]
+        assert connections
+    assert [c() for c in connections] == [None] * len(connections)
+    del pool
 
 
 def test_a_signal_meanwhile_is_delivered_when_leaving() -> None:
