@@ -1,8 +1,8 @@
 """Several beginnings, the best of which goes on.
 
-What a GLE network ends with is decided early: from some initial weights it never learns what it
-learns from others (README, Training). So some draws may learn for a few epochs each, in folders
-of their own, and the one that did best in the last of them, on the samples that it learned from
+From some initial weights a network never learns what it learns from others, and with rules on the
+chip that shows early (the README has the figures of mnist1d-15k-normalised). So some draws may
+learn for a few epochs each, in folders of their own, and the one that did best in the last of them, on the samples that it learned from
 (highest accuracy, or lowest error of a series), goes on from where it stands. No validation or
 test sample is looked at for it.
 """

@@ -61,7 +61,7 @@ def test_interrupted_while_a_pool_starts() -> None:
     assert errors == ""
 
 
-@pytest.mark.skipif(os.name != "posix", reason="signals by number")
+@pytest.mark.skipif(os.name != "posix", reason="connections of another kind")
 def test_a_pool_that_has_ended_has_nothing_left_to_take_down() -> None:
     """What is freed later would run destructors wherever Ctrl-C happens to come, and lose it."""
 
