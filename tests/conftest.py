@@ -8,11 +8,11 @@ skipped where one of the programs is missing, or fails there if
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 from collections import Counter
 
 import pytest
+from programs import present
 
 BASE_SEED = int(os.environ.get("HWGLE_TEST_SEED", "20250101"))
 REQUIRE_BOARDS = os.environ.get("HWGLE_REQUIRE_BOARDS", "") not in ("", "0")
@@ -57,7 +57,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def missing_programs(item: pytest.Item) -> list[str]:
     """The programs that a board test needs and this machine lacks."""
     needed = dict.fromkeys(name for mark in item.iter_markers("board") for name in mark.args)
-    return [name for name in needed if shutil.which(name) is None]
+    return [name for name in needed if not present(name)]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -2,9 +2,9 @@
 
 From some initial weights a network never learns what it learns from others, and with rules on the
 chip that shows early (the README has the figures of mnist1d-15k-normalised). So some draws may
-learn for a few epochs each, in folders of their own, and the one that did best in the last of them, on the samples that it learned from
-(highest accuracy, or lowest error of a series), goes on from where it stands. No validation or
-test sample is looked at for it.
+learn for a few epochs each, in folders of their own, and the one that did best in the last of
+them, on the samples that it learned from (highest accuracy, or lowest error of a series), goes on
+from where it stands. No validation or test sample is looked at for it.
 """
 
 from __future__ import annotations

@@ -12,12 +12,12 @@ from pathlib import Path
 import fuzzers
 import pytest
 from fuzzers import CORPUS, FUZZERS, REGRESSIONS, build, built, checked, kept, run_libfuzzer
+from programs import present
 
 SHORT, LONG = 2, 60  # seconds of each
 
 
-CLANG = shutil.which("clang") is not None
-alone = pytest.mark.skipif(CLANG, reason="libFuzzer does the same and more")
+alone = pytest.mark.skipif(present("libFuzzer"), reason="libFuzzer does the same and more")
 
 
 def run_alone(name: str, seed: int, rounds: int) -> None:
@@ -42,14 +42,14 @@ def test_many_damaged_copies_of_what_is_kept(name: str, seed: int) -> None:
     run_alone(name, seed, 20000)
 
 
-@pytest.mark.board("clang")
+@pytest.mark.board("libFuzzer")
 @pytest.mark.parametrize("name", FUZZERS)
 def test_a_short_while_under_libfuzzer(name: str, tmp_path: Path, seed: int) -> None:
     fuzz(name, tmp_path, SHORT, seed)
 
 
 @pytest.mark.long
-@pytest.mark.board("clang")
+@pytest.mark.board("libFuzzer")
 @pytest.mark.parametrize("name", FUZZERS)
 def test_a_minute_under_libfuzzer(name: str, tmp_path: Path, seed: int) -> None:
     fuzz(name, tmp_path, LONG, seed)
