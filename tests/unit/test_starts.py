@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -146,7 +147,12 @@ def test_finished_starts_are_left_alone(tmp_path: Path) -> None:
 
 def test_time_of_all_starts_counts(tmp_path: Path) -> None:
     events: list[Event] = []
-    trainer(tmp_path, several(), events.append).run()
+
+    def slowly(event: Event) -> None:
+        events.append(event)
+        time.sleep(0.02)  # the summary has tenths of seconds
+
+    trainer(tmp_path, several(), slowly).run()
     summary = json.loads((tmp_path / "summary.json").read_text())
     starts = json.loads((tmp_path / "starts.json").read_text())
     seconds = [begun["seconds"] for begun in starts["begun"]]
