@@ -135,7 +135,9 @@ class Training(Checked):
     gradients the chip sums before it applies them. validate_every: epochs between two looks at
     the validation split; the weights that did best there are kept. starts: draws of initial
     weights that learn for start_epochs each (at most for all epochs); the one that did best in
-    the last of them, on what it learned from, goes on (see hwgle/learning/starts.py).
+    the last of them, on what it learned from, goes on (see hwgle/learning/starts.py). focus: 0
+    shows each sample once an epoch; up to 1, those more often that were voted wrong or nearly so
+    when they were last shown, and others less (samples with classes; see hwgle/learning/focus.py).
     """
 
     rule: Literal["adam", "sgd", "normalised", "sign"]
@@ -167,6 +169,7 @@ class Training(Checked):
     validate_every: Count = 1
     starts: Annotated[int, Field(ge=1, le=1000)] = 1
     start_epochs: Count = 10
+    focus: float = Field(0.0, ge=0, le=1)
     seed: Seed = 0
 
     def on_chip(self) -> OnChip:
@@ -387,7 +390,10 @@ def _sizes(layers: Iterable[tuple[str, int]]) -> str:
 
 
 def _learnable(network: Network, training: Training, file: YamlFile) -> Iterator[Mistake]:
-    """Feedback that learns goes by plain SGD or a host."""
+    """Feedback that learns goes by plain SGD or a host; a series has no votes."""
+    if training.focus and network.loss != "cross_entropy":
+        allowed = f"0 with loss {network.loss} of {network.name!r}: it goes by the votes of samples"
+        yield file.mistake(("training", "focus"), f"{training.focus:g}", allowed)
     rule = training.on_chip()
     if not rule.remembers or not topology.learns_feedback(network):
         return

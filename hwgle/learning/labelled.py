@@ -13,8 +13,8 @@ from hwgle.device import Block, Records
 from hwgle.devices.emulator import Emulator
 from hwgle.errors import UsageError
 from hwgle.experiment import Training
+from hwgle.learning.focus import Focus
 from hwgle.learning.lesson import Judged, Progress, Shown
-from hwgle.learning.order import balanced_order
 from hwgle.learning.rule import Arrays
 from hwgle.network import Network
 from hwgle.quantise import Scales, to_int16
@@ -37,8 +37,9 @@ class Labelled:
         self.batches = len(task.train) // self._batch
         self.steps = self.batches * self._steps
         self.range_every = self._steps
-        self._order: tuple[int, NDArray[np.int64]] = (-1, np.zeros(0, np.int64))
-        self._hits = self._seen = 0
+        self._focus = Focus(task.train.y, training.focus)
+        self._epoch = -1
+        self._hits = self._seen = 0.0
         self._votes = self._no_votes()
 
     def begin(self, weights: Weights) -> Scales:
@@ -53,12 +54,14 @@ class Labelled:
 
     def batch(self, epoch: int, index: int) -> Shown:
         """See Lesson."""
-        if self._order[0] != epoch:
+        if self._epoch != epoch:
             rng = np.random.Generator(np.random.PCG64([self._seed, epoch]))
-            self._order = epoch, balanced_order(self._task.train.y, rng)
-        which = self._order[1][index * self._batch : (index + 1) * self._batch]
-        y = self._y[which]
-        return Shown(self._x[:, which], y, y)
+            self._order, self._times = self._focus.order(rng)
+            self._epoch = epoch
+        here = slice(index * self._batch, (index + 1) * self._batch)
+        self._which, self._counts = self._order[here], 1 / self._times[here]
+        y = self._y[self._which]
+        return Shown(self._x[:, self._which], y, y)
 
     def block(self, shown: Shown, first: int, last: int) -> Block:
         """See Lesson."""
@@ -71,8 +74,10 @@ class Labelled:
 
     def batch_done(self, shown: Shown) -> None:
         """See Lesson."""
-        self._hits += int(np.count_nonzero(self._votes.argmax(axis=1) == shown.y))
-        self._seen += self._batch
+        right = self._votes.argmax(axis=1) == shown.y
+        self._hits += float(self._counts[right].sum())
+        self._seen += float(self._counts.sum())
+        self._focus.note(self._which, self._votes)
         self._votes = self._no_votes()
 
     def learning(self) -> dict[str, float]:
@@ -81,7 +86,8 @@ class Labelled:
 
     def epoch_done(self) -> None:
         """See Lesson."""
-        self._hits = self._seen = 0
+        self._hits = self._seen = 0.0
+        self._focus.epoch_done()
 
     def judge(self, weights: Weights, split: str, say: Progress) -> Judged:
         """See Lesson; the score is the raw accuracy."""
@@ -104,12 +110,14 @@ class Labelled:
 
     def state(self) -> Arrays:
         """See Lesson."""
-        return {"votes": self._votes, "counts": np.array([self._hits, self._seen])}
+        state = {"votes": self._votes, "counts": np.array([self._hits, self._seen])}
+        return state | self._focus.state()
 
     def restore(self, state: Mapping[str, NDArray[np.generic]]) -> None:
         """See Lesson."""
         self._votes = state["votes"].astype(np.int64)
-        self._hits, self._seen = (int(n) for n in state["counts"])
+        self._hits, self._seen = (float(n) for n in state["counts"])
+        self._focus.restore(state)
 
     def _no_votes(self) -> NDArray[np.int64]:
         return np.zeros((self._batch, self._network.outputs), dtype=np.int64)

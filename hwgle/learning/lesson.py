@@ -62,7 +62,7 @@ class Lesson(Protocol):
         ...
 
     def batch(self, epoch: int, index: int) -> Shown:
-        """The index-th batch of an epoch, whatever was shown before."""
+        """The index-th batch of an epoch; it may hang on what earlier epochs showed."""
         ...
 
     def block(self, shown: Shown, first: int, last: int) -> Block:

@@ -84,6 +84,8 @@ def key_of(
     told = experiment.model_dump(mode="json")
     if experiment.training.starts == 1:  # then both decide nothing
         del told["training"]["starts"], told["training"]["start_epochs"]
+    if experiment.training.focus == 0:
+        del told["training"]["focus"]
     text = {
         "experiment": told,
         "network": network.hash(),
@@ -101,8 +103,11 @@ def key_of(
 def make_lesson(
     network: Network, chip: Chip, task: Task | SeriesTask, training: Training
 ) -> Lesson:
-    """What shows and judges a task. Raises UsageError for data that do not fit the network."""
+    """What shows and judges a task. Raises UsageError for data that do not fit the network
+    or the training."""
     if isinstance(task, SeriesTask):
+        if training.focus:
+            raise UsageError(f"training.focus is {training.focus:g}: a series has no votes")
         return SeriesLesson(network, chip, task, training)
     return Labelled(network, chip, task, training)
 
