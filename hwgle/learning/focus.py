@@ -51,7 +51,8 @@ class Focus:
             ends = np.cumsum(times[members])
             # Each as often as it should be, but for less than once: no luck in between.
             at = np.searchsorted(ends, rng.random() + np.arange(len(members)), side="right")
-            drawn.append(members[np.minimum(at, len(members) - 1)])
+            last = np.flatnonzero(times[members])[-1]  # whatever the sum of ends was rounded to
+            drawn.append(members[np.minimum(at, last)])
         which = np.concatenate(drawn)
         order = which[balanced_order(self._labels[which], rng)]
         return order, times[order]
@@ -61,7 +62,7 @@ class Focus:
         rows = np.arange(len(which))
         own = votes[rows, self._labels[which]]
         others = votes.copy()
-        others[rows, self._labels[which]] = UNSEEN
+        others[rows, self._labels[which]] = UNSEEN // 2  # so that a single class has a margin too
         self._now[which] = own - others.max(axis=1)
 
     def epoch_done(self) -> None:

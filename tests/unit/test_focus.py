@@ -97,6 +97,33 @@ def test_where_nothing_tells_samples_apart_they_are_shown_evenly(seed: int, marg
     assert times == pytest.approx(1)
 
 
+def test_a_draw_at_the_very_end_is_of_a_sample_that_is_to_be_shown() -> None:
+    """Sums of shares are rounded; the last samples of the class are not to be shown at all."""
+
+    class Last:
+        def random(self) -> float:
+            return float(np.nextafter(1, 0))
+
+        def permutation(self, x: NDArray[np.int64]) -> NDArray[np.int64]:
+            return x
+
+    labels = np.zeros(300, np.int64)
+    focus = Focus(labels, 1.0)
+    shown(focus, labels, np.where(np.arange(300) < 100, np.arange(100, 400) % 7, 1000))
+    order, times = focus.order(Last())  # type: ignore[arg-type]
+    assert order.max() < 100
+    assert (times > 0).all()
+
+
+def test_a_single_class_has_margins_too() -> None:
+    focus = Focus(np.zeros(4, np.int64), 0.9)
+    focus.note(np.arange(4), np.array([[-5], [-3], [-9], [10**9]]))
+    focus.epoch_done()
+    order, times = focus.order(np.random.default_rng(1))
+    assert sorted(order) == [0, 1, 2, 3]
+    assert times == pytest.approx(1)
+
+
 def test_margins_count_from_the_next_epoch_on(seed: int) -> None:
     labels = labels_of(seed)
     focus = Focus(labels, 0.9)
