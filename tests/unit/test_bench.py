@@ -23,6 +23,7 @@ from bench import compare, footprint, growth, learning, limits, products, profil
 from bench.counting import _part  # noqa: E402
 from bench.everything import Everything  # noqa: E402
 from bench.figures import Figure, WrongFormat, document, exact, measured, read, write  # noqa: E402
+from bench.gradients import by_steps_and_votes  # noqa: E402
 from bench.machine import describe  # noqa: E402
 from bench.numpy_rival import Rival  # noqa: E402
 from bench.peak import Memory, peaks  # noqa: E402
@@ -487,3 +488,14 @@ def test_trainings_are_told_drawn_and_kept_without_their_health(
     (kept / "waves-3" / "summary.json").unlink()
     with pytest.raises(SystemExit, match=r"found no summary\.json; needed"):
         learning.main(again)
+
+
+def test_samples_that_are_right_by_votes_alone() -> None:
+    """Two steps, two samples of class 0: each is right at one of them, both by their sums."""
+    right, wrong = np.log([0.9, 0.1]), np.log([0.4, 0.6])
+    out = np.array([[right, wrong], [wrong, right]])
+    entropy = -(np.log(0.9) + np.log(0.4)) / 2
+    said = by_steps_and_votes(out, np.array([0, 0]))
+    assert "best single step: 50 % of" in said
+    assert f"all steps {entropy:.2f}, chance {np.log(2):.2f}" in said
+    assert said.endswith("by votes: 100 %")
