@@ -136,8 +136,9 @@ class Training(Checked):
     the validation split; the weights that did best there are kept. starts: draws of initial
     weights that learn for start_epochs each (at most for all epochs); the one that did best in
     the last of them, on what it learned from, goes on (see hwgle/learning/starts.py). focus: 0
-    shows each sample once an epoch; up to 1, those more often that were voted wrong or nearly so
-    when they were last shown, and others less (samples with classes; see hwgle/learning/focus.py).
+    shows each sample once an epoch; from there to less than 1, those more often that were voted
+    wrong or nearly so when they were last shown, and others less (samples with classes; see
+    hwgle/learning/focus.py).
     """
 
     rule: Literal["adam", "sgd", "normalised", "sign"]
@@ -169,7 +170,7 @@ class Training(Checked):
     validate_every: Count = 1
     starts: Annotated[int, Field(ge=1, le=1000)] = 1
     start_epochs: Count = 10
-    focus: float = Field(0.0, ge=0, le=1)
+    focus: float = Field(0.0, ge=0, lt=1)
     seed: Seed = 0
 
     def on_chip(self) -> OnChip:

@@ -28,7 +28,7 @@ UNSEEN = np.iinfo(np.int64).min
 class Focus:
     """Margins of N samples, of the epochs before and of the one under way.
 
-    labels: (N,); share: 0 (evenly) to 1.
+    labels: (N,); share: from 0 (evenly) to less than 1: what is never shown is never judged anew.
     """
 
     def __init__(self, labels: NDArray[np.integer], share: float) -> None:
@@ -47,12 +47,11 @@ class Focus:
         for label in np.unique(self._labels):
             members = rng.permutation(np.flatnonzero(self._labels == label))
             own = weights[members]
-            times[members] = own * (len(members) / own.sum()) if own.any() else 1.0
+            times[members] = own * (len(members) / own.sum())
             ends = np.cumsum(times[members])
             # Each as often as it should be, but for less than once: no luck in between.
             at = np.searchsorted(ends, rng.random() + np.arange(len(members)), side="right")
-            last = np.flatnonzero(times[members])[-1]  # whatever the sum of ends was rounded to
-            drawn.append(members[np.minimum(at, last)])
+            drawn.append(members[np.minimum(at, len(members) - 1)])  # ends are rounded sums
         which = np.concatenate(drawn)
         order = which[balanced_order(self._labels[which], rng)]
         return order, times[order]

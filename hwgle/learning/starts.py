@@ -1,10 +1,10 @@
 """Several beginnings, the best of which goes on.
 
 From some initial weights a network never learns what it learns from others, and with rules on the
-chip that shows early (the README has the figures of mnist1d-15k-normalised). So some draws may
-learn for a few epochs each, in folders of their own, and the one that did best in the last of
-them, on the samples that it learned from (highest accuracy, or lowest error of a series), goes on
-from where it stands. No validation or test sample is looked at for it.
+chip, each sample shown once an epoch, that shows early. So some draws may learn for a few epochs
+each, in folders of their own, and the one that did best in the last of them, on the samples that it
+learned from (highest accuracy, or lowest error of a series), goes on from where it stands. No
+validation or test sample is looked at for it.
 """
 
 from __future__ import annotations

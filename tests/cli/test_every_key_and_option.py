@@ -204,7 +204,7 @@ BAD_KEYS: dict[tuple[str, str], Any] = {
     ("experiment", "training.validate_every"): 0,
     ("experiment", "training.starts"): 0,
     ("experiment", "training.start_epochs"): 0,
-    ("experiment", "training.focus"): 1.5,
+    ("experiment", "training.focus"): 1,
     ("experiment", "training.schedule.every"): 0,
     ("experiment", "training.momentum_shift"): -1,
     ("experiment", "training.norm_shift"): 99,
