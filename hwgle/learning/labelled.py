@@ -59,7 +59,9 @@ class Labelled:
             self._order, self._times = self._focus.order(rng)
             self._epoch = epoch
         here = slice(index * self._batch, (index + 1) * self._batch)
-        self._which, self._counts = self._order[here], 1 / self._times[here]
+        self._which = self._order[here]
+        # how many samples each stands for: accuracy is told as if all had been shown alike
+        self._stands_for = 1 / self._times[here]
         y = self._y[self._which]
         return Shown(self._x[:, self._which], y, y)
 
@@ -75,8 +77,8 @@ class Labelled:
     def batch_done(self, shown: Shown) -> None:
         """See Lesson."""
         right = self._votes.argmax(axis=1) == shown.y
-        self._hits += float(self._counts[right].sum())
-        self._seen += float(self._counts.sum())
+        self._hits += float(self._stands_for[right].sum())
+        self._seen += float(self._stands_for.sum())
         self._focus.note(self._which, self._votes)
         self._votes = self._no_votes()
 
