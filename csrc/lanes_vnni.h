@@ -78,47 +78,70 @@ LANES __m512i add_product(__m512i c, __m512i a, __m512i b)
  *
  *     k <= 15: d = 2^k h + l,    y = h m + round(l m 2^-k)
  *     k >= 16: 2^s d = 2^16 h + l, y = (h m + half + (l m >> 16)) >> (k + s - 16), s = 1 or 0
+ *
+ * The latter are the halves of a lane as they stand; m is in the half that each is to meet.
  */
 typedef struct {
-    __m512i m, half, high, left, right;
-    int32_t one, fine; /* fine: k <= 15; half is the mask of l then */
-    const gle_mul *plain; /* where d may be larger, as in a leak with few bits */
+    __m512i m, m_high, half, by, left;
+    __mmask16 twice;
+    const gle_mul *plain;
 } factor;
 
-LANES factor factor_of(const gle_mul *f, int32_t any)
+/* How a multiplier is applied; PLAIN where d may be larger, as in a leak with few bits. */
+enum { FACTOR_ONE, FACTOR_FINE, FACTOR_COARSE, FACTOR_PLAIN };
+
+/* `any`: |d| may be 2^(15 + k) and more. */
+LANES int32_t factor_kind(const gle_mul *f, int32_t any)
 {
-    const int32_t s = f->k == 16, k = f->k + s;
+    return f->one ? FACTOR_ONE : any && f->k < 14 ? FACTOR_PLAIN : f->k <= 15 ? FACTOR_FINE : FACTOR_COARSE;
+}
+
+LANES factor factor_of(const gle_mul *f, int32_t kind)
+{
+    const int32_t k = f->k, s = k == 16;
     factor q;
 
-    q.one = f->one;
-    q.plain = any && f->k < 14 ? f : NULL;
-    q.fine = f->k <= 15;
-    q.m = held(all(f->m));
-    q.half = held(all(q.fine ? 0x7fff : (int32_t)(UINT32_C(1) << (k - 17))));
-    q.high = held(all(q.fine ? f->k : 16 - s));
-    q.left = held(all(q.fine ? 15 - f->k : s));
-    q.right = held(all(q.fine ? 0 : k - 16));
+    q.plain = f;
+    q.m = all(f->m);
+    q.m_high = q.half = q.by = q.left = q.m;
+    q.twice = 0;
+    if (kind == FACTOR_FINE) {
+        q.half = all(0x7fff); /* the mask of l */
+        q.by = all(k);
+        q.left = all(15 - k);
+    } else if (kind == FACTOR_COARSE) {
+        q.m_high = all((int32_t)((uint32_t)f->m << 16));
+        q.half = all((int32_t)(UINT32_C(1) << (k + s - 17)));
+        q.by = all(k + s - 16);
+        q.twice = s ? (__mmask16)0xffff : (__mmask16)0;
+    }
     return q;
 }
 
-LANES __m512i scaled(__m512i d, const factor *f)
+LANES __m512i scaled(__m512i d, const factor *f, int32_t kind)
 {
-    __m512i high, low;
+    __m512i low;
 
-    if (f->one) {
+    if (kind == FACTOR_ONE) {
         return d;
     }
-    if (f->plain != NULL) {
+    if (kind == FACTOR_PLAIN) {
         return scale(d, f->plain);
     }
-    high = _mm512_srav_epi32(d, f->high);
-    low = _mm512_sllv_epi32(d, f->left);
-    if (f->fine) {
-        low = _mm512_mulhrs_epi16(_mm512_and_si512(low, f->half), f->m);
-        return add_product(low, high, f->m);
+    if (kind == FACTOR_FINE) {
+        low = _mm512_and_si512(_mm512_sllv_epi32(d, f->left), f->half);
+        low = _mm512_mulhrs_epi16(low, f->m);
+        return add_product(low, _mm512_srav_epi32(d, f->by), f->m);
     }
-    low = _mm512_add_epi32(_mm512_mulhi_epu16(low, f->m), f->half);
-    return _mm512_srav_epi32(add_product(low, high, f->m), f->right);
+    d = _mm512_mask_add_epi32(d, f->twice, d, d);
+    low = _mm512_add_epi32(_mm512_mulhi_epu16(d, f->m), f->half);
+    return _mm512_srav_epi32(add_product(low, d, f->m_high), f->by);
+}
+
+/* x + (y - x) f */
+LANES __m512i towards(__m512i x, __m512i y, const factor *f, int32_t kind)
+{
+    return kind == FACTOR_ONE ? y : _mm512_add_epi32(x, scaled(_mm512_sub_epi32(y, x), f, kind));
 }
 
 LANES __m512i scale_q15(__m512i d, __m512i slope)
