@@ -20,8 +20,8 @@ int32_t bench_kernel(const char *table, int32_t what, const bench_layer *b, int3
     gle_image_layer image = {0};
     gle_layer y = {0};
     const gle_seeing how = {2, 0};
-    gle_update update = {32767, 1 << 20, 1, {12345, 678}, {0, 0}, {0}};
-    gle_learning job = {&update, b->x, b->turned, b->columns, 2, 18, b->sums};
+    gle_update update = {32764, 1 << 20, 1, {12345, 678}, {0, 0}, {0}};
+    gle_learning job = {&update, b->x, b->turned, b->columns, b->columns, 2, 18, b->sums};
     gle_update_count count = {0, 0, 0};
 
     if (k == NULL) {

@@ -47,7 +47,7 @@ static int16_t *rows_of(int32_t rows, int32_t used, int32_t stride, int32_t limi
 static void one(const gle_kernels *k, int32_t kind, gle_layer *y, const int16_t *x, int32_t *out)
 {
     gle_update how = {32764, 65535, 1, {12345, 678}, {0, 0}, {0, 0, 0, 0}};
-    const gle_learning job = {&how, x, NULL, 1, 0, 18, out};
+    const gle_learning job = {&how, x, NULL, 1, 1, 0, 18, out};
     gle_update_count count = {0, 0, 0};
 
     if (kind == ONE) {

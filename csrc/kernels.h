@@ -59,7 +59,7 @@ typedef struct {
     const gle_update *how;
     const int16_t *below;  /* [m], for one stream */
     const int16_t *turned; /* for a batch, as pack_turned leaves them */
-    int32_t columns;
+    int32_t columns, streams; /* streams of the batch; beyond them errors are 0 */
     int32_t drop;          /* bits of the sum over the batch that a gradient has not */
     int32_t shift;         /* from a gradient to stored weights, before that of a row */
     int32_t *sums;         /* [2 n]: the kernel leaves sums of e here, in the first n */

@@ -21,9 +21,12 @@ enum { NARROW = (INT32_MAX - (1 << 16)) / GLE_ARRAY_MAX };
 /* What is the same for all weights of a layer, and what they count. */
 typedef struct {
     __m512i limit, least, most, least_delta, key_a, key_b;
+    __m512i limit_16, least_16, most_16, least_delta_16; /* in lanes of 16 bits */
     int32_t bounded; /* the largest update may be less than any weight can take */
     int32_t stochastic;
     __m512i asked, under, clipped; /* by lane */
+    __m512i asked_16;              /* in pairs of vectors, and which of those moved or clipped */
+    uint32_t moved_16, clipped_16;
 } learner;
 
 /* A shift of 1 and more as update.inc splits it: at most 31 bits at random. */
@@ -35,25 +38,33 @@ typedef struct {
 LANES learner learner_of(const gle_update *how)
 {
     const __m512i zero = _mm512_setzero_si512();
+    const int32_t largest = how->most < 32767 ? how->most : 32767;
     learner l;
 
     l.limit = all(how->limit);
     l.least = all(-how->limit);
     l.most = all(how->most);
     l.least_delta = all(-how->most);
+    l.limit_16 = _mm512_set1_epi16((int16_t)how->limit);
+    l.least_16 = _mm512_set1_epi16((int16_t)(-how->limit));
+    l.most_16 = _mm512_set1_epi16((int16_t)largest);
+    l.least_delta_16 = _mm512_set1_epi16((int16_t)(-largest));
     l.key_a = all((int32_t)how->key.a);
     l.key_b = all((int32_t)how->key.b);
     l.bounded = how->most < 2 * how->limit;
     l.stochastic = how->stochastic;
-    l.asked = l.under = l.clipped = zero;
+    l.asked = l.under = l.clipped = l.asked_16 = zero;
+    l.moved_16 = l.clipped_16 = 0;
     return l;
 }
 
 LANES void counted(const learner *l, gle_update_count *count)
 {
-    count->asked += (uint32_t)_mm512_reduce_add_epi32(l->asked);
-    count->under += (uint32_t)_mm512_reduce_add_epi32(l->under);
-    count->clipped += (uint32_t)_mm512_reduce_add_epi32(l->clipped);
+    const uint32_t asked_16 = (uint32_t)_mm512_reduce_add_epi32(l->asked_16);
+
+    count->asked += (uint32_t)_mm512_reduce_add_epi32(l->asked) + asked_16;
+    count->under += (uint32_t)_mm512_reduce_add_epi32(l->under) + asked_16 - l->moved_16;
+    count->clipped += (uint32_t)_mm512_reduce_add_epi32(l->clipped) + l->clipped_16;
 }
 
 LANES dropped dropped_of(int32_t shift)
@@ -99,6 +110,61 @@ LANES void sixteen(int16_t *w, __m512i g, learner *l, const dropped *d, const ui
     store16(w, kept);
 }
 
+/* A shift of PAIRED and more, for two vectors at a time. */
+enum { RANDOM = 16 /* bits */, PAIRED = RANDOM + 1, NO_CARRY = RANDOM + 15 };
+
+typedef struct {
+    __m512i first, up, second;
+} rounding;
+
+LANES rounding rounding_of(int32_t shift)
+{
+    const int32_t by = shift - RANDOM;
+    const int32_t far = shift > NO_CARRY;
+    rounding d;
+
+    d.first = all(by - 1 < 31 ? by - 1 : 31);
+    d.up = all(far ? 1 : 1 << (by - 1));
+    d.second = all(far ? 1 : by);
+    return d;
+}
+
+/* g 2^-by to the nearest; what is added may not fit g from NO_CARRY on. */
+LANES __m512i to_nearest(__m512i g, const rounding *d, int32_t far)
+{
+    g = far ? _mm512_srav_epi32(g, d->first) : g;
+    return _mm512_srav_epi32(_mm512_add_epi32(g, d->up), d->second);
+}
+
+/* 32 weights, whose gradients are a and b, with a pair of random numbers in each word:
+ * floor((z + random) 2^-RANDOM) as in learn_one_vnni.c. From PAIRED on it fits 16 bits. */
+LANES void thirty_two(int16_t *w, __m512i a, __m512i b, learner *l, const rounding *d,
+                      const int32_t far, __m512i words)
+{
+    const __m512i evens =
+        _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    const __m512i odds = _mm512_add_epi32(evens, all(1));
+    const __m512i low = all(0xffff), one = all(-1), old = load(w);
+    __m512i even = to_nearest(_mm512_permutex2var_epi32(a, evens, b), d, far);
+    __m512i odd = to_nearest(_mm512_permutex2var_epi32(a, odds, b), d, far);
+    __m512i delta, next, kept;
+
+    even = _mm512_add_epi32(even, _mm512_and_si512(words, low));
+    odd = _mm512_add_epi32(odd, _mm512_srli_epi32(words, RANDOM));
+    /* upper halves of both, the even ones in lower ones */
+    delta = _mm512_ternarylogic_epi32(low, _mm512_srli_epi32(even, RANDOM), odd, 0xca);
+    if (l->bounded) {
+        delta = _mm512_max_epi16(l->least_delta_16, _mm512_min_epi16(l->most_16, delta));
+    }
+    next = _mm512_adds_epi16(old, delta); /* the limit is below what fits 16 bits */
+    kept = _mm512_max_epi16(l->least_16, _mm512_min_epi16(l->limit_16, next));
+    l->asked_16 = _mm512_mask_sub_epi32(l->asked_16, _mm512_test_epi32_mask(a, a), l->asked_16, one);
+    l->asked_16 = _mm512_mask_sub_epi32(l->asked_16, _mm512_test_epi32_mask(b, b), l->asked_16, one);
+    l->moved_16 += (uint32_t)_mm_popcnt_u32(_mm512_test_epi16_mask(delta, delta));
+    l->clipped_16 += (uint32_t)_mm_popcnt_u32(_mm512_cmpneq_epi16_mask(next, kept));
+    store(w, kept);
+}
+
 /* Row by row the sum of e, and that of |e|. */
 LANES void error_sums(int32_t *sum, int32_t *size, const gle_layer *layer, int32_t columns)
 {
@@ -120,31 +186,61 @@ LANES void error_sums(int32_t *sum, int32_t *size, const gle_layer *layer, int32
     }
 }
 
+/* V vectors of a row that asks by `shift`, two at a time where that serves; sixteen weights of a
+ * vector share the root of its number. */
+LANES void learn_vectors(int16_t *w, const __m512i *g, int32_t V, int32_t shift, learner *l,
+                         __m512i roots)
+{
+    const __m512i pair = _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1);
+    uint32_t each[ROOTS];
+    int32_t c = 0;
+
+    if (l->stochastic && shift >= PAIRED) {
+        const rounding d = rounding_of(shift);
+        const int32_t far = shift > NO_CARRY;
+        for (; V - c > 1; c += 2) {
+            const __m512i words = rng_pairs(roots, _mm512_add_epi32(pair, all(c)));
+            const __m512i a = _mm512_loadu_si512(g + c), b = _mm512_loadu_si512(g + c + 1);
+            if (far) {
+                thirty_two(w + 16 * c, a, b, l, &d, 1, words);
+            } else {
+                thirty_two(w + 16 * c, a, b, l, &d, 0, words);
+            }
+        }
+    }
+    if (c < V) {
+        const dropped d = dropped_of(shift);
+        _mm512_storeu_si512(each, roots);
+#pragma GCC unroll 1
+        for (; c < V; c++) {
+            sixteen(w + 16 * c, _mm512_loadu_si512(g + c), l, &d, each + c);
+        }
+    }
+}
+
 /* R rows from i on and V vectors of inputs from j on, whose gradients are g[R][V]. Rolled, and
  * one function for all tiles, as it is long. */
 APART void learn_from(const __m512i *g, int32_t R, int32_t V, gle_layer *layer,
                       const gle_learning *job, int32_t i, int32_t j, learner *state)
 {
     const uint32_t of_row = gle_rng_roots(layer->m);
-    uint32_t roots[ROOTS];
     learner l = *state;
 
     for (int32_t r = 0; r < R; r++) {
         int16_t *const w = layer->w + (size_t)(i + r) * (size_t)layer->stride + (size_t)j;
         const uint32_t first = (uint32_t)(job->first + i + r) * of_row + (uint32_t)j / GLE_RNG_SHARE;
-        const dropped d =
-            dropped_of(job->shift - (layer->rows ? (int32_t)layer->rows[i + r] : 0));
-        if (l.stochastic) {
-            _mm512_storeu_si512(roots, rng_roots(l.key_a, l.key_b, first));
-        }
-#pragma GCC unroll 1
-        for (int32_t c = 0; c < V; c++) {
-            sixteen(w + 16 * c, _mm512_loadu_si512(g + r * V + c), &l, &d, roots + c);
-        }
+        const int32_t shift = job->shift - (layer->rows ? (int32_t)layer->rows[i + r] : 0);
+        const __m512i roots =
+            l.stochastic ? rng_roots(l.key_a, l.key_b, first) : _mm512_setzero_si512();
+
+        learn_vectors(w, g + r * V, V, shift, &l, roots);
     }
     state->asked = l.asked;
     state->under = l.under;
     state->clipped = l.clipped;
+    state->asked_16 = l.asked_16;
+    state->moved_16 = l.moved_16;
+    state->clipped_16 = l.clipped_16;
 }
 
 /* Updates vary from one to the next: the same as vary in update.inc, tile by tile. */
@@ -185,7 +281,7 @@ LANES void learn_tile(const int R, const int V, const int wide, gle_layer *layer
 
     __asm__("" : "+r"(g) : : "memory"); /* or the sums were kept in memory themselves */
     sums_of(R, V, wide, layer->e + (size_t)i * (size_t)job->columns, job->columns,
-            job->columns / 2, job->turned + 2 * (size_t)j, layer->stride, sum, &high);
+            (job->streams + 1) / 2, job->turned + 2 * (size_t)j, layer->stride, sum, &high);
 #pragma GCC unroll 8
     for (int r = 0; r < R; r++) {
 #pragma GCC unroll 4

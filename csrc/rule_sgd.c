@@ -39,7 +39,7 @@ void gle_layer_sgd(gle_chip *chip, gle_layer *layer, const int16_t *below, int32
      * stream of updates that vary */
     const int whole = layer->mask == NULL;
     const int one = chip->columns == 1 && whole && how.noise.m == 0;
-    const gle_learning all = {&how, below, chip->turned, chip->columns,
+    const gle_learning all = {&how, below, chip->turned, chip->columns, chip->batch,
                               gle_gradient_shift(chip->batch), shift, chip->rows, 0};
     gle_update_count count = {0, 0, 0};
     const int32_t stale = layer->stale;

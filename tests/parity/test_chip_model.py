@@ -43,7 +43,7 @@ def test_random_chips_at_the_ends_of_every_range(seed: int) -> None:
     assert [name for name, count in reached.items() if count == 0] == ["sat_gradient", "sat_read"]
 
 
-@pytest.mark.parametrize("batch", [1, 3, 17])
+@pytest.mark.parametrize("batch", [1, 3, 17, 150])
 @pytest.mark.parametrize("feature", FEATURES)
 def test_each_imperfection_alone(feature: str, batch: int, seed: int) -> None:
     """The smallest chip that fails, if one does; and that the imperfection does something."""

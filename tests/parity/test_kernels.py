@@ -45,7 +45,7 @@ from hwgle.quantise import (
 from hwgle.quantise import Quantised as Weights
 
 VECTORS = ("neon",) if platform.machine() == "aarch64" else ("avx2", "vnni", "amx")
-BATCHES = (1, 2, 7, 8, 9, 31, 32, 33, 100)
+BATCHES = (1, 2, 7, 8, 9, 31, 32, 33, 100, 150)
 
 
 def table_exists(name: str) -> bool:
@@ -185,10 +185,11 @@ def sized_case(seed: int, inputs: int, sizes: list[int], batch: int, **options: 
     return Case(seed, network, draw_weights(network, rng), x, target)
 
 
-@pytest.mark.parametrize("profile", ["ideal", "weights8", "updates of 5 bits"])
-def test_one_stream_learns_at_every_shift(vector: str, profile: str, seed: int) -> None:
-    """From updates that fill 16 bits to such as hardly ever come, in rows that share their random
-    words' roots with others and in rows that take several; weights8 has a scale for each row."""
+def learns_at_every_shift(
+    vector: str, profile: str, seed: int, batch: int, cases: list[tuple[int, range]]
+) -> tuple[set[int], int]:
+    """Fan-ins and exponents of the learning rate; the shifts that came up, and how many weights
+    moved. weights8 has a scale for each row."""
     if profile == "updates of 5 bits":
         plasticity = {"rounding": "stochastic", "update_bits": 5}
         chip = Chip.model_validate(Chip.load("ideal").model_dump() | {"plasticity": plasticity})
@@ -196,18 +197,38 @@ def test_one_stream_learns_at_every_shift(vector: str, profile: str, seed: int) 
         chip = Chip.load(profile)
     shifts: set[int] = set()
     moved = 0
-    cases = [(53, range(-14, 50))] + [(n, range(0, 50, 10)) for n in (1, 300, 600)]
     for inputs, k in [(n, k) for n, exponents in cases for k in exponents]:
-        case = sized_case(seed, inputs, [70, 18], 1, steps=6)
+        case = sized_case(seed, inputs, [70, 18], batch, steps=6)
         rate = 2.0**-k
         q = quantised(case, chip, None, FOR_TRAINING, learning_rate=rate)
         weights = quantise_weights(q.image, case.weights)
         got = assert_same(vector, q, weights, (case, rate), target=q.target, learn=True)
-        below = q.image.scales.input
+        below = q.image.scales.input - max(0, (batch - 1).bit_length() - 5)
         for layer, (name, (w, _)) in zip(got["formats"], weights.items(), strict=True):
-            shifts.add(layer.error + below + rate_shift(rate, 1) - layer.stored)
+            shifts.add(layer.error + below + rate_shift(rate, batch) - layer.stored)
             moved += int((got[f"{name}.weight"] != w).sum())
-            below = layer.rate
+            below = layer.rate - max(0, (batch - 1).bit_length() - 5)
+    return shifts, moved
+
+
+PROFILES = ("ideal", "weights8", "updates of 5 bits")
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_one_stream_learns_at_every_shift(vector: str, profile: str, seed: int) -> None:
+    """From updates that fill 16 bits to such as hardly ever come, in rows that share their random
+    words' roots with others and in rows that take several."""
+    cases = [(53, range(-14, 50))] + [(n, range(0, 50, 10)) for n in (1, 300, 600)]
+    shifts, moved = learns_at_every_shift(vector, profile, seed, 1, cases)
+    assert set(range(11, 50)) <= shifts
+    assert moved > 10000, profile
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_a_batch_learns_at_every_shift(vector: str, profile: str, seed: int) -> None:
+    """In rows of one vector and of up to five, and of streams that share no vector evenly."""
+    cases = [(53, range(-14, 50)), (16, range(3, 33, 5)), (75, range(1, 37, 6))]
+    shifts, moved = learns_at_every_shift(vector, profile, seed, 35, cases)
     assert set(range(11, 50)) <= shifts
     assert moved > 10000, profile
 
