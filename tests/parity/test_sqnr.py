@@ -8,7 +8,9 @@ The slope of relu is a step: where the chip's uhat and the oracle's lie on two s
 the kink, the error is on or off, and every layer below hears of it. That is the network
 and not the chip, so the oracle takes the side on which the chip is (`SideOfChip`), and
 then every layer is judged, relu ones included. Without that, 20 % of these networks
-fall short, all but one of them with relu in them (`test_without_the_chips_side`).
+fall short, all but one of them with relu in them (`test_without_the_chips_side`), and so
+does float64 with nothing but the 14 bits of weights, inputs, rates and errors rounded: it
+takes 18 (`test_by_the_letter_fourteen_bits_are_too_few`).
 
 What a network that falls short suffers from is found with a second oracle, in float64
 but for the formats (`FormatsOnly`): weights, inputs, rates and errors are rounded to
@@ -63,25 +65,51 @@ class SideOfChip:
         self.t += 1
 
 
-class FormatsOnly(SideOfChip):
-    """The same, and rounds rates and errors to their formats."""
+class Rounding:
+    """A learner that changes no weight: rounds rates and errors to their formats, or to so many
+    bits more."""
 
-    def __init__(self, case: Case, uhat: list[NDArray[np.int32]], q: Quantised) -> None:
-        super().__init__(case, uhat)
+    def __init__(self, case: Case, q: Quantised, more: int = 0) -> None:
+        self.layers = case.network.layers
         self.q = q
+        self.more = more
 
     def __call__(self, oracle: Reference) -> None:
-        super().__call__(oracle)
         chip, scales = self.q.image.chip, self.q.image.scales
         for layer, s in zip(self.layers, scales.layers, strict=True):
             state = oracle.state[layer.name]
-            state.r[:] = rounded(state.r, s.rate, chip.rate_max)
-            state.e[:] = rounded(state.e, s.error, chip.error_max)
+            state.r[:] = rounded(state.r, s.rate, chip.rate_max, self.more)
+            state.e[:] = rounded(state.e, s.error, chip.error_max, self.more)
 
 
-def rounded(x: NDArray[np.floating[Any]], frac: int, limit: int) -> NDArray[np.float64]:
-    """To a format and back."""
+class FormatsOnly(SideOfChip):
+    """Both."""
+
+    def __init__(self, case: Case, uhat: list[NDArray[np.int32]], q: Quantised) -> None:
+        super().__init__(case, uhat)
+        self.rounding = Rounding(case, q)
+
+    def __call__(self, oracle: Reference) -> None:
+        super().__call__(oracle)
+        self.rounding(oracle)
+
+
+def rounded(
+    x: NDArray[np.floating[Any]], frac: int, limit: int, more: int = 0
+) -> NDArray[np.float64]:
+    """To a format and back, or to one of so many bits more."""
+    frac, limit = frac + more, limit << more
     return np.ldexp(np.clip(round_half_up(np.ldexp(x, frac)), -limit, limit), -frac)
+
+
+def as_seen(case: Case, q: Quantised, more: int = 0) -> tuple[Any, NDArray[np.float64]]:
+    """Weights as the array sees them, and input, rounded to their formats."""
+    chip, scales = q.image.chip, q.image.scales
+    weights = dict(case.weights)
+    for layer, s in zip(case.network.layers, scales.layers, strict=True):
+        name = f"{layer.name}.weight"
+        weights[name] = rounded(case.weights[name], s.weight, chip.weight_max, more)
+    return weights, rounded(case.x, scales.input, chip.input_max, more)
 
 
 @dataclass(frozen=True)
@@ -118,7 +146,7 @@ def judged(seed: int) -> Verdict:
     """Run one network on the chip and on three oracles."""
     case = random_case(seed)
     q = quantised(case, Chip.load("ideal"))
-    network, scales = case.network, q.image.scales
+    network = case.network
     names = [layer.name for layer in network.layers]
     pairs = [(k, s) for s in ("r", "e", "uhat") for k in range(len(names))]
     with Emulator() as chip:
@@ -141,14 +169,9 @@ def judged(seed: int) -> Verdict:
         f"{n}.e": to_float(got[k, "e"], formats[k].error) for k, n in enumerate(names)
     }
     measured["output"] = to_float(got[len(names) - 1, "r"], formats[-1].rate)
-    seen = {
-        f"{n}.weight": rounded(case.weights[f"{n}.weight"], s.weight, q.image.chip.weight_max)
-        for n, s in zip(names, scales.layers, strict=True)
-    }
-    x = rounded(case.x, scales.input, q.image.chip.input_max)
     exact = against(case.weights, case.x, SideOfChip(case, uhat))
     plain = against(case.weights, case.x, None)
-    best = against({**case.weights, **seen}, x, FormatsOnly(case, uhat, q))
+    best = against(*as_seen(case, q), FormatsOnly(case, uhat, q))
     return Verdict(
         case,
         *decibels(exact, measured),
@@ -194,19 +217,47 @@ def test_nothing_is_lost_beyond_the_formats(count: int) -> None:
             assert got > min(best, 60.0) - 3 or best < 20, v
 
 
+def by_the_letter(case: Case, output: float, error: tuple[float, ...]) -> bool:
+    """Falls short, with smooth hidden layers judged below relu ones too."""
+    pairs = zip(error[:-1], case.network.layers[:-1], strict=True)
+    smooth = tuple(e for e, layer in pairs if layer.phi != "relu")
+    return falls_short(output, (*smooth, error[-1]))
+
+
 @pytest.mark.long
 @pytest.mark.xfail(reason="relu's slope is a step: 20 % fall short where the sides differ")
 def test_without_the_chips_side() -> None:
-    """The criterion by the letter, with smooth hidden layers judged below relu ones too."""
+    """The criterion by the letter."""
+    short = [by_the_letter(v.case, v.plain_output, v.plain_error) for v in verdicts(200)]
+    assert sum(short) <= SHARE * 200
+
+
+def short_by_formats(more: int) -> int:
+    """Of 200 networks in float64 with only weights, inputs, rates and errors rounded, each to 14
+    bits and so many more: those that fall short of float64 by the letter."""
     short = 0
-    for v in verdicts(200):
-        smooth = [
-            e
-            for e, layer in zip(v.plain_error[:-1], v.case.network.layers[:-1], strict=True)
-            if layer.phi != "relu"
-        ]
-        short += falls_short(v.plain_output, (*smooth, v.plain_error[-1]))
-    assert short <= SHARE * 200
+    for seed in range(FIRST_SEED, FIRST_SEED + 200):
+        case = random_case(seed)
+        q = quantised(case, Chip.load("ideal"))
+        names = [layer.name for layer in case.network.layers]
+        found = []
+        for weights, x, learner in (
+            (case.weights, case.x, None),
+            (*as_seen(case, q, more), Rounding(case, q, more)),
+        ):
+            oracle = Reference(case.network, weights, case.batch)
+            found.append(oracle.run(x, case.target, record=("r", "e"), learner=learner))
+        exact, got = found
+        error = tuple(sqnr(exact[f"{n}.e"], got[f"{n}.e"]) for n in names)
+        short += by_the_letter(case, sqnr(exact["output"], got["output"]), error)
+    return short
+
+
+@pytest.mark.long
+def test_by_the_letter_fourteen_bits_are_too_few() -> None:
+    """No arithmetic can do it with the formats of `ideal`: 35 of 200, and 7 with 18 bits."""
+    fourteen, eighteen = short_by_formats(0), short_by_formats(4)
+    assert fourteen > SHARE * 200 >= eighteen, (fourteen, eighteen)
 
 
 @pytest.mark.long
