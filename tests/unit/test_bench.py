@@ -6,6 +6,8 @@ Nothing here looks at a time.
 from __future__ import annotations
 
 import json
+import platform
+import re
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -19,7 +21,17 @@ from hwgle.reference import Adam, Reference, Sgd
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))  # bench/ is no part of the installed package
 
-from bench import compare, footprint, growth, learning, limits, products, profile, speed  # noqa: E402
+from bench import (  # noqa: E402
+    compare,
+    executed,
+    footprint,
+    growth,
+    learning,
+    limits,
+    products,
+    profile,
+    speed,
+)
 from bench.counting import _part  # noqa: E402
 from bench.everything import Everything  # noqa: E402
 from bench.figures import Figure, WrongFormat, document, exact, measured, read, write  # noqa: E402
@@ -411,7 +423,7 @@ def test_growing_networks_keep_errors_alive(monkeypatch):
 
 def test_a_profile_is_split_into_stages_by_functions() -> None:
     report = """
-    40.00%  [.] ideal_rows.constprop.0                     -      -
+    40.00%  [.] rates_of.constprop.0                       -      -
     20.00%  [.] product_4                                  -      -
     10.00%  [.] gle_learn_stream_vnni
      5.00%  [.] store_avx2
@@ -437,20 +449,85 @@ def test_what_a_step_may_take_is_the_least_of_its_limits() -> None:
 def test_a_profile_tells_what_bounds_a_step_that_takes_too_long() -> None:
     def taking(step: float, allowed: float | None) -> profile.Profile:
         us = {"neurons": 60.0, "learning": step - 80.0, "products": 20.0}
-        return profile.Profile("mnist1d-15k", 100, "sgd", us, step, allowed, 30.0)
+        least = {"neurons": 50.0, "learning": 25.0, "products": 15.0}
+        return profile.Profile("mnist1d-15k", 100, "sgd", us, step, least, allowed, 1e6)
 
     assert profile.verdict(taking(150.0, None)) is None
     assert profile.verdict(taking(150.0, 150.0)) is None
     bound = profile.verdict(taking(150.0, 86.0))
     assert bound is not None
-    assert "alone take 90: no product" in bound
+    assert "need 90 at the least (neurons 50, learning 25, products 15)" in bound
     open_ = profile.verdict(taking(150.0, 100.0))
     assert open_ is not None
-    assert "no product" not in open_
-    assert open_.endswith("the largest parts are learning 70, neurons 60, products 20.")
+    assert open_.endswith("which would do; above that are learning 45, neurons 10, products 5.")
     both = profile.verdicts([taking(150.0, 86.0), taking(80.0, 86.0)])
     assert both.splitlines() == [bound]
     assert profile.verdicts([taking(80.0, 86.0)]) == "Every step takes what is allowed, or less."
+    assert "| 150 / 90 | 60 / 50 |" in profile.table([taking(150.0, 86.0)])
+
+
+def test_a_profile_tells_what_grows() -> None:
+    def of(name: str, neurons: float, macs: float) -> profile.Profile:
+        us = {"neurons": neurons, "products": macs / 1e3}
+        return profile.Profile(name, 1, "sgd", us, sum(us.values()), us, None, macs)
+
+    small, large = of("same-128", 100.0, 1e6), of("same-2048", 900.0, 1e6)
+    said = profile.verdicts([], [(small, large)])
+    assert "1.1 to 1.9 ns for each multiply-accumulate, 1.73 times, allowed 1.25" in said
+    assert said.endswith("what grows most is neurons 0.8, products 0.")
+    assert profile.grown(large, small) == said
+    assert profile.grown(small, of("same-2048", 300.0, 1e6)) is None
+
+
+def test_an_instruction_takes_what_a_core_has_for_it() -> None:
+    """Two vector instructions, two vectors read and one written a cycle."""
+    vector, read, written = (executed.Units(vector=1), executed.Units(read=1),
+                             executed.Units(written=1))  # fmt: skip
+    assert executed.units("vpaddd", "%zmm1,%zmm2,%zmm3") == vector
+    assert executed.units("vpaddd", "(%rax),%zmm2,%zmm3") == executed.Units(vector=1, read=1)
+    assert executed.units("vpaddd", "0x10(%rdx){1to16},%zmm3,%zmm3") == vector
+    assert executed.units("vpmulld", "%zmm1,%zmm2,%zmm3") == executed.Units(vector=2)
+    assert executed.units("vmovdqu64", "(%rax),%zmm2") == read
+    assert executed.units("vmovdqa64", "%zmm2,0x40(%rax)") == written
+    assert executed.units("vmovdqa64", "%zmm2,%zmm3") == executed.Units()
+    assert executed.units("vpbroadcastd", "(%rax),%zmm2") == executed.Units()
+    assert executed.units("kmovd", "%k1,%eax") == vector
+    assert executed.units("vpaddd", "%ymm1,%ymm2,%ymm3") == executed.Units()
+    assert executed.units("tdpbssd", "%tmm1,%tmm2,%tmm3") == executed.Units(tile=1)
+    assert executed.Need(100, 30, 10, 4, 0).cycles == 15
+    assert executed.Need(100, 30, 40, 4, 0).cycles == 20
+    assert executed.Need(100, 30, 40, 24, 0).cycles == 24
+    assert executed.Need(100, 30, 40, 24, 2).cycles == 32
+
+
+def test_what_is_needed_is_summed_by_function() -> None:
+    listing = """
+0000000000000010 <one.constprop.0>:
+      10:\tvpaddd %zmm1,%zmm2,%zmm3
+      16:\tvmovdqu64 %zmm3,(%rax)
+      1c:\tret
+
+0000000000000020 <two>:
+      20:\tadd    %eax,%ebx
+      22:\tret
+"""
+    counts = np.zeros(64, np.uint32)
+    counts[[0x10, 0x16, 0x20]] = 8, 1, 3
+    found = executed.needs(counts, listing)
+    assert found == {"one": executed.Need(9, 8, 0, 1, 0), "two": executed.Need(3, 0, 0, 0, 0)}
+    # at 64 GMAC/s a cycle of two vectors of 32 multiply-accumulates takes a nanosecond
+    us = executed.least(found, {"one": "neurons", "two": "rest"}.__getitem__, 64.0, 2)
+    assert us == {"neurons": pytest.approx(0.002), "rest": 0.0}
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the trap flag of x86")
+def test_the_instructions_of_a_step_are_counted() -> None:
+    run = growth.body_of(growth.layers("few", 3, (6,)), 1, "sgd", "scalar")
+    run(1)
+    counts = executed.counted(lambda: run(3))
+    entry = re.search(r"^0*([0-9a-f]+) <gle_step>:$", executed.listing(), flags=re.M)
+    assert entry is not None
+    assert counts[int(entry[1], 16)] == 3
 
 
 def trained(folder: Path, seed: int) -> Path:
