@@ -166,12 +166,15 @@ def needs(counts: NDArray[np.uint32], disassembled: str) -> dict[str, Need]:
     return {name: Need(*(int(x) for x in row)) for name, row in sums.items()}
 
 
-def least(found: Mapping[str, Need], stage_of: Callable[[str], str], gmacs: float,
-          steps: int) -> dict[str, float]:  # fmt: skip
-    """Microseconds of a step that its stages need at the least, where the peak is `gmacs`."""
-    cycle = 2 * MACS / gmacs / 1e3  # microseconds
-    us: dict[str, float] = {}
+def cycles(found: Mapping[str, Need], stage_of: Callable[[str], str]) -> dict[str, float]:
+    """That the stages need at the least."""
+    by: dict[str, float] = {}
     for name, need in found.items():
         stage = stage_of(name)
-        us[stage] = us.get(stage, 0.0) + need.cycles * cycle / steps
-    return us
+        by[stage] = by.get(stage, 0.0) + need.cycles
+    return by
+
+
+def microseconds(count: float, gmacs: float) -> float:
+    """Of so many cycles, where the peak is `gmacs`."""
+    return count * 2 * MACS / gmacs / 1e3

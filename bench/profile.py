@@ -5,8 +5,8 @@ that is not reached.
 
 `perf record` (Debian: linux-perf) on a process that only steps; samples inside the core, by
 the name of the function. `at least`: of the instructions of one step, counted one by one
-(bench/executed.py, some minutes in a virtual machine); of one stream also of memory, which has to
-bring each weight for each product and take it back when it has learned. `allowed`: microseconds of
+(bench/executed.py, some minutes in a virtual machine), or of memory, which has to bring each
+weight for each product and take it back when it has learned. `allowed`: microseconds of
 a step with which the figures of bench/limits.py would hold, from NumPy's time and the int16 peak
 of this run.
 """
@@ -15,29 +15,37 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
+import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 from bench import executed, growth
+from bench.bounds import Profile, table, verdicts
 from bench.limits import LIMITS
-from bench.peak import Memory
+from bench.peak import Memory, Peak
 from bench.speed import (
     WARM_UP,
     WORK,
     Case,
     available,
+    check_folders,
     contestants,
     peak_of,
     peaks_or_why,
     three_layers,
 )
 from bench.speed import seconds as cpu_seconds
+from hwgle import _core
 from hwgle.network import Network
 
 STAGES = {  # the first that fits a function's name
@@ -50,37 +58,18 @@ STAGES = {  # the first that fits a function's name
     "seen weights": r"see|effective",
 }
 REST = "rest"
+Which = tuple[str, int, str]  # network, batch, kind of step
 PROFILED = (("mnist1d-15k", 100, "sgd"), ("mnist1d-42k", 100, "sgd"), ("3x750", 100, "sgd"),
             ("mnist1d-15k", 100, "adam"), ("mnist1d-15k", 100, "infer"), ("mnist1d-15k", 1, "sgd"),
             ("mnist1d-42k", 1, "sgd"), ("3x750", 1, "sgd"))  # fmt: skip
 # Time for each multiply-accumulate is to be flat along these: their ends.
-FLAT = 1.25
 GROWN = (("deep", 1), ("same", 100), ("same", 1))
 ENDS = (128, 2048)
 MADE: Mapping[str, Callable[[int], Network]] = {"deep": growth.deep, "same": growth.same}
 CORE = "_core.abi3.so"
 LINE = re.compile(r"^\s*([\d.]+)%\s+.*\[[.k]\]\s+(\S+)")
 CALL_STEPS = {1: 2000, 100: 200}
-
-
-@dataclass(frozen=True)
-class Profile:
-    """us: of a step, by stage; step: all of it; least: what it needs at the least, by stage;
-    allowed: None where nothing is asked. macs: multiply-accumulates of a step."""
-
-    network: str
-    batch: int
-    work: str
-    us: Mapping[str, float]
-    step: float
-    least: Mapping[str, float]
-    allowed: float | None
-    macs: float
-
-    @property
-    def needs(self) -> float:
-        """All stages at the least."""
-        return sum(self.least.values())
+SETTLING = 1.0  # seconds, in which formats follow the errors, before instructions are counted
 
 
 def network_of(name: str) -> Network:
@@ -131,12 +120,15 @@ def child(name: str, batch: int, work: str, length: float) -> None:
     print(json.dumps(sorted(calls)[len(calls) // 2]))
 
 
-def count(name: str, batch: int, work: str, gmacs: float) -> None:
-    """Says what a step needs at the least by its instructions, in microseconds, by stage."""
-    run, _ = stepping(name, batch, work)
-    run(WARM_UP)
-    found = executed.needs(executed.counted(lambda: run(1)), executed.listing())
-    print(json.dumps(executed.least(found, stage_of, gmacs, 1)))
+def count(name: str, batch: int, work: str) -> None:
+    """Says what a step needs at the least by its instructions, in cycles, by stage."""
+    run, steps = stepping(name, batch, work)
+    text = executed.listing()  # of the core that is loaded, whatever is built meanwhile
+    end = time.monotonic() + SETTLING
+    while time.monotonic() < end:
+        run(steps)
+    found = executed.needs(executed.counted(lambda: run(1)), text)
+    print(json.dumps(executed.cycles(found, stage_of)))
 
 
 def said_by(*command: str) -> str:
@@ -158,25 +150,41 @@ def recorded(name: str, batch: int, work: str, length: float) -> tuple[float, di
     return step, shares(report)
 
 
-def moved(network: Network) -> dict[str, float]:
-    """Microseconds that one core's memory needs for the weights of a step of one stream: read
-    for W r, read for W^T e, and read and written in turn when they learn."""
+def moved(network: Network, batch: int, work: str) -> dict[str, float]:
+    """Microseconds that one core's memory needs for the weights of a step: read for W r, and for
+    W^T e, and read and written in turn when they learn; of a batch that learns without tiles also
+    read, and written twice, as the array sees them and transposed."""
     weights, back = growth.weights_of(network), growth.weights_of(network)
     back -= network.sizes[0] * network.inputs
-    memory = Memory(2 * weights)
-    return {
-        "products": 2 * (weights + back) / memory.read() / 1e3,
-        "learning": 4 * weights / memory.copy() / 1e3,
-    }
-
-
-def at_least(name: str, batch: int, work: str, gmacs: float) -> dict[str, float]:
-    """Microseconds, by stage: instructions, or of one stream memory, where that takes longer."""
-    me = [sys.executable, "-m", "bench.profile", "--count", name, str(batch), work, str(gmacs)]
-    by: dict[str, float] = json.loads(said_by(*me))
-    for stage, us in moved(network_of(name)).items() if batch == 1 else ():
-        by[stage] = max(by.get(stage, 0.0), us)
+    learns = work != "infer"
+    copies = learns and batch > 1 and available()[0] != "amx"
+    memory = Memory(2 * weights * (3 if copies else 1))
+    by = {"products": 2 * (weights + learns * back) / memory.read() / 1e3}
+    if learns:
+        by["learning"] = 4 * weights / memory.copy() / 1e3
+    if copies:
+        by["seen weights"] = 6 * weights / memory.copy() / 1e3
     return by
+
+
+def counted(cases: Sequence[Which], kept: Path | None) -> list[dict[str, float]]:
+    """Cycles that the instructions of each need, by stage; some counted at once. kept: taken from
+    there where they are of this core and these kernels, else left there."""
+    of = sha256(Path(_core.__file__).read_bytes()).hexdigest() + " " + available()[0]
+    known: dict[str, dict[str, float]] = {}
+    if kept is not None and kept.is_file():
+        held = json.loads(kept.read_text())
+        known = held["cycles"] if held["of"] == of else {}
+    new = [which for which in cases if str(which) not in known]
+    print(f"counting the instructions of {len(new)} steps ...", file=sys.stderr, flush=True)
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        command = (sys.executable, "-m", "bench.profile", "--count")
+        found = pool.map(lambda w: said_by(*command, w[0], str(w[1]), w[2]), new)
+        for which, said in zip(new, found, strict=True):
+            known[str(which)] = json.loads(said)
+            if kept is not None:
+                kept.write_text(json.dumps({"of": of, "cycles": known}, indent=1) + "\n")
+    return [known[str(which)] for which in cases]
 
 
 def allowed(name: str, batch: int, work: str, numpy: float, peak: float) -> float | None:
@@ -191,14 +199,29 @@ def allowed(name: str, batch: int, work: str, numpy: float, peak: float) -> floa
     return min(most) if most else None
 
 
-def profile(name: str, batch: int, work: str, length: float, gmacs: float) -> Profile:
-    """Of one kind of step."""
+@dataclass(frozen=True)
+class Timed:
+    """A kind of step: microseconds of all and by stage, and what it may take; memory: that it
+    needs, by stage. gmacs: the int16 peak of that moment."""
+
+    us: Mapping[str, float]
+    step: float
+    memory: Mapping[str, float]
+    allowed: float | None
+    macs: float
+    gmacs: float
+
+
+def timed(which: Which, length: float, peak: Peak) -> Timed:
+    """One kind of step."""
+    name, batch, work = which
     print(f"profiling {name}, batch {batch}, {work} ...", file=sys.stderr, flush=True)
-    network = network_of(name)
+    before = peak.gmacs()
     step, by = recorded(name, batch, work, length)
+    gmacs = max(before, peak.gmacs())
     most = None
     if name.partition("-")[0] in MADE:
-        macs = growth.macs_of(network, work) * batch
+        macs = growth.macs_of(network_of(name), work) * batch
     else:
         case = case_of(name, batch)
         macs = WORK[work] * case.network_weights * batch
@@ -208,70 +231,24 @@ def profile(name: str, batch: int, work: str, length: float, gmacs: float) -> Pr
         numpy = sorted(cpu_seconds(rival, steps) / steps for _ in range(5))[2]
         most = allowed(name, batch, work, numpy, macs / gmacs / 1e9)
     us = {stage: share * step * 1e6 for stage, share in by.items()}
-    least = at_least(name, batch, work, gmacs)
-    return Profile(name, batch, work, us, step * 1e6, least, most and most * 1e6, macs)
+    memory = moved(network_of(name), batch, work)
+    return Timed(us, step * 1e6, memory, most and most * 1e6, macs, gmacs)
 
 
-def table(profiles: Sequence[Profile]) -> str:
-    """Microseconds of a step / at the least."""
-    head = ["network", "batch", "step", "all", *STAGES, REST, "allowed"]
-    rows = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
-    for p in profiles:
-        most = "" if p.allowed is None else f"{p.allowed:.3g}"
-        cells = [f"{p.step:.3g} / {p.needs:.3g}"]
-        cells += [f"{p.us.get(s, 0.0):.3g} / {p.least.get(s, 0.0):.3g}" for s in (*STAGES, REST)]
-        cells = ["" if cell == "0 / 0" else cell for cell in cells]
-        rows.append(f"| {p.network} | {p.batch} | {p.work} | " + " | ".join(cells) + f" | {most} |")
-    return "\n".join(rows)
-
-
-def largest(by: Mapping[str, float]) -> str:
-    """The three largest."""
-    most = sorted(by, key=lambda stage: -by[stage])[:3]
-    return ", ".join(f"{stage} {by[stage]:.3g}" for stage in most)
-
-
-def verdict(p: Profile) -> str | None:
-    """What bounds a step that takes longer than allowed; None for one that does not."""
-    if p.allowed is None or p.step <= p.allowed:
-        return None
-    name = f"- {p.network}, batch {p.batch}, {p.work}: {p.step:.3g} us, allowed {p.allowed:.3g}"
-    if p.needs > p.allowed:
-        return (
-            f"{name}. Its instructions and memory need {p.needs:.3g} at the least "
-            f"({largest(p.least)}): these kernels cannot get there."
-        )
-    over = {stage: p.us[stage] - p.least.get(stage, 0.0) for stage in p.us}
-    return (
-        f"{name}. At the least it needs {p.needs:.3g}, which would do; above that are "
-        f"{largest(over)}."
-    )
-
-
-def grown(first: Profile, last: Profile) -> str | None:
-    """What bounds a line that is not flat; None for one that is."""
-    ends = sorted((first, last), key=lambda p: p.step / p.macs)
-    cheap, dear = (1e3 * p.step / p.macs for p in ends)
-    if dear / cheap <= FLAT:
-        return None
-    need = [1e3 * p.needs / p.macs for p in ends]
-    stages = {
-        stage: 1e3 * (ends[1].us[stage] / ends[1].macs - ends[0].us[stage] / ends[0].macs)
-        for stage in ends[0].us
-    }
-    return (
-        f"- {ends[0].network} to {ends[1].network}, batch {first.batch}: {cheap:.3g} to {dear:.3g} "
-        f"ns for each multiply-accumulate, {dear / cheap:.2f} times, allowed {FLAT}. At the least "
-        f"{need[0]:.3g} to {need[1]:.3g}, {need[1] / need[0]:.2f} times; what grows most is "
-        f"{largest(stages)}."
-    )
-
-
-def verdicts(profiles: Sequence[Profile], lines: Sequence[tuple[Profile, Profile]] = ()) -> str:
-    """Of all that take longer than allowed."""
-    found = [said for p in profiles if (said := verdict(p)) is not None]
-    found += [said for ends in lines if (said := grown(*ends)) is not None]
-    return "\n".join(found) if found else "Every step takes what is allowed, or less."
+def profiles_of(
+    cases: Sequence[Which], length: float, peak: Peak, kept: Path | None
+) -> tuple[list[Profile], float]:
+    """Of all, and the int16 peak: the best of all moments, so that no stage is said to need more
+    than it does."""
+    counts = counted(cases, kept)
+    times = [timed(which, length, peak) for which in cases]
+    gmacs = max(t.gmacs for t in times)
+    found = []
+    for which, t, count in zip(cases, times, counts, strict=True):
+        least = {stage: executed.microseconds(x, gmacs) for stage, x in count.items()}
+        least |= {stage: max(us, least.get(stage, 0.0)) for stage, us in t.memory.items()}
+        found.append(Profile(*which, t.us, t.step, least, t.allowed, t.macs))
+    return found, gmacs
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -280,17 +257,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser("python -m bench profile", None, __doc__, formatter_class=raw)
     parser.add_argument("--seconds", type=float, default=4, help="of each case")
     parser.add_argument("--out", type=Path, metavar="FILE.md", help="write the table")
+    parser.add_argument("--counts", type=Path, metavar="FILE.json",
+                        help="counted instructions: from there, where they are of this core, or "
+                        "left there")  # fmt: skip
     parser.add_argument("--child", nargs=4, help=argparse.SUPPRESS)
-    parser.add_argument("--count", nargs=4, help=argparse.SUPPRESS)
+    parser.add_argument("--count", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
     if options.child:
         name, batch, work, length = options.child
         child(name, int(batch), work, float(length))
         return 0
     if options.count:
-        name, batch, work, length = options.count
+        name, batch, work = options.count
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a step may take minutes here
         try:
-            count(name, int(batch), work, float(length))
+            count(name, int(batch), work)
         except executed.NoCount as error:
             parser.error(str(error))
         return 0
@@ -298,25 +279,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     table_name = available()[0]
     if peak_of(f"hwgle {table_name}") not in tops:
         parser.error(f"no int16 peak on this machine: {without or table_name}")
-    gmacs = tops[peak_of(f"hwgle {table_name}")].gmacs()
-    try:
-        profiles = [profile(*which, options.seconds, gmacs) for which in PROFILED]
-        lines = [
-            (profile(f"{line}-{ENDS[0]}", batch, "sgd", options.seconds, gmacs),
-             profile(f"{line}-{ENDS[1]}", batch, "sgd", options.seconds, gmacs))
-            for line, batch in GROWN
-        ]  # fmt: skip
-    except FileNotFoundError:
+    if shutil.which("perf") is None:
         parser.error("needs perf (Debian: linux-perf)")
+    check_folders(parser, options.out, options.counts)
+    cases = [*PROFILED, *((f"{line}-{n}", b, "sgd") for line, b in GROWN for n in ENDS)]
+    try:
+        top = tops[peak_of(f"hwgle {table_name}")]
+        every, gmacs = profiles_of(cases, options.seconds, top, options.counts)
     except subprocess.CalledProcessError as error:
         said = str(error.stderr).strip().splitlines()
         parser.error(f"perf or what it ran ended with {error.returncode}: {said[-1:]}")
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    every = [*profiles, *(p for ends in lines for p in ends)]
+    profiles, ends = every[: len(PROFILED)], every[len(PROFILED) :]
+    lines = list(zip(ends[::2], ends[1::2], strict=True))
     text = (f"kernels {table_name}, int16 peak {gmacs:.0f} GMAC/s, microseconds of CPU time a step"
-            f" / at the least\n\n{table(every)}\n\n{verdicts(profiles, lines)}\n")  # fmt: skip
+            " / at the least\n\n"
+            f"{table(every, (*STAGES, REST))}\n\n{verdicts(profiles, lines)}\n")  # fmt: skip
     print(text)
     if options.out:
         head = "# Where a step's time goes\n\nMade by `./run bench profile`: "

@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))  # bench/ is no part of the installed package
 
 from bench import (  # noqa: E402
+    bounds,
     compare,
     executed,
     footprint,
@@ -447,36 +448,36 @@ def test_what_a_step_may_take_is_the_least_of_its_limits() -> None:
 
 
 def test_a_profile_tells_what_bounds_a_step_that_takes_too_long() -> None:
-    def taking(step: float, allowed: float | None) -> profile.Profile:
+    def taking(step: float, allowed: float | None) -> bounds.Profile:
         us = {"neurons": 60.0, "learning": step - 80.0, "products": 20.0}
         least = {"neurons": 50.0, "learning": 25.0, "products": 15.0}
-        return profile.Profile("mnist1d-15k", 100, "sgd", us, step, least, allowed, 1e6)
+        return bounds.Profile("mnist1d-15k", 100, "sgd", us, step, least, allowed, 1e6)
 
-    assert profile.verdict(taking(150.0, None)) is None
-    assert profile.verdict(taking(150.0, 150.0)) is None
-    bound = profile.verdict(taking(150.0, 86.0))
+    assert bounds.verdict(taking(150.0, None)) is None
+    assert bounds.verdict(taking(150.0, 150.0)) is None
+    bound = bounds.verdict(taking(150.0, 86.0))
     assert bound is not None
     assert "need 90 at the least (neurons 50, learning 25, products 15)" in bound
-    open_ = profile.verdict(taking(150.0, 100.0))
+    open_ = bounds.verdict(taking(150.0, 100.0))
     assert open_ is not None
     assert open_.endswith("which would do; above that are learning 45, neurons 10, products 5.")
-    both = profile.verdicts([taking(150.0, 86.0), taking(80.0, 86.0)])
+    both = bounds.verdicts([taking(150.0, 86.0), taking(80.0, 86.0)])
     assert both.splitlines() == [bound]
-    assert profile.verdicts([taking(80.0, 86.0)]) == "Every step takes what is allowed, or less."
-    assert "| 150 / 90 | 60 / 50 |" in profile.table([taking(150.0, 86.0)])
+    assert bounds.verdicts([taking(80.0, 86.0)]) == "Every step takes what is allowed, or less."
+    assert "| 150 / 90 | 60 / 50 |" in bounds.table([taking(150.0, 86.0)], ["neurons"])
 
 
 def test_a_profile_tells_what_grows() -> None:
-    def of(name: str, neurons: float, macs: float) -> profile.Profile:
+    def of(name: str, neurons: float, macs: float) -> bounds.Profile:
         us = {"neurons": neurons, "products": macs / 1e3}
-        return profile.Profile(name, 1, "sgd", us, sum(us.values()), us, None, macs)
+        return bounds.Profile(name, 1, "sgd", us, sum(us.values()), us, None, macs)
 
     small, large = of("same-128", 100.0, 1e6), of("same-2048", 900.0, 1e6)
-    said = profile.verdicts([], [(small, large)])
+    said = bounds.verdicts([], [(small, large)])
     assert "1.1 to 1.9 ns for each multiply-accumulate, 1.73 times, allowed 1.25" in said
     assert said.endswith("what grows most is neurons 0.8, products 0.")
-    assert profile.grown(large, small) == said
-    assert profile.grown(small, of("same-2048", 300.0, 1e6)) is None
+    assert bounds.grown(large, small) == said
+    assert bounds.grown(small, of("same-2048", 300.0, 1e6)) is None
 
 
 def test_an_instruction_takes_what_a_core_has_for_it() -> None:
@@ -516,8 +517,9 @@ def test_what_is_needed_is_summed_by_function() -> None:
     found = executed.needs(counts, listing)
     assert found == {"one": executed.Need(9, 8, 0, 1, 0), "two": executed.Need(3, 0, 0, 0, 0)}
     # at 64 GMAC/s a cycle of two vectors of 32 multiply-accumulates takes a nanosecond
-    us = executed.least(found, {"one": "neurons", "two": "rest"}.__getitem__, 64.0, 2)
-    assert us == {"neurons": pytest.approx(0.002), "rest": 0.0}
+    by = executed.cycles(found, {"one": "neurons", "two": "rest"}.__getitem__)
+    assert by == {"neurons": 4.0, "rest": 0.0}
+    assert executed.microseconds(4.0, 64.0) == pytest.approx(0.004)
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="the trap flag of x86")

@@ -1,0 +1,90 @@
+"""What bounds a step, from its profile: its stages beside what they need at the least."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+FLAT = 1.25  # time for each multiply-accumulate of a line that is to be flat, most over least
+
+
+@dataclass(frozen=True)
+class Profile:
+    """us: of a step, by stage; step: all of it; least: what it needs at the least, by stage;
+    allowed: None where nothing is asked. macs: multiply-accumulates of a step."""
+
+    network: str
+    batch: int
+    work: str
+    us: Mapping[str, float]
+    step: float
+    least: Mapping[str, float]
+    allowed: float | None
+    macs: float
+
+    @property
+    def needs(self) -> float:
+        """All stages at the least."""
+        return sum(self.least.values())
+
+
+def table(profiles: Sequence[Profile], stages: Sequence[str]) -> str:
+    """Microseconds of a step / at the least."""
+    head = ["network", "batch", "step", "all", *stages, "allowed"]
+    rows = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    for p in profiles:
+        most = "" if p.allowed is None else f"{p.allowed:.3g}"
+        cells = [f"{p.step:.3g} / {p.needs:.3g}"]
+        cells += [f"{p.us.get(s, 0.0):.3g} / {p.least.get(s, 0.0):.3g}" for s in stages]
+        cells = ["" if cell == "0 / 0" else cell for cell in cells]
+        rows.append(f"| {p.network} | {p.batch} | {p.work} | " + " | ".join(cells) + f" | {most} |")
+    return "\n".join(rows)
+
+
+def largest(by: Mapping[str, float]) -> str:
+    """The three largest."""
+    most = sorted(by, key=lambda stage: -by[stage])[:3]
+    return ", ".join(f"{stage} {by[stage]:.3g}" for stage in most)
+
+
+def verdict(p: Profile) -> str | None:
+    """What bounds a step that takes longer than allowed; None for one that does not."""
+    if p.allowed is None or p.step <= p.allowed:
+        return None
+    name = f"- {p.network}, batch {p.batch}, {p.work}: {p.step:.3g} us, allowed {p.allowed:.3g}"
+    if p.needs > p.allowed:
+        return (
+            f"{name}. Its instructions and memory need {p.needs:.3g} at the least "
+            f"({largest(p.least)}): these kernels cannot get there."
+        )
+    over = {stage: p.us[stage] - p.least.get(stage, 0.0) for stage in p.us}
+    return (
+        f"{name}. At the least it needs {p.needs:.3g}, which would do; above that are "
+        f"{largest(over)}."
+    )
+
+
+def grown(first: Profile, last: Profile) -> str | None:
+    """What bounds a line that is not flat; None for one that is."""
+    ends = sorted((first, last), key=lambda p: p.step / p.macs)
+    cheap, dear = (1e3 * p.step / p.macs for p in ends)
+    if dear / cheap <= FLAT:
+        return None
+    need = [1e3 * p.needs / p.macs for p in ends]
+    stages = {
+        stage: 1e3 * (ends[1].us[stage] / ends[1].macs - ends[0].us[stage] / ends[0].macs)
+        for stage in ends[0].us
+    }
+    return (
+        f"- {ends[0].network} to {ends[1].network}, batch {first.batch}: {cheap:.3g} to {dear:.3g} "
+        f"ns for each multiply-accumulate, {dear / cheap:.2f} times, allowed {FLAT}. At the least "
+        f"{need[0]:.3g} to {need[1]:.3g}, {need[1] / need[0]:.2f} times; what grows most is "
+        f"{largest(stages)}."
+    )
+
+
+def verdicts(profiles: Sequence[Profile], lines: Sequence[tuple[Profile, Profile]] = ()) -> str:
+    """Of all that take longer than allowed."""
+    found = [said for p in profiles if (said := verdict(p)) is not None]
+    found += [said for ends in lines if (said := grown(*ends)) is not None]
+    return "\n".join(found) if found else "Every step takes what is allowed, or less."
