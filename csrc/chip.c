@@ -35,19 +35,42 @@ static int32_t converted(int32_t x, uint32_t word)
     return gle_clamp((y + GLE_GAIN_ONE / 2) >> GLE_GAIN_BITS, GLE_ARRAY_MAX);
 }
 
+/* input[stream][m] as the core has it: to[m][columns]. */
+static void turn_input(const gle_chip *chip, int16_t *to, const int16_t *input)
+{
+    const int32_t m = chip->image->inputs, columns = chip->columns;
+    const int32_t whole = m & ~7; /* `transpose` reads eight at a time, and here no row is padded */
+
+    if (whole > 0) {
+        chip->kernels->transpose(to, input, chip->batch, whole, m, columns);
+    }
+    for (int32_t j = whole; j < m; j++) {
+        for (int32_t b = 0; b < chip->batch; b++) {
+            to[(size_t)j * (size_t)columns + (size_t)b] = input[(size_t)b * (size_t)m + (size_t)j];
+        }
+    }
+}
+
 static void load_input(const gle_chip *chip, const int16_t *input)
 {
-    const int32_t m = chip->image->inputs;
-    const int32_t limit = chip->image->input_max;
-    const int32_t left = chip->image->input_left;
+    const size_t m = (size_t)chip->image->inputs, columns = (size_t)chip->columns;
+    /* 16 bits wide all the way, for compilers to see vectors of such */
+    const int16_t most = (int16_t)chip->image->input_max, least = (int16_t)-most;
+    const int16_t scale = (int16_t)(1 << chip->image->input_left);
+    int16_t *const to = chip->input;
+    const int16_t *from = input;
 
-    for (int32_t b = 0; b < chip->batch; b++) {
-        for (int32_t j = 0; j < m; j++) {
-            int32_t x = gle_clamp(input[(size_t)b * (size_t)m + (size_t)j], limit) * (1 << left);
-            if (chip->inputs != NULL) {
-                x = converted(x, chip->inputs[j]);
-            }
-            chip->input[(size_t)j * (size_t)chip->columns + (size_t)b] = (int16_t)x;
+    if (columns > 1) {
+        turn_input(chip, to, input);
+        from = to;
+    }
+    for (size_t k = 0; k < m * columns; k++) {
+        const int16_t x = from[k] < most ? from[k] : most;
+        to[k] = (int16_t)((x > least ? x : least) * scale);
+    }
+    for (size_t j = 0; chip->inputs != NULL && j < m; j++) {
+        for (size_t b = 0; b < (size_t)chip->batch; b++) {
+            to[j * columns + b] = (int16_t)converted(to[j * columns + b], chip->inputs[j]);
         }
     }
 }

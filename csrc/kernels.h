@@ -133,7 +133,8 @@ typedef struct gle_kernels {
     uint32_t (*read_out)(int32_t *to, const int16_t *r, int32_t count, const gle_reader *how,
                          uint32_t stream, int32_t i);
 
-    /* Transposed copy, to[m][stride_t] = from[n][stride]. */
+    /* Transposed copy, to[m][stride_t] = from[n][stride]; may read rows to a multiple of 8, and
+     * put 0 behind what it writes up to one. */
     void (*transpose)(int16_t *to, const int16_t *from, int32_t n, int32_t m, int32_t stride,
                       int32_t stride_t);
 
