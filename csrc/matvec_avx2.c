@@ -1,9 +1,11 @@
 /* The kernels for AVX2: register tiles of pmaddwd, which multiplies pairs of int16
  * and adds each pair into an int32. Same bits as matvec_scalar.c: the sums are exact.
  *
- * A tile is R rows by V vectors of 8 columns. Up to 16 pairs (32 products of 14-bit
- * factors) stay in int32; longer sums are spilled as 2^16 high + low, both int32, so
- * that everything including the one rounding stays in 32-bit lanes.
+ * A tile is R rows by two vectors of 8 columns: a cache line of pairs, so that what a deep tile
+ * reads of them stays in the first cache, and with six rows as many sums as registers allow. Up
+ * to 16 pairs (32 products of 14-bit factors) stay in int32 and leave room for 16 bits more; of
+ * longer sums, what is above the lower 16 bits is moved to a second one every 16 pairs, so that
+ * everything including the one rounding stays in 32-bit lanes.
  */
 #include "kernels.h"
 
@@ -19,7 +21,37 @@
 #define AVX2 __attribute__((target("avx2")))
 #define TILE static inline __attribute__((always_inline, target("avx2")))
 
-enum { PAIRS = GLE_EXACT / 2 };
+enum { PAIRS = GLE_EXACT / 2, MOST_R = 6, V = 2, WIDE = 8 * V /* columns of a tile */ };
+
+/* All tiles of rows i .. n: tile(R) for each, the last with what is left. */
+#define FOR_TILES(i, n, tile)                          \
+    for (; (n) - (i) >= MOST_R; (i) += MOST_R) {       \
+        tile(6);                                       \
+    }                                                  \
+    switch ((n) - (i)) {                               \
+    case 5:                                            \
+        tile(5);                                       \
+        break;                                         \
+    case 4:                                            \
+        tile(4);                                       \
+        break;                                         \
+    case 3:                                            \
+        tile(3);                                       \
+        break;                                         \
+    case 2:                                            \
+        tile(2);                                       \
+        break;                                         \
+    case 1:                                            \
+        tile(1);                                       \
+        break;                                         \
+    default:                                           \
+        break;                                         \
+    }
+
+/* Upper parts of a tile's sums, in memory: the registers are for the lower ones. */
+typedef struct {
+    __m256i at[MOST_R * V];
+} tile_high;
 
 TILE __m256i pair_at(const int16_t *p)
 {
@@ -48,11 +80,17 @@ TILE __m256i round_sum(__m256i x, int32_t shift)
     return clamp_to(x, -GLE_SUM_MAX, GLE_SUM_MAX);
 }
 
-/* round((2^16 high + low) * 2^-shift) clipped to GLE_SUM_MAX; 0 <= low < 2^31. */
+/* The same as 2^16 high + low with 0 <= low < 2^16. */
+TILE void carried(__m256i *high, __m256i *low)
+{
+    *high = _mm256_add_epi32(*high, _mm256_srai_epi32(*low, 16));
+    *low = _mm256_and_si256(*low, _mm256_set1_epi32(0xffff));
+}
+
+/* round((2^16 high + low) * 2^-shift) clipped to GLE_SUM_MAX. */
 TILE __m256i round_wide(__m256i high, __m256i low, int32_t shift)
 {
-    high = _mm256_add_epi32(high, _mm256_srli_epi32(low, 16));
-    low = _mm256_and_si256(low, _mm256_set1_epi32(0xffff));
+    carried(&high, &low);
     if (shift > 16) {
         const __m256i half = _mm256_set1_epi32(1 << (shift - 17));
         high = _mm256_sra_epi32(_mm256_add_epi32(high, half), _mm_cvtsi32_si128(shift - 16));
@@ -74,57 +112,82 @@ TILE __m256i round_wide(__m256i high, __m256i low, int32_t shift)
     return clamp_to(high, -GLE_SUM_MAX, GLE_SUM_MAX);
 }
 
-TILE void product_tile(const int R, const int V, const int wide, int32_t *out, const int16_t *w,
-                       int32_t stride, int32_t pairs_in, const int16_t *x, int32_t columns,
-                       int32_t shift, const uint32_t *rows)
+/* *sum += the products of two pairs. Written out, as gcc multiplies them all first and has no
+ * registers left for the sums. */
+TILE void add_products(__m256i *sum, __m256i a, __m256i b)
 {
-    __m256i sum[4][3], high[4][3], low[4][3];
-    const int32_t chunk = wide ? PAIRS : pairs_in;
+    __m256i both;
+    __asm__("vpmaddwd %3, %2, %1\n\tvpaddd %1, %0, %0" : "+x"(*sum), "=&x"(both) : "x"(a), "x"(b));
+}
 
-#pragma GCC unroll 4
+/* A tile's exact sums over `count` pairs; `wide`: 2^16 high + sum, |sum| < 2^31. */
+TILE void sums_of(const int R, const int wide, const int16_t *w, int32_t stride, int32_t count,
+                  const int16_t *x, int32_t step, __m256i sum[MOST_R][V], tile_high *high)
+{
+    const __m256i mask = _mm256_set1_epi32(0xffff);
+    const int32_t chunk = wide ? PAIRS : count;
+    __m256i *up = high->at;
+
+    if (wide) {
+        __asm__("" : "+r"(up) : : "memory"); /* compilers would keep it in registers */
+    }
+#pragma GCC unroll 6
     for (int r = 0; r < R; r++) {
-#pragma GCC unroll 3
+#pragma GCC unroll 2
         for (int c = 0; c < V; c++) {
-            sum[r][c] = high[r][c] = low[r][c] = _mm256_setzero_si256();
+            sum[r][c] = _mm256_setzero_si256();
+            if (wide) {
+                _mm256_storeu_si256(up + r * V + c, sum[r][c]);
+            }
         }
     }
-    for (int32_t k = 0; k < pairs_in;) {
-        const int32_t end = pairs_in - k <= chunk ? pairs_in : k + chunk;
+    for (int32_t k = 0; k < count;) {
+        const int32_t end = count - k <= chunk ? count : k + chunk;
         for (; k < end; k++) {
-            const int16_t *panel = x + (size_t)k * (size_t)columns * 2;
-            __m256i xs[3];
-#pragma GCC unroll 3
+            const int16_t *panel = x + (size_t)k * (size_t)step * 2;
+            __m256i xs[V];
+#pragma GCC unroll 2
             for (int c = 0; c < V; c++) {
                 xs[c] = _mm256_loadu_si256((const __m256i *)(const void *)(panel + 16 * c));
             }
-#pragma GCC unroll 4
+#pragma GCC unroll 6
             for (int r = 0; r < R; r++) {
                 const __m256i ws = pair_at(w + (size_t)r * (size_t)stride + 2 * (size_t)k);
-#pragma GCC unroll 3
+#pragma GCC unroll 2
                 for (int c = 0; c < V; c++) {
-                    sum[r][c] = _mm256_add_epi32(sum[r][c], _mm256_madd_epi16(ws, xs[c]));
+                    add_products(&sum[r][c], ws, xs[c]);
                 }
             }
         }
-        if (wide) {
-#pragma GCC unroll 4
+        if (wide && k < count) {
+#pragma GCC unroll 6
             for (int r = 0; r < R; r++) {
-#pragma GCC unroll 3
+#pragma GCC unroll 2
                 for (int c = 0; c < V; c++) {
-                    const __m256i mask = _mm256_set1_epi32(0xffff);
-                    high[r][c] = _mm256_add_epi32(high[r][c], _mm256_srai_epi32(sum[r][c], 16));
-                    low[r][c] = _mm256_add_epi32(low[r][c], _mm256_and_si256(sum[r][c], mask));
-                    sum[r][c] = _mm256_setzero_si256();
+                    __m256i *const to = up + r * V + c;
+                    _mm256_storeu_si256(to, _mm256_add_epi32(_mm256_loadu_si256(to),
+                                                             _mm256_srai_epi32(sum[r][c], 16)));
+                    sum[r][c] = _mm256_and_si256(sum[r][c], mask);
                 }
             }
         }
     }
-#pragma GCC unroll 4
+}
+
+TILE void product_tile(const int R, const int wide, int32_t *out, const int16_t *w, int32_t stride,
+                       int32_t count, const int16_t *x, int32_t columns, int32_t shift,
+                       const uint32_t *rows)
+{
+    __m256i sum[MOST_R][V];
+    tile_high high;
+
+    sums_of(R, wide, w, stride, count, x, columns, sum, &high);
+#pragma GCC unroll 6
     for (int r = 0; r < R; r++) {
         const int32_t k = shift + (rows ? (int32_t)rows[r] : 0);
-#pragma GCC unroll 3
+#pragma GCC unroll 2
         for (int c = 0; c < V; c++) {
-            const __m256i y = wide ? round_wide(high[r][c], low[r][c], k)
+            const __m256i y = wide ? round_wide(high.at[r * V + c], sum[r][c], k)
                                    : round_sum(sum[r][c], k);
             int32_t *to = out + (size_t)r * (size_t)columns + 8 * (size_t)c;
             _mm256_storeu_si256((__m256i *)(void *)to, y);
@@ -132,112 +195,56 @@ TILE void product_tile(const int R, const int V, const int wide, int32_t *out, c
     }
 }
 
-TILE void product_rows(const int V, const int wide, int32_t *out, const int16_t *w, int32_t stride,
-                       int32_t n, int32_t pairs_in, const int16_t *x, int32_t columns,
-                       int32_t shift, const uint32_t *rows)
+#define PRODUCT_TILE(R)                                                                      \
+    product_tile(R, wide, out + (size_t)i * (size_t)columns, w + (size_t)i * (size_t)stride, \
+                 stride, count, x, columns, shift, rows ? rows + i : NULL)
+
+TILE void product_rows(const int wide, int32_t *out, const int16_t *w, int32_t stride, int32_t n,
+                       int32_t count, const int16_t *x, int32_t columns, int32_t shift,
+                       const uint32_t *rows)
 {
     int32_t i = 0;
 
-    for (; i + 4 <= n; i += 4) {
-        product_tile(4, V, wide, out + (size_t)i * (size_t)columns,
-                     w + (size_t)i * (size_t)stride, stride, pairs_in, x, columns, shift,
-                     rows ? rows + i : NULL);
-    }
-    for (; i < n; i++) {
-        product_tile(1, V, wide, out + (size_t)i * (size_t)columns,
-                     w + (size_t)i * (size_t)stride, stride, pairs_in, x, columns, shift,
-                     rows ? rows + i : NULL);
-    }
-}
-
-TILE void product_columns(const int wide, int32_t *out, const int16_t *w, int32_t stride, int32_t n,
-                          int32_t pairs_in, const int16_t *x, int32_t columns, int32_t shift,
-                          const uint32_t *rows)
-{
-    int32_t b = 0;
-
-    for (; columns - b >= 24; b += 24) {
-        product_rows(3, wide, out + b, w, stride, n, pairs_in, x + 2 * (size_t)b, columns, shift,
-                     rows);
-    }
-    for (; columns - b >= 16; b += 16) {
-        product_rows(2, wide, out + b, w, stride, n, pairs_in, x + 2 * (size_t)b, columns, shift,
-                     rows);
-    }
-    for (; columns - b >= 8; b += 8) {
-        product_rows(1, wide, out + b, w, stride, n, pairs_in, x + 2 * (size_t)b, columns, shift,
-                     rows);
-    }
+    FOR_TILES(i, n, PRODUCT_TILE)
 }
 
 AVX2 static void product(int32_t *out, const int16_t *w, int32_t stride, int32_t n, int32_t m,
                          const int16_t *pairs, int32_t columns, int32_t shift, const uint32_t *rows,
                          int32_t fits)
 {
-    const int32_t pairs_in = (m + 1) / 2;
+    const int32_t count = (m + 1) / 2;
 
-    if (fits || pairs_in <= PAIRS) {
-        product_columns(0, out, w, stride, n, pairs_in, pairs, columns, shift, rows);
-    } else {
-        product_columns(1, out, w, stride, n, pairs_in, pairs, columns, shift, rows);
+    for (int32_t b = 0; b < columns; b += WIDE) {
+        const int16_t *x = pairs + 2 * (size_t)b;
+        if (fits || count <= PAIRS) {
+            product_rows(0, out + b, w, stride, n, count, x, columns, shift, rows);
+        } else {
+            product_rows(1, out + b, w, stride, n, count, x, columns, shift, rows);
+        }
     }
 }
 
 /* Sums over streams: rows of e by 8 inputs a vector. */
-TILE void outer_tile(const int R, const int V, const int wide, int32_t *out, const int16_t *e,
-                     int32_t columns, const int16_t *turned, int32_t stride, int32_t shift)
+TILE void outer_tile(const int R, const int wide, int32_t *out, const int16_t *e, int32_t columns,
+                     const int16_t *turned, int32_t stride, int32_t shift)
 {
-    __m256i sum[4][3], high[4][3], low[4][3];
-    const int32_t pairs_in = columns / 2;
+    __m256i sum[MOST_R][V];
+    tile_high high;
 
-    for (int r = 0; r < R; r++) {
-        for (int c = 0; c < V; c++) {
-            sum[r][c] = high[r][c] = low[r][c] = _mm256_setzero_si256();
-        }
-    }
-    for (int32_t k = 0; k < pairs_in;) {
-        const int32_t end = pairs_in - k <= PAIRS ? pairs_in : k + PAIRS;
-        for (; k < end; k++) {
-            const int16_t *panel = turned + (size_t)k * (size_t)stride * 2;
-            __m256i xs[3];
-#pragma GCC unroll 3
-            for (int c = 0; c < V; c++) {
-                xs[c] = _mm256_loadu_si256((const __m256i *)(const void *)(panel + 16 * c));
-            }
-#pragma GCC unroll 4
-            for (int r = 0; r < R; r++) {
-                const __m256i es = pair_at(e + (size_t)r * (size_t)columns + 2 * (size_t)k);
-#pragma GCC unroll 3
-                for (int c = 0; c < V; c++) {
-                    sum[r][c] = _mm256_add_epi32(sum[r][c], _mm256_madd_epi16(es, xs[c]));
-                }
-            }
-        }
-        if (wide) {
-#pragma GCC unroll 4
-            for (int r = 0; r < R; r++) {
-#pragma GCC unroll 3
-                for (int c = 0; c < V; c++) {
-                    const __m256i mask = _mm256_set1_epi32(0xffff);
-                    high[r][c] = _mm256_add_epi32(high[r][c], _mm256_srai_epi32(sum[r][c], 16));
-                    low[r][c] = _mm256_add_epi32(low[r][c], _mm256_and_si256(sum[r][c], mask));
-                    sum[r][c] = _mm256_setzero_si256();
-                }
-            }
-        }
-    }
+    sums_of(R, wide, e, columns, columns / 2, turned, stride, sum, &high);
     /* shift <= 16 here, and the result fits int32 (gle_gradient_shift) */
-#pragma GCC unroll 4
+#pragma GCC unroll 6
     for (int r = 0; r < R; r++) {
-#pragma GCC unroll 3
+#pragma GCC unroll 2
         for (int c = 0; c < V; c++) {
             __m256i y = sum[r][c];
             if (wide) {
                 const __m256i half = _mm256_set1_epi32(shift > 0 ? 1 << (shift - 1) : 0);
-                const __m256i up = _mm256_sll_epi32(high[r][c], _mm_cvtsi32_si128(16 - shift));
-                y = _mm256_add_epi32(
-                    up, _mm256_srl_epi32(_mm256_add_epi32(low[r][c], half),
-                                         _mm_cvtsi32_si128(shift)));
+                __m256i up = high.at[r * V + c];
+                carried(&up, &y);
+                up = _mm256_sll_epi32(up, _mm_cvtsi32_si128(16 - shift));
+                y = _mm256_srl_epi32(_mm256_add_epi32(y, half), _mm_cvtsi32_si128(shift));
+                y = _mm256_add_epi32(up, y);
             }
             int32_t *to = out + (size_t)r * (size_t)stride + 8 * (size_t)c;
             _mm256_storeu_si256((__m256i *)(void *)to, y);
@@ -245,45 +252,29 @@ TILE void outer_tile(const int R, const int V, const int wide, int32_t *out, con
     }
 }
 
-TILE void outer_rows(const int V, const int wide, int32_t *out, const int16_t *e, int32_t rows,
-                     int32_t columns, const int16_t *turned, int32_t stride, int32_t shift)
+#define OUTER_TILE(R)                                                                       \
+    outer_tile(R, wide, out + (size_t)i * (size_t)stride, e + (size_t)i * (size_t)columns, \
+               columns, turned, stride, shift)
+
+TILE void outer_rows(const int wide, int32_t *out, const int16_t *e, int32_t rows, int32_t columns,
+                     const int16_t *turned, int32_t stride, int32_t shift)
 {
     int32_t i = 0;
 
-    for (; i + 4 <= rows; i += 4) {
-        outer_tile(4, V, wide, out + (size_t)i * (size_t)stride, e + (size_t)i * (size_t)columns,
-                   columns, turned, stride, shift);
-    }
-    for (; i < rows; i++) {
-        outer_tile(1, V, wide, out + (size_t)i * (size_t)stride, e + (size_t)i * (size_t)columns,
-                   columns, turned, stride, shift);
-    }
+    FOR_TILES(i, rows, OUTER_TILE)
 }
 
-TILE void outer_columns(const int wide, int32_t *out, const int16_t *e, int32_t rows,
-                        const int16_t *turned, int32_t stride, int32_t m, int32_t columns,
-                        int32_t shift)
-{
-    int32_t j = 0;
-
-    for (; m - j > 16; j += 24) {
-        outer_rows(3, wide, out + j, e, rows, columns, turned + 2 * (size_t)j, stride, shift);
-    }
-    for (; m - j > 8; j += 16) {
-        outer_rows(2, wide, out + j, e, rows, columns, turned + 2 * (size_t)j, stride, shift);
-    }
-    for (; m - j > 0; j += 8) {
-        outer_rows(1, wide, out + j, e, rows, columns, turned + 2 * (size_t)j, stride, shift);
-    }
-}
-
+/* Rows of `stride` are whole tiles (GLE_LANES). */
 AVX2 static void outer(int32_t *out, const int16_t *e, int32_t rows, const int16_t *turned,
                        int32_t stride, int32_t m, int32_t columns, int32_t shift)
 {
-    if (columns / 2 <= PAIRS) {
-        outer_columns(0, out, e, rows, turned, stride, m, columns, shift);
-    } else {
-        outer_columns(1, out, e, rows, turned, stride, m, columns, shift);
+    for (int32_t j = 0; j < m; j += WIDE) {
+        const int16_t *x = turned + 2 * (size_t)j;
+        if (columns / 2 <= PAIRS) {
+            outer_rows(0, out + j, e, rows, columns, x, stride, shift);
+        } else {
+            outer_rows(1, out + j, e, rows, columns, x, stride, shift);
+        }
     }
 }
 
