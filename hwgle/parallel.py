@@ -85,20 +85,36 @@ def drive(
 
 
 @contextmanager
-def interruptible(stop: threading.Event) -> Iterator[None]:
-    """Ctrl-C or SIGTERM sets `stop`; a second one ends at once."""
+def when_told_to_end(told: Callable[[], None]) -> Iterator[None]:
+    """Calls `told` at Ctrl-C, at SIGTERM, and when the terminal is closed (SIGHUP, unless
+    `nohup` is what ignores that one). Does nothing outside of the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def handler(number: int, frame: FrameType | None) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
+        told()
 
-    before = {s: signal.signal(s, handler) for s in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    hangup = getattr(signal, "SIGHUP", None)  # Windows has none
+    if hangup is not None and signal.getsignal(hangup) is not signal.SIG_IGN:
+        numbers.append(hangup)
+    before = {number: signal.signal(number, handler) for number in numbers}
     try:
         yield
     finally:
         for number, old in before.items():
             signal.signal(number, old)
+
+
+@contextmanager
+def interruptible(stop: threading.Event) -> Iterator[None]:
+    """Being told to end sets `stop`; a second time ends at once."""
+
+    def told() -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    with when_told_to_end(told):
+        yield

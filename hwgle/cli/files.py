@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+import click
 import numpy as np
 from numpy.typing import NDArray
 
@@ -213,7 +214,13 @@ def load_scales(path: Path, network: Network | None, chip: Chip | None) -> Scale
 
 
 def unwritable(path: Path) -> str | None:
-    """Why a file cannot be written there, None if it can. Leaves nothing behind."""
+    """Why a file cannot be written there, None if it can. Leaves nothing behind.
+
+    Nor may it be one that the command line names elsewhere: what is read there, or written
+    there too, would be lost.
+    """
+    if (other := _named_too(path)) is not None:
+        return f"--out {path}: that is the file of {other}, which would be lost"
     if path.is_dir():
         return f"--out {path}: it is a folder; name a file in it"
     if path.exists() and not path.is_file():
@@ -221,6 +228,36 @@ def unwritable(path: Path) -> str | None:
     if not path.parent.is_dir():
         return f"--out {path}: there is no folder {path.parent}"
     return _closed(path.parent, path)
+
+
+def _named_too(path: Path) -> str | None:
+    """The option or argument of the command under way that names the same file."""
+    context = click.get_current_context(silent=True)
+    if context is None:
+        return None
+    for parameter in context.command.params:
+        value = context.params.get(parameter.name or "")
+        for one in value if isinstance(value, tuple) else (value,):
+            if one is not path and any(_same_file(path, name) for name in _files_in(one)):
+                option = isinstance(parameter, click.Option)
+                return parameter.opts[0] if option else parameter.make_metavar(context)
+    return None
+
+
+def _files_in(value: object) -> list[Path]:
+    """What a value may name: a file, or one with a seed behind it."""
+    if isinstance(value, Path):
+        return [value]
+    if not isinstance(value, str):
+        return []
+    return [Path(name) for name in dict.fromkeys((value, value.rpartition(":")[0])) if name]
+
+
+def _same_file(path: Path, other: Path) -> bool:
+    try:
+        return path.is_file() and path.samefile(other)
+    except (OSError, ValueError):  # no such file, or no name of one
+        return False
 
 
 def unwritable_folder(path: Path) -> str | None:

@@ -188,11 +188,22 @@ def _time_rows(
     else:
         count = facts.speed.instructions(network, asked.batch, asked.learn)
         seconds = facts.speed.seconds(network, asked.batch, asked.learn)
-        text = f"{count:,.0f} instructions a step; one a cycle at {facts.speed.hz / 1e6:g} MHz: "
-        text += f"dt >= {1000 * seconds:.3g} ms, at most {1 / seconds:,.0f} steps/s"
-        rows.append(("core", text))
+        rows.append(("core", _core_text(facts.speed.hz, count, asked)))
         wrong += _too_slow(asked.rate, [("the core", 1 / seconds)])
     return rows, wrong
+
+
+def _core_text(hz: float, count: float, asked: Asked) -> str:
+    """Two digits: a fit over networks tells no more (board.yaml says how near it comes)."""
+    each = float(f"{count:.2g}")
+    most = float(f"{hz / each:.2g}")
+    text = (
+        f"about {each:,.0f} instructions a step, by a fit that can be half off; one a cycle at "
+        f"{hz / 1e6:g} MHz: dt >= {1000 * each / hz:.2g} ms, at most {most:,.0f} steps/s"
+    )
+    if asked.learn and asked.learner != PLAIN:
+        text += f"; of plain SGD: {asked.learner.rule} takes more"
+    return text
 
 
 def _line_text(out: float, back: float, fastest: float, baud: int) -> str:

@@ -28,6 +28,8 @@ def command(file: Path, words: tuple[str, ...]) -> None:
         raise UsageError(f"cannot record {words[0]!r}; allowed: {known}")
     if (why := unwritable(file)) is not None:
         raise UsageError(why.removeprefix("--out "))
+    if any(Path(word).absolute() == file.absolute() for word in words):
+        raise UsageError(f"{file}: {words[0]} writes to it too; name another file")
     with recording(file, words) as on, cli.make_context("hwgle", list(words)) as context:
         cli.invoke(context)
     if on.ports:

@@ -76,7 +76,8 @@ def command(file: Path) -> None:
             raise NotEqual(f"incomplete, though the recorded command ended well: {text}")
         click.echo(f"\nincomplete: {text}")
     steps = sum(p.steps for p in played)
-    click.echo(f"\nequal: {sum(p.equal for p in played)} answers, {steps} steps")
+    cut = "" if whole else ", as far as the recording goes: it ends before its command did"
+    click.echo(f"\nequal: {sum(p.equal for p in played)} answers, {steps} steps{cut}")
 
 
 def _rows(played: list[Played]) -> list[list[str]]:

@@ -64,10 +64,10 @@ MAX_RATE = 16.0
     is_flag=False,
     flag_value="sgd",
     metavar="[RULE]",
-    help="Learn on the chip while running: sgd, normalised or sign.  [default: sgd]",
+    help="Learn on the chip while running: sgd (if no RULE is named), normalised or sign.",
 )
 @click.option(
-    "--rate", type=float, metavar="R", help="Learning rate per step; the chip's own unless given."
+    "--rate", type=float, metavar="R", help="Learning rate per step.  [default: the chip's own]"
 )
 @click.option(
     "--scales",
@@ -76,7 +76,9 @@ MAX_RATE = 16.0
     help="Scales of an earlier run; calibrated on the first streams unless given.",
 )
 @options.calibration
-@click.option("--record", default="", metavar="r,u,uhat,v,e", help="Signals of all layers to keep.")
+@click.option("--record", default="", metavar="r,u,uhat,v,e",
+              help="Signals of all layers to keep: rates, membranes, prospective membranes, error "
+              "neurons, errors.")  # fmt: skip
 @options.seed
 @click.option("--out", type=options.FILE, required=True, metavar="OUT.npz", help="What is written.")
 def command(

@@ -36,6 +36,9 @@ from hwgle.weights import Weights, with_times
 CALIBRATE = 500
 GOLDEN = "plain"  # what is shown where nobody names a network: it fits every board
 RATE = 500.0
+# Of the chip's own rate. Drawn targets teach nothing: at that rate a trained network of seven
+# layers clips within 50 steps, at this one it is watched for thousands.
+LEARNING = 2.0**-10
 FRAMES_A_SECOND = 10
 WAIT = 0.05
 
@@ -52,6 +55,8 @@ WAIT = 0.05
               metavar="NAME|FILE[:SEED]", help="The chip.")  # fmt: skip
 @click.option("--scales", type=options.FILE, metavar="OUT.npz", help="Scales of an earlier run.")
 @click.option("--learn", is_flag=True, help="SGD on the chip, from drawn targets.")
+@click.option("--learning-rate", type=click.FloatRange(0, 16, min_open=True), metavar="R",
+              help="Per step.  [default: a thousandth of the chip's own]")  # fmt: skip
 @click.option("--rate", type=click.FloatRange(0, 1e6), default=RATE, show_default=True,
               metavar="HZ", help="Steps a second at most; 0: as fast as it goes.")  # fmt: skip
 @click.option("--steps", type=click.IntRange(1, 10_000), metavar="N",
@@ -75,6 +80,7 @@ def command(
     chip_spec: str,
     scales: Path | None,
     learn: bool,
+    learning_rate: float | None,
     rate: float,
     steps: int | None,
     signals: str,
@@ -92,8 +98,10 @@ def command(
     terminal, each frame is one line.
     """
     wanted = tuple(dict.fromkeys(s.strip() for s in signals.split(",") if s.strip()))
-    _check_usage(network, file, weights, scales, learn, loop, wanted, out)
-    setup = _read(network, file, weights, chip_spec, scales, learn, loop, seed or 0)
+    _check_usage(network, file, weights, scales, learn, learning_rate, loop, wanted, out)
+    setup = _read(
+        network, file, weights, chip_spec, scales, learn, learning_rate, loop, seed or 0
+    )
     many = steps or max(1, round((rate or RATE) / FRAMES_A_SECOND))
     with open_device(device, shadow=shadow, baud=baud) as body:
         body.load(setup.image, 1, uhat=False)
@@ -116,7 +124,8 @@ def command(
 
 def _check_usage(
     network: str | None, file: str | None, weights: Path | None, scales: Path | None,
-    learn: bool, loop: bool, signals: tuple[str, ...], out: Path | None,
+    learn: bool, learning_rate: float | None, loop: bool, signals: tuple[str, ...],
+    out: Path | None,
 ) -> None:  # fmt: skip
     wrong = []
     if unknown := [s for s in signals if s not in SIGNALS]:
@@ -129,6 +138,8 @@ def _check_usage(
         wrong.append("--scales: standard input cannot be calibrated on; name an OUT.npz of a run")
     if learn and file is not None:
         wrong.append("--learn: FILE has no targets to learn from; leave it out")
+    if learning_rate is not None and not learn:
+        wrong.append("--learning-rate: only together with --learn")
     if loop and file in (None, "-"):
         wrong.append("--loop: only a FILE can begin again")
     if out is not None and out.suffix not in (".svg", ".png"):
@@ -150,7 +161,7 @@ class Setup:
 
 def _read(
     network: str | None, file: str | None, weights: Path | None, chip_spec: str,
-    scales: Path | None, learn: bool, loop: bool, seed: int,
+    scales: Path | None, learn: bool, learning_rate: float | None, loop: bool, seed: int,
 ) -> Setup:  # fmt: skip
     files = Files()
     net = load_golden(GOLDEN).network if network is None else files.network(network)
@@ -170,19 +181,20 @@ def _read(
         w = draw_weights(net, np.random.default_rng([seed, 1]))
     if opened is not None and file == "-":
         assert s is not None
-        image = _image(net, chip, s, learn)
+        image = _image(net, chip, s)
         return Setup(image, w, Piped(image, samples.start(opened)))
     if opened is not None:
         x = _all(opened, str(file))
         s = s or calibrate_on(net, chip, w, x[:CALIBRATE, None, :], None)
-        image = _image(net, chip, s, learn)
+        image = _image(net, chip, s)
         return Setup(image, w, Given(image, x, loop))
     if s is None:
         run = Run(net, 1, CALIBRATE, seed)
         s = calibrate_on(
             net, chip, w, run.input(0, CALIBRATE), _labels(run, net, CALIBRATE), learn
         )
-    image = _image(net, chip, s, learn)
+    applied = learning_rate or LEARNING * chip.plasticity.learning_rate
+    image = _image(net, chip, s, applied if learn else 0.0)
     return Setup(image, w, Drawn(image, seed, learn))
 
 
@@ -193,9 +205,8 @@ def _labels(run: Run, network: Network, count: int) -> NDArray[Any]:
     return np.zeros(1, dtype=np.int64)
 
 
-def _image(network: Network, chip: Chip, scales: Scales, learn: bool) -> Image:
-    rate = chip.plasticity.learning_rate if learn else 0.0
-    every = RANGE_EVERY if learn else 0
+def _image(network: Network, chip: Chip, scales: Scales, rate: float = 0.0) -> Image:
+    every = RANGE_EVERY if rate else 0
     return build_image(network, chip, scales, learning_rate=rate, range_every=every)
 
 

@@ -67,10 +67,10 @@ def command(
     opened = resuming(open_device(device, shadow=shadow, baud=baud), _say_resumed)
     with opened as body, Bar("training") as bar:
         task = load_task(ex, bar)
-        if (checkpoint := stands_at(out)) is not None:
-            click.echo(f"continuing from {checkpoint}", err=True)
-        trainer = Trainer(ex, network, profile, task, body, out, Show(bar), weights=first)
+        show = Show(bar, stands_at(out))
+        trainer = Trainer(ex, network, profile, task, body, out, show, weights=first)
         summary = trainer.run()
+        show.accepted()  # where nothing was left to learn
     click.echo(pairs(_facts(summary, out)))
 
 
@@ -122,14 +122,22 @@ class Show:
     What a validation finds wrong with neurons is said when it is new, not at every epoch.
     """
 
-    def __init__(self, bar: Bar) -> None:
+    def __init__(self, bar: Bar, checkpoint: Path | None = None) -> None:
         self._bar = bar
+        self._checkpoint = checkpoint
         self._epoch: int | None = None
         self._said: tuple[str, ...] = ()
         self._start: int | None = None
 
+    def accepted(self) -> None:
+        """The checkpoint was one of this training."""
+        if self._checkpoint is not None:
+            click.echo(f"continuing from {self._checkpoint}", err=True)
+            self._checkpoint = None
+
     def __call__(self, event: Event) -> None:
         """See Trainer's on_event."""
+        self.accepted()
         if self._bar.visible:
             epoch = f"epoch {min(event.epoch + 1, event.epochs)}/{event.epochs}"
             self._bar.label = _of_start(event) + epoch

@@ -65,7 +65,8 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
 def of_another(path: Path) -> UsageError:
     """What to say where a file's key is another training's."""
     return UsageError(
-        f"{path} belongs to another experiment, network, chip, seed or initial weights; "
+        f"{path} belongs to another experiment, network, chip, number of epochs, seed or initial "
+        "weights (a training that has begun cannot be changed); "
         "name another --out, or remove the folder to start anew"
     )
 

@@ -12,15 +12,12 @@ import hashlib
 import json
 import math
 import os
-import signal
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from hwgle import weights as weights_file
@@ -39,6 +36,7 @@ from hwgle.learning.schedule import PlateauState, rate_at, rate_on_chip
 from hwgle.learning.series import SeriesLesson
 from hwgle.learning.starts import Begun, Starts
 from hwgle.network import Network
+from hwgle.parallel import when_told_to_end
 from hwgle.quantise import build_image
 from hwgle.session import too_many, weights_from
 from hwgle.tasks import SeriesTask, Task
@@ -466,22 +464,15 @@ class Trainer:
 
     @contextmanager
     def _interruptible(self) -> Iterator[None]:
-        """Ctrl-C (or SIGTERM) ends at the next piece of steps; a second one at once."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
+        """Being told to end ends at the next piece of steps; a second time at once."""
 
-        def handler(number: int, frame: FrameType | None) -> None:
+        def told() -> None:
             if self._stop or self._validating:
                 raise KeyboardInterrupt
             self._stop = True
 
-        before = {s: signal.signal(s, handler) for s in (signal.SIGINT, signal.SIGTERM)}
-        try:
+        with when_told_to_end(told):
             yield
-        finally:
-            for number, old in before.items():
-                signal.signal(number, old)
 
 
 def _told(starts: Starts) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from hwgle.accuracy import sqnr
 from hwgle.cache import replacing
+from hwgle.errors import UsageError
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73")
 CHIP, FLOAT, THIRD = "#D55E00", "#0072B2", "#009E73"
@@ -52,13 +53,23 @@ class LayerTraces:
 
 
 def save(figure: Figure, stem: Path) -> list[Path]:
-    """Write a figure as SVG and PNG beside each other, the same bytes for the same numbers."""
+    """Write a figure as SVG and PNG beside each other, the same bytes for the same numbers.
+
+    Raises:
+        UsageError: they cannot be written there, or the disk is full.
+    """
     paths = [stem.with_suffix(".svg"), stem.with_suffix(".png")]
+    kinds: list[dict[str, Any]] = [
+        {"metadata": {"Date": None}},
+        {"metadata": {"Software": None}, "dpi": DPI},
+    ]
     with mpl.rc_context(STYLE):
-        with replacing(paths[0]) as temporary:
-            figure.savefig(temporary, metadata={"Date": None})
-        with replacing(paths[1]) as temporary:
-            figure.savefig(temporary, dpi=DPI, metadata={"Software": None})
+        for path, kind in zip(paths, kinds, strict=True):
+            try:
+                with replacing(path) as temporary:
+                    figure.savefig(temporary, **kind)
+            except OSError as error:
+                raise UsageError(f"cannot write {path}: {error.strerror or error}") from None
     return paths
 
 
@@ -224,7 +235,7 @@ def relearning(
         axes.set_ylim(0, 100)
         axes.set_xlim(0, None)
         axes.set_title(title, loc="left")
-        axes.legend(loc="best")
+        axes.legend(loc="center right")
     return figure
 
 

@@ -77,6 +77,8 @@ OPTIONS: list[tuple[dict[str, str | None], str]] = [
     ({"--out": "."}, "it is a folder"),
     ({"--out": "/proc/out.npz"}, "cannot write to folder /proc"),
     ({"--out": "/dev/null"}, "it is there and is not a file"),
+    ({"--out": "x.npy"}, "--out x.npy: that is the file of --input, which would be lost"),
+    ({"--out": "./w.npz"}, "that is the file of --weights"),
     ({"--nonsense": ""}, "No such option"),
 ]
 

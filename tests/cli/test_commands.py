@@ -24,6 +24,7 @@ from hwgle.cli.train import Show
 from hwgle.identity import draw
 from hwgle.learning.trainer import Event
 from hwgle.network import Network
+from hwgle.parallel import when_told_to_end
 from hwgle.weights import initial, save
 
 PATIENCE = 300.0  # seconds for a command to get going or to end, on a machine that is busy
@@ -196,8 +197,13 @@ def test_dead_and_saturated_neurons_are_told_aloud(files: Path) -> None:
     assert out["health.reads"] == 400
 
 
-def interrupt(args: list[str], environment: dict[str, str], begun: str) -> tuple[int, float, str]:
-    """Start, wait until its progress shows `begun`, send SIGINT: exit code, seconds of
+def interrupt(
+    args: list[str],
+    environment: dict[str, str],
+    begun: str,
+    number: signal.Signals = signal.SIGINT,
+) -> tuple[int, float, str]:
+    """Start, wait until its progress shows `begun`, send a signal: exit code, seconds of
     processor time from there to the end, what it showed."""
     ours, theirs = os.openpty()  # progress is for terminals only
     before = ended_children()
@@ -212,7 +218,7 @@ def interrupt(args: list[str], environment: dict[str, str], begun: str) -> tuple
             text += more
             if not used and re.search(begun, text):
                 used = processor_time(process.pid)
-                process.send_signal(signal.SIGINT)
+                process.send_signal(number)
         assert used, f"it never began: {text}"
         return process.wait(PATIENCE), ended_children() - before - used, text
     finally:
@@ -271,6 +277,29 @@ def test_ctrl_c_in_training_and_how_to_continue(files: Path, environment: dict[s
     refused = CliRunner().invoke(cli, args)
     assert refused.exit_code == 2
     assert "belongs to another experiment" in refused.output
+
+
+def test_a_terminal_that_is_closed_ends_a_training_in_order(
+    files: Path, environment: dict[str, str]
+) -> None:
+    Path("e.yaml").write_text(EXPERIMENT)
+    args = ["train", "e.yaml", "--out", "trained", "--epochs", "100000"]
+    code, _, text = interrupt(args, environment, r"epoch [2-9]/", signal.SIGHUP)
+    assert code == 130, text
+    assert "the same command continues from trained/checkpoint.npz" in text
+    assert Path("trained/checkpoint.npz").is_file()
+
+
+@pytest.mark.parametrize("ignored", [False, True])
+def test_nohup_stays_in_force(ignored: bool) -> None:
+    told: list[None] = []
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN if ignored else signal.SIG_DFL)
+    try:
+        with when_told_to_end(lambda: told.append(None)):
+            os.kill(os.getpid(), signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert len(told) == (0 if ignored else 1)
 
 
 def test_train_and_eval(files: Path) -> None:

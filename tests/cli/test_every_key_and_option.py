@@ -452,6 +452,7 @@ BAD_OPTIONS: dict[str, tuple[str, int, str]] = {
     "--learn": ("hebb", 2, "no rule 'hebb'; allowed: sgd"),
     "--rule": ("hebb", 2, "hebb"),
     "--rate": ("-1", 2, "--rate"),
+    "--learning-rate": ("-1", *RANGE),
     "--record": ("q", 2, "cannot record q; allowed: r, u, uhat, v, e"),
     "--json": ("no/x.json", 2, "--json no/x.json: there is no folder no"),
     "--record-latency": ("no/x", 2, "--record-latency no/x: there is no folder no"),

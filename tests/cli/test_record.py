@@ -47,6 +47,17 @@ def recorded(files: Path) -> Path:
     return Path("v.rec")
 
 
+@pytest.mark.parametrize("name", ["w.npz", "o.npz"])
+def test_no_file_of_the_command_is_recorded_to(files: Path, name: str) -> None:
+    before = Path("w.npz").read_bytes()
+    words = ["run", "net.yaml", "--weights", "w.npz", "--input", "x.npy", "--out", "o.npz"]
+    code, text = run("record", name, *words)
+    assert code == 2, text
+    assert name in text
+    assert Path("w.npz").read_bytes() == before
+    assert not Path("o.npz").exists()
+
+
 def rewrite(source: Path, to: Path, change: object) -> None:
     """A copy with each good frame of the board's handed to `change(frame)`: the payload to
     take instead, or None for as it was."""

@@ -148,6 +148,7 @@ def test_files_and_pipes(files: Path, environment: dict[str, str]) -> None:
         (["net.yaml", "-"], "--scales: standard input cannot be calibrated on"),
         (["net.yaml", "x.npy", "--learn"], "--learn: FILE has no targets"),
         (["net.yaml", "--loop"], "--loop: only a FILE"),
+        (["--learning-rate", "0.01"], "--learning-rate: only together with --learn"),
         (["--out", "a.pdf"], "ends in .svg or .png"),
         (["--out", "none/a.svg"], "there is no folder none"),
         (["--device", "nothing"], "device 'nothing' is not known"),
