@@ -24,16 +24,21 @@ def draw(view: View) -> Figure:
     with mpl.rc_context(STYLE):
         layers = view.image.network.layers
         signals = list(dict.fromkeys(s for _, s in view.traces))
-        width, row, top, bottom = 1.0 + 3.6 * len(signals), 1.45, 1.75, 0.2
+        width, row, top, bottom = 1.0 + 3.6 * len(signals), 1.45, 1.9, 0.2
         height = top + row * len(layers) + bottom
         figure = Figure(figsize=(width, height))
         FigureCanvasAgg(figure)
         chip = view.image.chip
         title = f"{view.image.network.name} on {chip.name}:{chip.seed}, {view.device}"
         figure.text(0.7 / width, 1 - 0.3 / height, title, fontsize=12, weight="bold")
-        told = f"{view.steps:,} steps" + (f"; {link_text(view)}" if view.link else "")
-        figure.text(0.7 / width, 1 - 0.52 / height, told, color=GREY)
         x = np.array(view.input)
+        told = f"{view.steps:,} steps"
+        told += f", the last {len(x):,} below" if len(x) < view.steps else ""
+        told += f"; {link_text(view)}" if view.link else ""
+        figure.text(0.7 / width, 1 - 0.52 / height, told, color=GREY)
+        for n in range(NEURONS):
+            place = (1 - (0.2 + 0.75 * (NEURONS - 1 - n)) / width, 1 - 0.7 / height)
+            figure.text(*place, f"neuron {n}", ha="right", fontsize=8, color=COLOURS[n])
         steps = np.arange(view.steps - len(x) + 1, view.steps + 1)
         box = (0.7 / width, 1 - 1.35 / height, 1 - 0.9 / width, 0.6 / height)
         axes = figure.add_axes(box)
@@ -42,9 +47,9 @@ def draw(view: View) -> Figure:
         axes.set_xlim(steps[0], steps[-1])
         for k, layer in enumerate(layers):
             for j, signal in enumerate(signals):
-                left = 0.7 + j * (width - 0.85) / len(signals)
+                pitch = (width - 0.3) / len(signals)
+                left, each = 0.7 + j * pitch, pitch - 0.6
                 below = height - top - row * k - 1.0
-                each = (width - 0.85) / len(signals) - 0.7
                 axes = figure.add_axes((left / width, below / height, each / width, 0.95 / height))
                 values = view.trace(k, signal)
                 for n in range(min(NEURONS, values.shape[1])):
