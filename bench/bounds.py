@@ -10,8 +10,9 @@ FLAT = 1.25  # time for each multiply-accumulate of a line that is to be flat, m
 
 @dataclass(frozen=True)
 class Profile:
-    """us: of a step, by stage; step: all of it; least: what it needs at the least, by stage;
-    allowed: None where nothing is asked. macs: multiply-accumulates of a step."""
+    """us: of a step, by stage; step: all of it; least: what its instructions need at the least, by
+    stage; memory: what its weights do; allowed: None where nothing is asked. macs:
+    multiply-accumulates of a step."""
 
     network: str
     batch: int
@@ -19,25 +20,27 @@ class Profile:
     us: Mapping[str, float]
     step: float
     least: Mapping[str, float]
+    memory: float
     allowed: float | None
     macs: float
 
     @property
     def needs(self) -> float:
-        """All stages at the least."""
-        return sum(self.least.values())
+        """At the least: memory may work all along while instructions are executed."""
+        return max(sum(self.least.values()), self.memory)
 
 
 def table(profiles: Sequence[Profile], stages: Sequence[str]) -> str:
     """Microseconds of a step / at the least."""
-    head = ["network", "batch", "step", "all", *stages, "allowed"]
+    head = ["network", "batch", "step", "all", *stages, "memory", "allowed"]
     rows = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for p in profiles:
         most = "" if p.allowed is None else f"{p.allowed:.3g}"
         cells = [f"{p.step:.3g} / {p.needs:.3g}"]
         cells += [f"{p.us.get(s, 0.0):.3g} / {p.least.get(s, 0.0):.3g}" for s in stages]
         cells = ["" if cell == "0 / 0" else cell for cell in cells]
-        rows.append(f"| {p.network} | {p.batch} | {p.work} | " + " | ".join(cells) + f" | {most} |")
+        cells = [p.network, str(p.batch), p.work, *cells, f"{p.memory:.3g}", most]
+        rows.append("| " + " | ".join(cells) + " |")
     return "\n".join(rows)
 
 
@@ -54,13 +57,13 @@ def verdict(p: Profile) -> str | None:
     name = f"- {p.network}, batch {p.batch}, {p.work}: {p.step:.3g} us, allowed {p.allowed:.3g}"
     if p.needs > p.allowed:
         return (
-            f"{name}. Its instructions and memory need {p.needs:.3g} at the least "
-            f"({largest(p.least)}): these kernels cannot get there."
+            f"{name}. At the least its instructions need {sum(p.least.values()):.3g} "
+            f"({largest(p.least)}), its weights {p.memory:.3g}: these kernels cannot get there."
         )
     over = {stage: p.us[stage] - p.least.get(stage, 0.0) for stage in p.us}
     return (
-        f"{name}. At the least it needs {p.needs:.3g}, which would do; above that are "
-        f"{largest(over)}."
+        f"{name}. At the least it needs {p.needs:.3g}, which does not rule it out; above that "
+        f"are {largest(over)}."
     )
 
 

@@ -1,7 +1,11 @@
 /* Which instructions of the core a piece of work executes, and how often: the trap flag makes the
  * processor stop behind each of them (Intel SDM vol. 3, 17.3.1.4). Some microseconds each, tens in
  * a virtual machine. */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE /* REG_RIP */
+#endif
 #include <signal.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <ucontext.h>
 
@@ -9,6 +13,7 @@
 
 static uint32_t *bench_counts;
 static uintptr_t bench_low, bench_high;
+static struct sigaction bench_before;
 
 static void stopped(int signal, siginfo_t *info, void *context)
 {
@@ -36,14 +41,18 @@ int32_t bench_count_on(uint32_t *counts, uint64_t low, uint64_t high)
     bench_high = (uintptr_t)high;
     action.sa_sigaction = stopped;
     action.sa_flags = SA_SIGINFO;
-    if (sigaction(SIGTRAP, &action, NULL) != 0) {
+    if (sigaction(SIGTRAP, &action, &bench_before) != 0) {
         return 0;
     }
     FLAGS("orq $0x100, (%%rsp)");
     return 1;
 }
 
-void bench_count_off(void) { FLAGS("andq $~0x100, (%%rsp)"); }
+void bench_count_off(void)
+{
+    FLAGS("andq $~0x100, (%%rsp)");
+    sigaction(SIGTRAP, &bench_before, NULL);
+}
 
 #else
 

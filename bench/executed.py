@@ -5,7 +5,8 @@ A core takes two vector instructions of 512 bits a cycle, as the peak loop (benc
 what has N of them takes as long as N of the peak's. It reads two vectors a cycle and writes one,
 and starts a product of tiles every 16 cycles. Of these, the one that takes longest, function by
 function, is what a step needs at the least: as if nothing else took time, waited, or was in the
-way. Narrower vectors and scalars are not counted.
+way. Narrower vectors and scalars are not counted. It holds for Intel's cores with two such units
+(Skylake-SP and later); others take fewer a cycle, and need longer.
 """
 
 from __future__ import annotations
@@ -37,6 +38,9 @@ LABEL = re.compile(r"^([0-9a-f]+) <(\S+)>:$")
 INSTRUCTION = re.compile(r"^\s*([0-9a-f]+):\t(\S+)\s*(.*)$")
 MOVE = re.compile(r"^vmov(dq|ap|up|nt)")
 SUFFIX = re.compile(r"\.(constprop|isra|part|cold)\.?\d*")
+
+
+COUNTED = ("amx", "vnni")  # tables whose vectors have 512 bits
 
 
 class NoCount(Exception):

@@ -1,14 +1,14 @@
 """Where a step's time goes, stage by stage, and what it needs at the least: what bounds a figure
 that is not reached.
 
-    python -m bench profile [--seconds N] [--out FILE.md]
+    python -m bench profile [--seconds N] [--out FILE.md] [--counts FILE.json]
 
 `perf record` (Debian: linux-perf) on a process that only steps; samples inside the core, by
 the name of the function. `at least`: of the instructions of one step, counted one by one
-(bench/executed.py, some minutes in a virtual machine), or of memory, which has to bring each
-weight for each product and take it back when it has learned. `allowed`: microseconds of
-a step with which the figures of bench/limits.py would hold, from NumPy's time and the int16 peak
-of this run.
+(bench/executed.py, some minutes in a virtual machine; vectors of 512 bits alone, so that Adam and
+`rest` need nothing there). `memory`: that the weights need to come and go. `allowed`: microseconds
+of a step with which the figures of bench/limits.py would hold, from NumPy's time and the int16
+peak of this run.
 """
 
 from __future__ import annotations
@@ -69,6 +69,8 @@ MADE: Mapping[str, Callable[[int], Network]] = {"deep": growth.deep, "same": gro
 CORE = "_core.abi3.so"
 LINE = re.compile(r"^\s*([\d.]+)%\s+.*\[[.k]\]\s+(\S+)")
 CALL_STEPS = {1: 2000, 100: 200}
+SAMPLES = 5  # of memory's bandwidth, of which the best counts
+ROUNDS = 3  # recordings, of which the fastest counts
 SETTLING = 1.0  # seconds, in which formats follow the errors, before instructions are counted
 
 
@@ -150,27 +152,27 @@ def recorded(name: str, batch: int, work: str, length: float) -> tuple[float, di
     return step, shares(report)
 
 
-def moved(network: Network, batch: int, work: str) -> dict[str, float]:
-    """Microseconds that one core's memory needs for the weights of a step: read for W r, and for
-    W^T e, and read and written in turn when they learn; of a batch that learns without tiles also
-    read, and written twice, as the array sees them and transposed."""
+def moved(network: Network, batch: int, work: str) -> float:
+    """Microseconds in which one core brings the weights of a step and takes back those that
+    learned, each once: a layer that the next cache holds comes from no further for what follows.
+    A batch that learns without tiles has two copies beside them, as the array sees them and
+    transposed, which it writes anew and reads. All are in the cache that holds them together."""
     weights, back = growth.weights_of(network), growth.weights_of(network)
     back -= network.sizes[0] * network.inputs
     learns = work != "infer"
     copies = learns and batch > 1 and available()[0] != "amx"
-    memory = Memory(2 * weights * (3 if copies else 1))
-    by = {"products": 2 * (weights + learns * back) / memory.read() / 1e3}
-    if learns:
-        by["learning"] = 4 * weights / memory.copy() / 1e3
-    if copies:
-        by["seen weights"] = 6 * weights / memory.copy() / 1e3
-    return by
+    arrays = [weights, weights, back] if copies else [weights]
+    memory = Memory(2 * sum(arrays))
+    if not learns:
+        return 2 * weights / max(memory.read() for _ in range(SAMPLES)) / 1e3
+    return 4 * sum(arrays) / max(memory.copy() for _ in range(SAMPLES)) / 1e3
 
 
 def counted(cases: Sequence[Which], kept: Path | None) -> list[dict[str, float]]:
     """Cycles that the instructions of each need, by stage; some counted at once. kept: taken from
     there where they are of this core and these kernels, else left there."""
-    of = sha256(Path(_core.__file__).read_bytes()).hexdigest() + " " + available()[0]
+    counting = Path(executed.__file__).read_bytes() + repr((STAGES, cases)).encode()
+    of = sha256(Path(_core.__file__).read_bytes() + counting).hexdigest() + " " + available()[0]
     known: dict[str, dict[str, float]] = {}
     if kept is not None and kept.is_file():
         held = json.loads(kept.read_text())
@@ -201,12 +203,12 @@ def allowed(name: str, batch: int, work: str, numpy: float, peak: float) -> floa
 
 @dataclass(frozen=True)
 class Timed:
-    """A kind of step: microseconds of all and by stage, and what it may take; memory: that it
-    needs, by stage. gmacs: the int16 peak of that moment."""
+    """A kind of step: microseconds of all and by stage, and what it may take; memory: that its
+    weights need. gmacs: the int16 peak of that moment."""
 
     us: Mapping[str, float]
     step: float
-    memory: Mapping[str, float]
+    memory: float
     allowed: float | None
     macs: float
     gmacs: float
@@ -217,7 +219,7 @@ def timed(which: Which, length: float, peak: Peak) -> Timed:
     name, batch, work = which
     print(f"profiling {name}, batch {batch}, {work} ...", file=sys.stderr, flush=True)
     before = peak.gmacs()
-    step, by = recorded(name, batch, work, length)
+    step, by = min((recorded(name, batch, work, length) for _ in range(ROUNDS)), key=lambda r: r[0])
     gmacs = max(before, peak.gmacs())
     most = None
     if name.partition("-")[0] in MADE:
@@ -246,8 +248,7 @@ def profiles_of(
     found = []
     for which, t, count in zip(cases, times, counts, strict=True):
         least = {stage: executed.microseconds(x, gmacs) for stage, x in count.items()}
-        least |= {stage: max(us, least.get(stage, 0.0)) for stage, us in t.memory.items()}
-        found.append(Profile(*which, t.us, t.step, least, t.allowed, t.macs))
+        found.append(Profile(*which, t.us, t.step, least, t.memory, t.allowed, t.macs))
     return found, gmacs
 
 
@@ -277,6 +278,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     tops, without = peaks_or_why()
     table_name = available()[0]
+    if table_name not in executed.COUNTED:
+        parser.error(f"instructions are counted for AVX-512 kernels, not for {table_name}")
     if peak_of(f"hwgle {table_name}") not in tops:
         parser.error(f"no int16 peak on this machine: {without or table_name}")
     if shutil.which("perf") is None:
@@ -294,8 +297,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     profiles, ends = every[: len(PROFILED)], every[len(PROFILED) :]
     lines = list(zip(ends[::2], ends[1::2], strict=True))
-    text = (f"kernels {table_name}, int16 peak {gmacs:.0f} GMAC/s, microseconds of CPU time a step"
-            " / at the least\n\n"
+    text = (f"kernels {table_name}, int16 peak {gmacs:.0f} GMAC/s. Microseconds of CPU time a "
+            f"step, of the fastest of {ROUNDS} recordings / that its 512-bit instructions need at "
+            "the least (narrower vectors and scalars are not counted, so none of Adam and the "
+            "rest); `memory`: what weights need to come and go; `all`: the larger of both; "
+            "`allowed`: with which the figures of bench/limits.py hold in this run.\n\n"
             f"{table(every, (*STAGES, REST))}\n\n{verdicts(profiles, lines)}\n")  # fmt: skip
     print(text)
     if options.out:

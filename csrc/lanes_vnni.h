@@ -18,6 +18,13 @@ LANES __m512i clamp(__m512i x, int32_t limit)
     return _mm512_max_epi32(all(-limit), _mm512_min_epi32(all(limit), x));
 }
 
+/* Of sixteen lanes from the b-th on, those below `count`. */
+LANES __mmask16 live_of(int32_t count, int32_t b)
+{
+    const int32_t left = count - b;
+    return left >= 16 ? (__mmask16)0xffff : left > 0 ? (__mmask16)((1u << left) - 1u) : (__mmask16)0;
+}
+
 /* By lane, which costs half of a shift of all lanes by one count. */
 LANES __m512i sra(__m512i x, int32_t k) { return _mm512_srav_epi32(x, all(k)); }
 LANES __m512i sll(__m512i x, int32_t k) { return _mm512_sllv_epi32(x, all(k)); }

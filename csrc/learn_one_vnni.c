@@ -165,8 +165,7 @@ AVX512 int32_t gle_learn_biases_vnni(gle_layer *layer, const int32_t *sums, int3
         return 0;
     }
     for (int32_t i = 0; i < layer->n; i += 16) {
-        const int32_t left = layer->n - i;
-        const __mmask16 live = left >= 16 ? (__mmask16)0xffff : (__mmask16)((1u << left) - 1u);
+        const __mmask16 live = live_of(layer->n, i);
         __m512i x = rng_word(rng_root_of(key_a, key_b, at), GLE_RNG_FIRST);
 
         const __m512i sum = _mm512_sra_epi32(_mm512_maskz_loadu_epi32(live, sums + i),

@@ -51,7 +51,7 @@ LANES learner learner_of(const gle_update *how)
     l.least_delta_16 = _mm512_set1_epi16((int16_t)(-largest));
     l.key_a = all((int32_t)how->key.a);
     l.key_b = all((int32_t)how->key.b);
-    l.bounded = how->most < 2 * how->limit;
+    l.bounded = how->most <= 2 * how->limit; /* from one end to the other clips nothing */
     l.stochastic = how->stochastic;
     l.asked = l.under = l.clipped = l.asked_16 = zero;
     l.moved_16 = l.clipped_16 = 0;
@@ -123,13 +123,13 @@ LANES rounding rounding_of(int32_t shift)
     const int32_t far = shift > NO_CARRY;
     rounding d;
 
-    d.first = all(by - 1 < 31 ? by - 1 : 31);
+    d.first = all(by - 1); /* 32 and more leave the sign */
     d.up = all(far ? 1 : 1 << (by - 1));
     d.second = all(far ? 1 : by);
     return d;
 }
 
-/* g 2^-by to the nearest; what is added may not fit g from NO_CARRY on. */
+/* g 2^-by to the nearest. Up to NO_CARRY what is added fits: |g| <= 2^31 - 2^17. */
 LANES __m512i to_nearest(__m512i g, const rounding *d, int32_t far)
 {
     g = far ? _mm512_srav_epi32(g, d->first) : g;

@@ -38,13 +38,6 @@ typedef struct {
     tally *count;
 } strip;
 
-/* Those of sixteen streams from b on that are of the batch. */
-LANES __mmask16 live_of(int32_t streams, int32_t b)
-{
-    const int32_t left = streams - b;
-    return left >= WIDE ? (__mmask16)0xffff : left > 0 ? (__mmask16)((1u << left) - 1u) : (__mmask16)0;
-}
-
 LANES __m512i one_more(__m512i count, __mmask16 where)
 {
     return _mm512_mask_sub_epi32(count, where, count, _mm512_set1_epi32(-1));
@@ -115,7 +108,7 @@ LANES void error_neurons(strip *s, const int32_t far, const int32_t noisy, const
             const __m512i near = clamp(delta, row->ratio_v.limit);
             const __mmask16 off = _mm512_cmpneq_epi32_mask(load(s->raw + b), inst)
                                   | _mm512_cmpneq_epi32_mask(near, delta);
-            sat_inst = one_more(sat_inst, live_of(streams, b) & off);
+            sat_inst = one_more(sat_inst, off); /* none beyond the batch, as of errors below */
             ehat = _mm512_add_epi32(old, scale(near, &row->ratio_v));
         } else {
             ehat = towards(old, inst, &ratio, looks);

@@ -130,10 +130,7 @@ AVX512 int32_t gle_target_error_vnni(const gle_chip *chip, const gle_layer *top,
         return 0;
     }
     for (int32_t b = 0; b < chip->columns; b += 16) {
-        const int32_t left = chip->batch - b;
-        __mmask16 live = left >= 16 ? (__mmask16)0xffff
-                         : left > 0 ? (__mmask16)((1u << left) - 1u)
-                                    : (__mmask16)0;
+        __mmask16 live = live_of(chip->batch, b);
         const __m512i label = _mm512_cvtepi16_epi32(_mm256_maskz_loadu_epi16(live, labels + b));
         live = _mm512_mask_cmpge_epi32_mask(live, label, _mm512_setzero_si512());
         GLE_WITH_PHI(top->image->phi, SOFTMAX)

@@ -360,7 +360,7 @@ def draw_imperfections(d: Draws, plan: Plan, on: Collection[str], extreme: bool)
     if "update_noise" in on:
         plan.update_noise = some_noise(ONE / 4)
     if "update_max" in on:
-        plan.update_max = d.pick(1, 3, d.between(2, 400), 65534)
+        plan.update_max = d.pick(1, 3, d.between(2, 400), 40000, 65534)
     if "drift" in on:
         plan.drift_every = d.pick(1, 2, d.between(1, 9))
         plan.drift_shift = d.pick(1, d.between(2, 12), 30 if extreme else 8)

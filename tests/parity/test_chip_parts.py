@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 import pytest
 from chip_checks import (
@@ -10,6 +12,7 @@ from chip_checks import (
     check_uncorrelated,
     noise_plan,
     part,
+    state_of,
 )
 from imperfections import chip_of
 from networks import quantised, random_case
@@ -46,6 +49,29 @@ def test_update_max_is_the_largest_update(table: str, seed: int) -> None:
                 largest = max(largest, int(np.abs(a.astype(int) - b).max()))
             before = after
         assert largest == most
+
+
+@pytest.mark.parametrize("batch", [4, 20])
+def test_from_one_end_to_the_other_nothing_is_clipped(batch: int, table: str, seed: int) -> None:
+    """The largest update is as wide as the range of a weight; one more or less is not."""
+    clipped = 0
+    for most, slower in product((199, 200, 201), range(0, 18, 3)):
+        plan = draw_plan(seed, 410, on=("update_max",), layers=2, neurons=20, inputs=40)
+        plan.update_max = most
+        for y in plan.layers:
+            y.learn, y.w_max, y.w_shift, y.w_left = 1, 100, 0, 0
+            y.rate_shift -= slower
+        assert plan.valid()
+        run = draw_run(plan, seed, 410, steps=20, batch=batch)
+        weights = [(np.clip(w, -100, 100), b) for w, b in run.weights]
+        states = []
+        for name in ("scalar", table):
+            core = Core(plan.words(), batch, name).write(weights)
+            core.run(*part(plan, run, 0, 20), learn=True)
+            states.append(state_of(core))
+        assert states[0] == states[1], (most, slower)
+        clipped += sum(c["sat_w"] for c in states[0]["counters"])
+    assert clipped > 0
 
 
 @pytest.mark.parametrize(("start", "shift", "drifts"), [(6000, 4, 30), (1, 3, 12), (-3000, 7, 60)])

@@ -210,13 +210,13 @@ def test_what_falls_short_is_explained(count: int) -> None:
 
 @pytest.mark.parametrize("count", NUMBERS)
 def test_nothing_is_lost_beyond_the_formats(count: int) -> None:
-    """Tables, slopes, multipliers and states cost under 3 dB below 60, where 20 are left. Not so in
-    one figure of fifty: there prospective neurons (tau_r > tau_m) amplify what little is lost."""
+    """Tables, slopes, multipliers and states cost under 3 dB below 60, where 20 are left; of 200
+    networks one figure in fifty may lose more, none 8."""
     lost = []
     for v in verdicts(count):
         pairs = [(v.output, v.formats_output), *zip(v.error, v.formats_error, strict=True)]
         lost += [min(best, 60.0) - got for got, best in pairs if best >= 20]
-    assert max(lost) < 8
+    assert max(lost) < (8 if count == 200 else 3)
     assert np.mean(np.array(lost) >= 3) <= 0.02
 
 
@@ -258,9 +258,10 @@ def short_by_formats(more: int) -> int:
 
 @pytest.mark.long
 def test_by_the_letter_fourteen_bits_are_too_few() -> None:
-    """No arithmetic can do it with the formats of `ideal`: 35 of 200, and 7 with 18 bits."""
-    fourteen, eighteen = short_by_formats(0), short_by_formats(4)
-    assert fourteen > SHARE * 200 >= eighteen, (fourteen, eighteen)
+    """Float64 with the formats that calibration chose for `ideal`, rounded to nearest and nothing
+    else: 35 of 200 fall short, 13 with 17 bits, 7 with 18."""
+    short = [short_by_formats(more) for more in (0, 3, 4)]
+    assert min(short[:2]) > SHARE * 200 >= short[2], short
 
 
 @pytest.mark.long

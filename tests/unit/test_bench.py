@@ -8,9 +8,12 @@ from __future__ import annotations
 import json
 import platform
 import re
+import shutil
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
+from signal import SIGTRAP, getsignal, raise_signal
+from signal import signal as set_handler
 from types import SimpleNamespace
 
 import numpy as np
@@ -451,26 +454,33 @@ def test_a_profile_tells_what_bounds_a_step_that_takes_too_long() -> None:
     def taking(step: float, allowed: float | None) -> bounds.Profile:
         us = {"neurons": 60.0, "learning": step - 80.0, "products": 20.0}
         least = {"neurons": 50.0, "learning": 25.0, "products": 15.0}
-        return bounds.Profile("mnist1d-15k", 100, "sgd", us, step, least, allowed, 1e6)
+        return bounds.Profile("mnist1d-15k", 100, "sgd", us, step, least, 70.0, allowed, 1e6)
 
     assert bounds.verdict(taking(150.0, None)) is None
     assert bounds.verdict(taking(150.0, 150.0)) is None
     bound = bounds.verdict(taking(150.0, 86.0))
     assert bound is not None
-    assert "need 90 at the least (neurons 50, learning 25, products 15)" in bound
+    assert "instructions need 90 (neurons 50, learning 25, products 15), its weights 70:" in bound
     open_ = bounds.verdict(taking(150.0, 100.0))
     assert open_ is not None
-    assert open_.endswith("which would do; above that are learning 45, neurons 10, products 5.")
+    assert open_.endswith("rule it out; above that are learning 45, neurons 10, products 5.")
     both = bounds.verdicts([taking(150.0, 86.0), taking(80.0, 86.0)])
     assert both.splitlines() == [bound]
     assert bounds.verdicts([taking(80.0, 86.0)]) == "Every step takes what is allowed, or less."
-    assert "| 150 / 90 | 60 / 50 |" in bounds.table([taking(150.0, 86.0)], ["neurons"])
+    table = bounds.table([taking(150.0, 86.0)], ["neurons"])
+    assert "| 150 / 90 | 60 / 50 | 70 | 86 |" in table
+
+
+def test_a_step_needs_what_its_instructions_or_its_weights_do() -> None:
+    least = {"neurons": 3.0, "products": 4.0}
+    for memory, needed in ((5.0, 7.0), (9.0, 9.0)):
+        assert bounds.Profile("a", 1, "sgd", {}, 10.0, least, memory, None, 1.0).needs == needed
 
 
 def test_a_profile_tells_what_grows() -> None:
     def of(name: str, neurons: float, macs: float) -> bounds.Profile:
         us = {"neurons": neurons, "products": macs / 1e3}
-        return bounds.Profile(name, 1, "sgd", us, sum(us.values()), us, None, macs)
+        return bounds.Profile(name, 1, "sgd", us, sum(us.values()), us, 5.0, None, macs)
 
     small, large = of("same-128", 100.0, 1e6), of("same-2048", 900.0, 1e6)
     said = bounds.verdicts([], [(small, large)])
@@ -522,14 +532,34 @@ def test_what_is_needed_is_summed_by_function() -> None:
     assert executed.microseconds(4.0, 64.0) == pytest.approx(0.004)
 
 
-@pytest.mark.skipif(platform.machine() != "x86_64", reason="the trap flag of x86")
+@pytest.mark.skipif(
+    platform.machine() != "x86_64" or shutil.which("objdump") is None,
+    reason="the trap flag of x86, and objdump",
+)
 def test_the_instructions_of_a_step_are_counted() -> None:
+    before = getsignal(SIGTRAP)
     run = growth.body_of(growth.layers("few", 3, (6,)), 1, "sgd", "scalar")
     run(1)
     counts = executed.counted(lambda: run(3))
     entry = re.search(r"^0*([0-9a-f]+) <gle_step>:$", executed.listing(), flags=re.M)
     assert entry is not None
     assert counts[int(entry[1], 16)] == 3
+    set_handler(SIGTRAP, trapped := Trapped())
+    try:  # what handled traps before does again
+        executed.counted(lambda: run(1))
+        raise_signal(SIGTRAP)
+    finally:
+        set_handler(SIGTRAP, before)
+    assert trapped.times == 1
+
+
+class Trapped:
+    """Counts signals."""
+
+    times = 0
+
+    def __call__(self, number: int, frame: object) -> None:
+        self.times += 1
 
 
 def trained(folder: Path, seed: int) -> Path:
