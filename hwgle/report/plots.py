@@ -235,7 +235,7 @@ def relearning(
         axes.set_ylim(0, 100)
         axes.set_xlim(0, None)
         axes.set_title(title, loc="left")
-        axes.legend(loc="center right")
+        axes.legend(loc="lower right", bbox_to_anchor=(1.0, 0.12))
     return figure
 
 
