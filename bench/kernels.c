@@ -39,7 +39,7 @@ int32_t bench_kernel(const char *table, int32_t what, const bench_layer *b, int3
         if (what == FORWARD) {
             k->pack_pairs(b->pairs, b->x, b->m, b->columns);
             if (GLE_READS_STORED(k, &y)) {
-                k->stored->forward(b->out, &y, b->pairs, b->columns, 12);
+                k->stored->forward(b->out, &y, b->pairs, b->columns, 12, GLE_ARRAY_MAX);
             } else {
                 k->product(b->out, b->seen, b->stride, b->n, b->m, b->pairs, b->columns, 12, NULL,
                            0);
@@ -47,7 +47,7 @@ int32_t bench_kernel(const char *table, int32_t what, const bench_layer *b, int3
         } else if (what == BACK) {
             k->pack_pairs(b->pairs, b->e, b->n, b->columns);
             if (GLE_READS_STORED(k, &y)) {
-                k->stored->back(b->out, &y, 0, b->m, b->pairs, b->columns, 12);
+                k->stored->back(b->out, &y, 0, b->m, b->pairs, b->columns, 12, GLE_ARRAY_MAX);
             } else {
                 k->product(b->out, b->seen_t, b->stride_t, b->m, b->n, b->pairs, b->columns, 12,
                            NULL, 0);

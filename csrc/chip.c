@@ -78,12 +78,15 @@ static void load_input(const gle_chip *chip, const int16_t *input)
 /* What changed since the last step, as the array sees it now. */
 static void refresh(gle_chip *chip, gle_layer *layer)
 {
-    if (layer->stale || (layer->lent != NULL && layer->seen == layer->w)) {
+    const int copies = chip->columns > 1;
+
+    if (layer->stale || (copies && !layer->copied) ||
+        (layer->lent != NULL && layer->seen == layer->w)) {
         chip->digest_known = layer->stale ? 0 : chip->digest_known;
         gle_layer_effective(chip, layer);
     }
-    if (layer->back != NULL && layer->back->stale) {
-        chip->digest_known = 0;
+    if (layer->back != NULL && (layer->back->stale || (copies && !layer->back->copied))) {
+        chip->digest_known = layer->back->stale ? 0 : chip->digest_known;
         gle_layer_effective(chip, layer->back);
     }
 }
@@ -99,8 +102,8 @@ static void forward(gle_chip *chip, const gle_layer *layer, const gle_heard *hea
         return;
     }
     const int32_t largest = k->pack_pairs(chip->pairs, heard->rates, layer->m, columns);
-    if (GLE_READS_STORED(k, layer)) {
-        k->stored->forward(chip->sums, layer, chip->pairs, columns, shift);
+    if (!layer->copied) {
+        k->stored->forward(chip->sums, layer, chip->pairs, columns, shift, largest);
         return;
     }
     k->product(chip->sums, layer->seen, layer->stride, layer->n, layer->m, chip->pairs, columns,

@@ -64,6 +64,7 @@ typedef struct gle_layer {
     int32_t rate_shift;
     int32_t stale;        /* stored weights changed since `seen` was made: 1, or by learning
                              that keeps `tops` alone: GLE_TOPS_HOLD */
+    int32_t copied;       /* for several streams: `seen` and `seen_t` are what the array sees */
     int32_t most, most_t; /* of what the array sees: largest sum of |w| of a row, of a column */
 
     int16_t *w;           /* stored */

@@ -2,7 +2,8 @@
  * prove that theirs fit.
  *
  * With several streams the core keeps two copies of the weights as the array sees
- * them, one of them transposed, made again only when stored weights changed. A single
+ * them, one of them transposed, made again only when stored weights changed. A machine that can
+ * multiply with weights as they are stored does so while they change at every step. A single
  * stream has one where synapses differ and the machine has vectors (and memory), or where
  * it was lent the room for it.
  */
@@ -134,6 +135,12 @@ void gle_lend(gle_chip *chip, void *memory, size_t bytes)
 #endif
 }
 
+/* Whether the products of a step are better off without copies. */
+static int as_stored(const gle_chip *chip, const gle_layer *y)
+{
+    return GLE_READS_STORED(chip->kernels, y) && (y->stale != 0 || chip->kernels->stored->always);
+}
+
 void gle_layer_effective(gle_chip *chip, gle_layer *layer)
 {
     const gle_seeing how = {layer->image->w_shift, layer->image->w_left};
@@ -150,10 +157,13 @@ void gle_layer_effective(gle_chip *chip, gle_layer *layer)
         return;
     }
 #endif
-    layer->stale = 0;
-    if (chip->columns == 1 ? layer->seen == layer->w : GLE_READS_STORED(chip->kernels, layer)) {
+    layer->copied = 0;
+    if (chip->columns == 1 ? layer->seen == layer->w : as_stored(chip, layer)) {
+        layer->stale = 0;
         return; /* looked at as it goes */
     }
+    layer->stale = 0;
+    layer->copied = 1;
     for (int32_t j = 0; j < layer->stride; j++) {
         columns[j] = 0;
     }

@@ -279,8 +279,17 @@ LANES void learn_tile(const int R, const int V, const int wide, gle_layer *layer
     tile_high high, gradients;
     __m512i *g = gradients.at;
 
+    /* rows of weights are too far apart for a processor to foresee */
+    for (int r = 0; r < R; r++) {
+        const int16_t *w = layer->w + (size_t)(i + r) * (size_t)layer->stride + (size_t)j;
+        _mm_prefetch((const char *)w, _MM_HINT_T0);
+        _mm_prefetch((const char *)(w + 16 * V - 1), _MM_HINT_T0);
+        if (V > 2) {
+            _mm_prefetch((const char *)(w + 32), _MM_HINT_T0);
+        }
+    }
     __asm__("" : "+r"(g) : : "memory"); /* or the sums were kept in memory themselves */
-    sums_of(R, V, wide, layer->e + (size_t)i * (size_t)job->columns, job->columns,
+    sums_of(R, V, wide, layer->e + (size_t)i * (size_t)job->columns, job->columns, 2,
             (job->streams + 1) / 2, job->turned + 2 * (size_t)j, layer->stride, sum, &high);
 #pragma GCC unroll 8
     for (int r = 0; r < R; r++) {

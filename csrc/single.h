@@ -55,12 +55,18 @@ int32_t gle_learn_amx(gle_layer *layer, const gle_learning *job, gle_update_coun
 void gle_product_vnni(int32_t *out, const int16_t *w, int32_t stride, int32_t n, int32_t m,
                       const int16_t *pairs, int32_t columns, int32_t shift, const uint32_t *rows,
                       int32_t fits);
+/* Rows of w begin `stride` behind one another, pairs `along`. */
+void gle_product_tiles_vnni(int32_t *out, const int16_t *w, int32_t stride, int32_t along,
+                            int32_t n, int32_t m, const int16_t *pairs, int32_t columns,
+                            int32_t shift, const uint32_t *rows, int32_t fits);
 void gle_outer_vnni(int32_t *out, const int16_t *e, int32_t rows, const int16_t *turned,
                     int32_t stride, int32_t m, int32_t columns, int32_t shift);
 void gle_vary_vnni(int32_t *rows, int32_t stride, int32_t count, int32_t m, const gle_update *how,
                    uint32_t first);
 uint32_t gle_read_out_vnni(int32_t *to, const int16_t *r, int32_t count, const gle_reader *how,
                            uint32_t stream, int32_t i);
+/* stored_vnni.c */
+extern const gle_stored_kernels gle_stored_vnni;
 /* pack_vnni.c */
 int32_t gle_pairs_vnni(int16_t *pairs, const int16_t *x, int32_t n, int32_t columns);
 void gle_turned_vnni(int16_t *turned, const int16_t *x, int32_t n, int32_t stride,

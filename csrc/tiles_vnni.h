@@ -80,10 +80,11 @@ typedef struct {
     __m512i at[MOST_R * 3];
 } tile_high;
 
-/* A tile's exact sums over `count` pairs; `wide`: `high` is used. */
+/* A tile's exact sums over `count` pairs; `wide`: `high` is used. A row of w begins `stride` behind
+ * the one before, a pair `along`. */
 TILE void sums_of(const int R, const int V, const int wide, const int16_t *w, int32_t stride,
-                  int32_t count, const int16_t *x, int32_t step, __m512i sum[MOST_R][MOST_V],
-                  tile_high *high)
+                  int32_t along, int32_t count, const int16_t *x, int32_t step,
+                  __m512i sum[MOST_R][MOST_V], tile_high *high)
 {
     const int32_t chunk = wide ? PAIRS : count;
     __m512i *up = high->at;
@@ -113,7 +114,7 @@ TILE void sums_of(const int R, const int V, const int wide, const int16_t *w, in
             }
 #pragma GCC unroll 8
             for (int r = 0; r < R; r++) {
-                const __m512i ws = pair_at(w + (size_t)r * (size_t)stride + 2 * (size_t)k);
+                const __m512i ws = pair_at(w + (size_t)r * (size_t)stride + (size_t)k * (size_t)along);
 #pragma GCC unroll 4
                 for (int c = 0; c < V; c++) {
                     add_products(&sum[r][c], ws, xs[c]);
@@ -125,11 +126,12 @@ TILE void sums_of(const int R, const int V, const int wide, const int16_t *w, in
             for (int r = 0; r < R; r++) {
 #pragma GCC unroll 4
                 for (int c = 0; c < V; c++) {
+                    /* the upper 16 bits as one factor, times 1 */
                     const __m512i mask = _mm512_set1_epi32(0xffff);
-                    _mm512_storeu_si512(
-                        up + r * V + c,
-                        _mm512_add_epi32(_mm512_loadu_si512(up + r * V + c),
-                                         _mm512_srai_epi32(sum[r][c], 16)));
+                    const __m512i upper = _mm512_set1_epi32(0x10000);
+                    __m512i more = _mm512_loadu_si512(up + r * V + c);
+                    add_products(&more, sum[r][c], upper);
+                    _mm512_storeu_si512(up + r * V + c, more);
                     sum[r][c] = _mm512_and_si512(sum[r][c], mask);
                 }
             }

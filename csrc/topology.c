@@ -136,8 +136,9 @@ static void back_one(int32_t *out, const gle_layer *y, int32_t first, int32_t co
 static void back(const gle_chip *chip, const gle_layer *y, int32_t first, int32_t count,
                  int32_t shift, int32_t largest, int32_t *out)
 {
-    if (chip->columns > 1 && GLE_READS_STORED(chip->kernels, y)) {
-        chip->kernels->stored->back(out, y, first, count, chip->pairs, chip->columns, shift);
+    if (chip->columns > 1 && !y->copied) {
+        chip->kernels->stored->back(out, y, first, count, chip->pairs, chip->columns, shift,
+                                    largest);
     } else if (chip->columns > 1) {
         chip->kernels->product(out, y->seen_t + (size_t)first * (size_t)y->stride_t, y->stride_t,
                                count, y->n, chip->pairs, chip->columns, shift, NULL,
