@@ -12,73 +12,141 @@ enum {
     SIDE = 16,      /* rows or columns that are made at once */
     WIDE = 32,      /* int16 a vector */
     LONGEST = 2048, /* products of a sum, beyond which all of it would leave the second cache */
+    CHUNK = 32,     /* pairs that sums are looked at for */
     AHEAD = 16      /* rows that are asked for before they are read */
 };
 
 typedef struct {
     __m512i by; /* 2^-w_shift of vpmulhrsw, which rounds as gle_round does */
     __m128i left;
-    int32_t shifts;
+    int32_t right, any_left;
 } looker;
 
 LANES looker looker_of(const gle_layer *y)
 {
     const int32_t shift = y->image->w_shift;
     const looker k = {_mm512_set1_epi16((int16_t)(shift > 0 ? 1 << (15 - shift) : 0)),
-                      _mm_cvtsi32_si128(y->image->w_left), shift > 0};
+                      _mm_cvtsi32_si128(y->image->w_left), shift > 0, y->image->w_left > 0};
     return k;
 }
 
 LANES __m512i looked_at(__m512i w, const looker *k)
 {
-    return _mm512_sll_epi16(k->shifts ? _mm512_mulhrs_epi16(w, k->by) : w, k->left);
+    w = k->right ? _mm512_mulhrs_epi16(w, k->by) : w;
+    return k->any_left ? _mm512_sll_epi16(w, k->left) : w;
 }
 
-/* *sum += |x|, by pairs */
+/* Sums of |seen| of a row or column, by lane: of CHUNK pairs, the largest of those so far, of all. */
+typedef struct {
+    __m512i now, most, all;
+} sizes;
+
+LANES sizes no_sizes(void)
+{
+    const __m512i zero = _mm512_setzero_si512();
+    const sizes s = {zero, zero, zero};
+    return s;
+}
+
 LANES void add_sizes(__m512i *sum, __m512i x)
 {
     *sum = _mm512_dpwssd_epi32(*sum, _mm512_abs_epi16(x), _mm512_set1_epi16(1));
 }
 
-/* seen[pitch] of a row. Returns the sum of |seen|. */
-LANES int32_t see_row(int16_t *seen, const int16_t *w, int32_t m, const looker *k)
+LANES void end_chunk(sizes *s, __m512i now)
 {
-    __m512i sum = _mm512_setzero_si512();
-
-    for (int32_t j = 0; j < m; j += WIDE) {
-        const __mmask32 there = m - j < WIDE ? (UINT32_C(1) << (m - j)) - 1u : UINT32_MAX;
-        const __m512i x = looked_at(_mm512_maskz_loadu_epi16(there, w + j), k);
-        add_sizes(&sum, x);
-        store(seen + j, x);
-    }
-    return _mm512_reduce_add_epi32(sum);
+    s->most = _mm512_max_epi32(s->most, now);
+    s->all = _mm512_add_epi32(s->all, now);
 }
 
-/* Up to sixteen columns of n rows, pairs of rows in order: seen[n / 2][SIDE][2]. Returns the
- * largest sum of |seen| of a column. */
-LANES int32_t see_columns(int16_t *seen, const int16_t *w, int32_t stride, int32_t n,
-                          int32_t count, const looker *k)
+/* How many pairs a sum may have before it is carried, see tiles_vnni.h. */
+LANES int32_t chunk_of(const sizes *s, int32_t largest)
+{
+    if ((int64_t)_mm512_reduce_max_epi32(s->all) * largest <= INT32_MAX) {
+        return LONGEST;
+    }
+    return (int64_t)_mm512_reduce_max_epi32(s->most) * largest <= INT32_MAX - 0xffff
+               ? CHUNK : GLE_EXACT / 2;
+}
+
+/* The sum of each of sixteen vectors, in some order. */
+LANES __m512i sums_of_lanes(__m512i x[SIDE])
+{
+#pragma GCC unroll 8
+    for (int k = 0; k < 8; k++) {
+        x[k] = _mm512_add_epi32(_mm512_unpacklo_epi32(x[2 * k], x[2 * k + 1]),
+                                _mm512_unpackhi_epi32(x[2 * k], x[2 * k + 1]));
+    }
+#pragma GCC unroll 4
+    for (int k = 0; k < 4; k++) {
+        x[k] = _mm512_add_epi32(_mm512_unpacklo_epi64(x[2 * k], x[2 * k + 1]),
+                                _mm512_unpackhi_epi64(x[2 * k], x[2 * k + 1]));
+    }
+#pragma GCC unroll 2
+    for (int n = 2; n > 0; n--) {
+#pragma GCC unroll 2
+        for (int k = 0; k < n; k++) {
+            x[k] = _mm512_add_epi32(_mm512_shuffle_i32x4(x[2 * k], x[2 * k + 1], 0x88),
+                                    _mm512_shuffle_i32x4(x[2 * k], x[2 * k + 1], 0xdd));
+        }
+    }
+    return x[0];
+}
+
+/* Up to sixteen rows: seen[count][pitch]. */
+LANES sizes see_rows(int16_t *seen, int32_t pitch, const int16_t *w, int32_t stride, int32_t count,
+                     int32_t m, const looker *k)
+{
+    sizes s = no_sizes();
+
+    for (int32_t j = 0; j < m; j += 2 * CHUNK) {
+        const __mmask64 there = m - j < 2 * CHUNK ? (UINT64_C(1) << (m - j)) - 1u : UINT64_MAX;
+        __m512i sums[SIDE] = {0};
+        for (int32_t r = 0; r < count; r++) {
+            const int16_t *from = w + (size_t)r * (size_t)stride + (size_t)j;
+            int16_t *to = seen + r * pitch + j;
+            const __m512i x = looked_at(_mm512_maskz_loadu_epi16((__mmask32)there, from), k);
+            const __m512i y = looked_at(
+                _mm512_maskz_loadu_epi16((__mmask32)(there >> WIDE), from + WIDE), k);
+            add_sizes(&sums[r], x);
+            add_sizes(&sums[r], y);
+            store(to, x);
+            store(to + WIDE, y);
+        }
+        end_chunk(&s, sums_of_lanes(sums));
+    }
+    return s;
+}
+
+/* Up to sixteen columns of n rows, pairs of rows in order: seen[n / 2][SIDE][2]. */
+LANES sizes see_columns(int16_t *seen, const int16_t *w, int32_t stride, int32_t n, int32_t count,
+                        const looker *k)
 {
     const __mmask16 there = count < SIDE ? (__mmask16)((1u << count) - 1u) : (__mmask16)0xffff;
-    const __m512i order = _mm512_setr_epi32(0x200000, 0x210001, 0x220002, 0x230003, 0x240004,
-                                            0x250005, 0x260006, 0x270007, 0x280008, 0x290009,
-                                            0x2a000a, 0x2b000b, 0x2c000c, 0x2d000d, 0x2e000e,
-                                            0x2f000f);
-    __m512i sum = _mm512_setzero_si512();
+    const __m512i order = _mm512_setr_epi32(
+        0x100000, 0x110001, 0x120002, 0x130003, 0x140004, 0x150005, 0x160006, 0x170007, 0x180008,
+        0x190009, 0x1a000a, 0x1b000b, 0x1c000c, 0x1d000d, 0x1e000e, 0x1f000f);
+    sizes s = no_sizes();
 
-    for (int32_t i = 0; i < n; i += 2, w += 2 * (size_t)stride, seen += 2 * SIDE) {
-        const __mmask16 second = i + 1 < n ? there : 0;
-        const __m512i even = _mm512_castsi256_si512(_mm256_maskz_loadu_epi16(there, w));
-        const __m512i odd = _mm512_castsi256_si512(_mm256_maskz_loadu_epi16(second, w + stride));
-        const __m512i x = looked_at(_mm512_permutex2var_epi16(even, order, odd), k);
-        if (i + AHEAD + 1 < n) {
-            _mm_prefetch((const char *)(w + AHEAD * (size_t)stride), _MM_HINT_T0);
-            _mm_prefetch((const char *)(w + (AHEAD + 1) * (size_t)stride), _MM_HINT_T0);
+    for (int32_t i = 0; i < n;) {
+        const int32_t end = n - i < 2 * CHUNK ? n : i + 2 * CHUNK;
+        __m512i sum = _mm512_setzero_si512();
+        for (; i < end; i += 2, w += 2 * (size_t)stride, seen += 2 * SIDE) {
+            const __mmask16 second = i + 1 < n ? there : 0;
+            const __m256i even = _mm256_maskz_loadu_epi16(there, w);
+            const __m256i odd = _mm256_maskz_loadu_epi16(second, w + stride);
+            const __m512i both = _mm512_inserti64x4(_mm512_castsi256_si512(even), odd, 1);
+            const __m512i x = looked_at(_mm512_permutexvar_epi16(order, both), k);
+            if (i + AHEAD + 1 < n) {
+                _mm_prefetch((const char *)(w + AHEAD * (size_t)stride), _MM_HINT_T0);
+                _mm_prefetch((const char *)(w + (AHEAD + 1) * (size_t)stride), _MM_HINT_T0);
+            }
+            add_sizes(&sum, x);
+            store(seen, x);
         }
-        add_sizes(&sum, x);
-        store(seen, x);
+        end_chunk(&s, sum);
     }
-    return _mm512_reduce_max_epi32(sum);
+    return s;
 }
 
 static int32_t reads(const gle_layer *y)
@@ -90,20 +158,17 @@ AVX512 static void forward(int32_t *out, const gle_layer *y, const int16_t *pair
                            int32_t shift, int32_t largest)
 {
     _Alignas(64) int16_t seen[SIDE * (LONGEST + WIDE)];
-    const int32_t pitch = (y->m + WIDE - 1) / WIDE * WIDE + WIDE; /* no power of 2 */
+    const int32_t whole = (y->m + 2 * CHUNK - 1) / (2 * CHUNK) * (2 * CHUNK);
+    const int32_t pitch = whole + WIDE; /* no power of 2 */
     const looker k = looker_of(y);
 
     for (int32_t i = 0; i < y->n; i += SIDE) {
         const int32_t rows = y->n - i < SIDE ? y->n - i : SIDE;
-        int32_t most = 0;
-        for (int32_t r = 0; r < rows; r++) {
-            const int32_t sum = see_row(seen + r * pitch,
-                                        y->w + (size_t)(i + r) * (size_t)y->stride, y->m, &k);
-            most = sum > most ? sum : most;
-        }
+        const sizes s = see_rows(seen, pitch, y->w + (size_t)i * (size_t)y->stride, y->stride, rows,
+                                 y->m, &k);
         gle_product_tiles_vnni(out + (size_t)i * (size_t)columns, seen, pitch, 2, rows, y->m,
                                pairs, columns, shift, y->rows ? y->rows + i : NULL,
-                               (int64_t)most * largest <= INT32_MAX);
+                               chunk_of(&s, largest));
     }
 }
 
@@ -115,9 +180,9 @@ AVX512 static void back(int32_t *out, const gle_layer *y, int32_t first, int32_t
 
     for (int32_t j = 0; j < count; j += SIDE) {
         const int32_t some = count - j < SIDE ? count - j : SIDE;
-        const int32_t most = see_columns(seen, y->w + first + j, y->stride, y->n, some, &k);
+        const sizes s = see_columns(seen, y->w + first + j, y->stride, y->n, some, &k);
         gle_product_tiles_vnni(out + (size_t)j * (size_t)columns, seen, 2, 2 * SIDE, some, y->n,
-                               pairs, columns, shift, NULL, (int64_t)most * largest <= INT32_MAX);
+                               pairs, columns, shift, NULL, chunk_of(&s, largest));
     }
 }
 

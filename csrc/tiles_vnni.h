@@ -4,8 +4,8 @@
  * it holds as many sums as registers allow, since each step of it loads R + V operands.
  *
  * 32 products of 14-bit factors fit an int32 and leave room for 16 bits more. Where more are
- * to be added, what a sum has above its lower 16 bits is moved to a second one every 16 pairs:
- * exact = 2^16 high + sum, |sum| < 2^31.
+ * to be added, what a sum has above its lower 16 bits is moved to a second one every 16 pairs, or
+ * so many as are known to fit: exact = 2^16 high + sum, |sum| < 2^31.
  */
 #ifndef GLE_TILES_VNNI_H
 #define GLE_TILES_VNNI_H
@@ -80,13 +80,12 @@ typedef struct {
     __m512i at[MOST_R * 3];
 } tile_high;
 
-/* A tile's exact sums over `count` pairs; `wide`: `high` is used. A row of w begins `stride` behind
- * the one before, a pair `along`. */
-TILE void sums_of(const int R, const int V, const int wide, const int16_t *w, int32_t stride,
-                  int32_t along, int32_t count, const int16_t *x, int32_t step,
+/* A tile's exact sums over `count` pairs; `wide`: `high` is used, every `chunk` pairs. A row of w
+ * begins `stride` behind the one before, a pair `along`. */
+TILE void sums_of(const int R, const int V, const int wide, int32_t chunk, const int16_t *w,
+                  int32_t stride, int32_t along, int32_t count, const int16_t *x, int32_t step,
                   __m512i sum[MOST_R][MOST_V], tile_high *high)
 {
-    const int32_t chunk = wide ? PAIRS : count;
     __m512i *up = high->at;
 
     if (wide) {
@@ -104,7 +103,7 @@ TILE void sums_of(const int R, const int V, const int wide, const int16_t *w, in
         }
     }
     for (int32_t k = 0; k < count;) {
-        const int32_t end = count - k <= chunk ? count : k + chunk;
+        const int32_t end = !wide || count - k <= chunk ? count : k + chunk;
         for (; k < end; k++) {
             const int16_t *panel = x + (size_t)k * (size_t)step * 2;
             __m512i xs[MOST_V];
