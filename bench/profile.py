@@ -153,20 +153,15 @@ def recorded(name: str, batch: int, work: str, length: float) -> tuple[float, di
     return step, shares(report)
 
 
-def moved(network: Network, batch: int, work: str) -> float:
+def moved(network: Network, work: str) -> float:
     """Microseconds in which one core brings the weights of a step and takes back those that
     learned, each once: a layer that the next cache holds comes from no further for what follows.
-    A batch that learns without tiles has two copies beside them, as the array sees them and
-    transposed, which it writes anew and reads. All are in the cache that holds them together."""
-    weights, back = growth.weights_of(network), growth.weights_of(network)
-    back -= network.sizes[0] * network.inputs
-    learns = work != "infer"
-    copies = learns and batch > 1 and available()[0] != "amx"
-    arrays = [weights, weights, back] if copies else [weights]
-    memory = Memory(2 * sum(arrays))
-    if not learns:
-        return 2 * weights / max(memory.read() for _ in range(SAMPLES)) / 1e3
-    return 4 * sum(arrays) / max(memory.copy() for _ in range(SAMPLES)) / 1e3
+    All are in the cache that holds them together."""
+    weights = 2 * growth.weights_of(network)
+    memory = Memory(weights)
+    if work == "infer":
+        return weights / max(memory.read() for _ in range(SAMPLES)) / 1e3
+    return 2 * weights / max(memory.copy() for _ in range(SAMPLES)) / 1e3
 
 
 def counted(cases: Sequence[Which], kept: Path | None) -> list[dict[str, float]]:
@@ -234,7 +229,7 @@ def timed(which: Which, length: float, peak: Peak) -> Timed:
         numpy = sorted(cpu_seconds(rival, steps) / steps for _ in range(5))[2]
         most = allowed(name, batch, work, numpy, macs / gmacs / 1e9)
     us = {stage: share * step * 1e6 for stage, share in by.items()}
-    memory = moved(network_of(name), batch, work)
+    memory = moved(network_of(name), work)
     return Timed(us, step * 1e6, memory, most and most * 1e6, macs, gmacs)
 
 

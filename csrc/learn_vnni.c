@@ -187,11 +187,12 @@ LANES void error_sums(int32_t *sum, int32_t *size, const gle_layer *layer, int32
 }
 
 /* V vectors of a row that asks by `shift`, two at a time where that serves; sixteen weights of a
- * vector share the root of its number. */
+ * vector share a root, of which those of the row are at[first] and on. */
 LANES void learn_vectors(int16_t *w, const __m512i *g, int32_t V, int32_t shift, learner *l,
-                         __m512i roots)
+                         __m512i roots, int32_t first)
 {
-    const __m512i pair = _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1);
+    const __m512i pair = _mm512_add_epi32(
+        _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1), all(first));
     uint32_t each[ROOTS];
     int32_t c = 0;
 
@@ -213,7 +214,7 @@ LANES void learn_vectors(int16_t *w, const __m512i *g, int32_t V, int32_t shift,
         _mm512_storeu_si512(each, roots);
 #pragma GCC unroll 1
         for (; c < V; c++) {
-            sixteen(w + 16 * c, _mm512_loadu_si512(g + c), l, &d, each + c);
+            sixteen(w + 16 * c, _mm512_loadu_si512(g + c), l, &d, each + first + c);
         }
     }
 }
@@ -224,16 +225,24 @@ APART void learn_from(const __m512i *g, int32_t R, int32_t V, gle_layer *layer,
                       const gle_learning *job, int32_t i, int32_t j, learner *state)
 {
     const uint32_t of_row = gle_rng_roots(layer->m);
+    const __m512i numbers = /* MOST_V roots of each of four rows */
+        _mm512_add_epi32(_mm512_setr_epi32(0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3),
+                         _mm512_mullo_epi32(_mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2,
+                                                              3, 3, 3, 3),
+                                            all((int32_t)of_row)));
+    __m512i roots = _mm512_setzero_si512();
     learner l = *state;
 
     for (int32_t r = 0; r < R; r++) {
         int16_t *const w = layer->w + (size_t)(i + r) * (size_t)layer->stride + (size_t)j;
-        const uint32_t first = (uint32_t)(job->first + i + r) * of_row + (uint32_t)j / GLE_RNG_SHARE;
         const int32_t shift = job->shift - (layer->rows ? (int32_t)layer->rows[i + r] : 0);
-        const __m512i roots =
-            l.stochastic ? rng_roots(l.key_a, l.key_b, first) : _mm512_setzero_si512();
 
-        learn_vectors(w, g + r * V, V, shift, &l, roots);
+        if (l.stochastic && r % 4 == 0) {
+            const uint32_t first =
+                (uint32_t)(job->first + i + r) * of_row + (uint32_t)j / GLE_RNG_SHARE;
+            roots = rng_root_of(l.key_a, l.key_b, _mm512_add_epi32(numbers, all((int32_t)first)));
+        }
+        learn_vectors(w, g + r * V, V, shift, &l, roots, r % 4 * MOST_V);
     }
     state->asked = l.asked;
     state->under = l.under;

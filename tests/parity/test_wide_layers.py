@@ -18,7 +18,7 @@ from test_kernels import (
 from hwgle.quantise import LayerScales, Scales, build_image
 
 # Neurons of the layers and streams: whole blocks of 16 and 64, one more, one less, and more
-# inputs than are split at a time (1024).
+# inputs than are split at a time (1024) or multiplied as they are stored (2048).
 SHAPES = [
     (128, [128, 128], 64),
     (129, [191, 130], 65),
@@ -26,6 +26,8 @@ SHAPES = [
     (3, [150, 257], 17),
     (1031, [17, 5], 80),
     (130, [1030, 9], 65),
+    (2048, [9, 2047], 18),
+    (2049, [3, 2050, 2], 17),
 ]
 WAYS = ("target", "stochastic", "nearest", "gradient", "learning and ranging")
 
