@@ -153,7 +153,7 @@ typedef struct gle_kernels {
     const gle_stored_kernels *stored; /* NULL: all products are of copies */
 } gle_kernels;
 
-/* Whether products with a layer's weights, of several streams, can take them as they are stored. */
+/* Whether products with a layer's weights, of several streams, can take what is stored. */
 #define GLE_READS_STORED(kernels, layer) \
     ((kernels)->stored != NULL && (kernels)->stored->reads(layer))
 

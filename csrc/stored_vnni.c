@@ -11,7 +11,7 @@
 enum {
     SIDE = 16,      /* rows or columns that are made at once */
     WIDE = 32,      /* int16 a vector */
-    LONGEST = 2048, /* products of a sum, beyond which all of it would leave the second cache */
+    LONGEST = 2048, /* products of a sum: of what is made, 65 KB stand on the stack */
     CHUNK = 32,     /* pairs that sums are looked at for */
     AHEAD = 16      /* rows that are asked for before they are read */
 };
@@ -36,15 +36,15 @@ LANES __m512i looked_at(__m512i w, const looker *k)
     return k->any_left ? _mm512_sll_epi16(w, k->left) : w;
 }
 
-/* Sums of |seen| of a row or column, by lane: of CHUNK pairs, the largest of those so far, of all. */
+/* Sums of |seen| of rows or columns, one a lane: the largest of CHUNK pairs, and of all. */
 typedef struct {
-    __m512i now, most, all;
+    __m512i most, all;
 } sizes;
 
 LANES sizes no_sizes(void)
 {
     const __m512i zero = _mm512_setzero_si512();
-    const sizes s = {zero, zero, zero};
+    const sizes s = {zero, zero};
     return s;
 }
 
@@ -53,10 +53,10 @@ LANES void add_sizes(__m512i *sum, __m512i x)
     *sum = _mm512_dpwssd_epi32(*sum, _mm512_abs_epi16(x), _mm512_set1_epi16(1));
 }
 
-LANES void end_chunk(sizes *s, __m512i now)
+LANES void end_chunk(sizes *s, __m512i sum)
 {
-    s->most = _mm512_max_epi32(s->most, now);
-    s->all = _mm512_add_epi32(s->all, now);
+    s->most = _mm512_max_epi32(s->most, sum);
+    s->all = _mm512_add_epi32(s->all, sum);
 }
 
 /* How many pairs a sum may have before it is carried, see tiles_vnni.h. */
