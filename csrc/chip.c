@@ -80,12 +80,12 @@ static void refresh(gle_chip *chip, gle_layer *layer)
 {
     const int copies = chip->columns > 1;
 
-    if (layer->stale || (copies && !layer->copied) ||
+    if (layer->stale || (copies && layer->most == GLE_NO_COPIES) ||
         (layer->lent != NULL && layer->seen == layer->w)) {
         chip->digest_known = layer->stale ? 0 : chip->digest_known;
         gle_layer_effective(chip, layer);
     }
-    if (layer->back != NULL && (layer->back->stale || (copies && !layer->back->copied))) {
+    if (layer->back != NULL && (layer->back->stale || (copies && layer->back->most == GLE_NO_COPIES))) {
         chip->digest_known = layer->back->stale ? 0 : chip->digest_known;
         gle_layer_effective(chip, layer->back);
     }
@@ -102,7 +102,7 @@ static void forward(gle_chip *chip, const gle_layer *layer, const gle_heard *hea
         return;
     }
     const int32_t largest = k->pack_pairs(chip->pairs, heard->rates, layer->m, columns);
-    if (!layer->copied) {
+    if (layer->most == GLE_NO_COPIES) {
         k->stored->forward(chip->sums, layer, chip->pairs, columns, shift, largest);
         return;
     }

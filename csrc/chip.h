@@ -37,7 +37,7 @@ typedef struct {
     int8_t w, r, e, v;
 } gle_fracs;
 
-enum { GLE_TOPS_HOLD = 2 };
+enum { GLE_TOPS_HOLD = 2, GLE_NO_COPIES = -1 };
 
 enum { GLE_OFF_ACTIVATION = 1, GLE_OFF_MEMBRANE = 2 };
 
@@ -64,8 +64,8 @@ typedef struct gle_layer {
     int32_t rate_shift;
     int32_t stale;        /* stored weights changed since `seen` was made: 1, or by learning
                              that keeps `tops` alone: GLE_TOPS_HOLD */
-    int32_t copied;       /* for several streams: `seen` and `seen_t` are what the array sees */
-    int32_t most, most_t; /* of what the array sees: largest sum of |w| of a row, of a column */
+    int32_t most, most_t; /* of what the array sees: largest sum of |w| of a row, of a column;
+                             GLE_NO_COPIES: `seen` and `seen_t` are not what it sees */
 
     int16_t *w;           /* stored */
     int16_t *seen;        /* what the array sees; == w where that is what is stored, or for one

@@ -157,13 +157,12 @@ void gle_layer_effective(gle_chip *chip, gle_layer *layer)
         return;
     }
 #endif
-    layer->copied = 0;
+    layer->most = GLE_NO_COPIES;
     if (chip->columns == 1 ? layer->seen == layer->w : as_stored(chip, layer)) {
         layer->stale = 0;
         return; /* looked at as it goes */
     }
     layer->stale = 0;
-    layer->copied = 1;
     for (int32_t j = 0; j < layer->stride; j++) {
         columns[j] = 0;
     }

@@ -136,7 +136,7 @@ static void back_one(int32_t *out, const gle_layer *y, int32_t first, int32_t co
 static void back(const gle_chip *chip, const gle_layer *y, int32_t first, int32_t count,
                  int32_t shift, int32_t largest, int32_t *out)
 {
-    if (chip->columns > 1 && !y->copied) {
+    if (chip->columns > 1 && y->most == GLE_NO_COPIES) {
         chip->kernels->stored->back(out, y, first, count, chip->pairs, chip->columns, shift,
                                     largest);
     } else if (chip->columns > 1) {

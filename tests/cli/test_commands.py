@@ -284,7 +284,11 @@ def test_a_terminal_that_is_closed_ends_a_training_in_order(
 ) -> None:
     Path("e.yaml").write_text(EXPERIMENT)
     args = ["train", "e.yaml", "--out", "trained", "--epochs", "100000"]
-    code, _, text = interrupt(args, environment, r"epoch [2-9]/", signal.SIGHUP)
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # also where the tests run under nohup
+    try:
+        code, _, text = interrupt(args, environment, r"epoch [2-9]/", signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
     assert code == 130, text
     assert "the same command continues from trained/checkpoint.npz" in text
     assert Path("trained/checkpoint.npz").is_file()
