@@ -85,7 +85,8 @@ static void refresh(gle_chip *chip, gle_layer *layer)
         chip->digest_known = layer->stale ? 0 : chip->digest_known;
         gle_layer_effective(chip, layer);
     }
-    if (layer->back != NULL && (layer->back->stale || (copies && layer->back->most == GLE_NO_COPIES))) {
+    if (layer->back != NULL &&
+        (layer->back->stale || (copies && layer->back->most == GLE_NO_COPIES))) {
         chip->digest_known = layer->back->stale ? 0 : chip->digest_known;
         gle_layer_effective(chip, layer->back);
     }

@@ -65,7 +65,8 @@ typedef struct gle_layer {
     int32_t stale;        /* stored weights changed since `seen` was made: 1, or by learning
                              that keeps `tops` alone: GLE_TOPS_HOLD */
     int32_t most, most_t; /* of what the array sees: largest sum of |w| of a row, of a column;
-                             GLE_NO_COPIES: `seen` and `seen_t` are not what it sees */
+                             of several streams `most` is GLE_NO_COPIES where `seen` and
+                             `seen_t` are not what it sees */
 
     int16_t *w;           /* stored */
     int16_t *seen;        /* what the array sees; == w where that is what is stored, or for one

@@ -113,7 +113,8 @@ TILE void sums_of(const int R, const int V, const int wide, int32_t chunk, const
             }
 #pragma GCC unroll 8
             for (int r = 0; r < R; r++) {
-                const __m512i ws = pair_at(w + (size_t)r * (size_t)stride + (size_t)k * (size_t)along);
+                const __m512i ws =
+                    pair_at(w + (size_t)r * (size_t)stride + (size_t)k * (size_t)along);
 #pragma GCC unroll 4
                 for (int c = 0; c < V; c++) {
                     add_products(&sum[r][c], ws, xs[c]);

@@ -91,3 +91,24 @@ def test_largest_sums_of_wide_layers(vector: str, shift: int, seed: int) -> None
         x = rng.choice([8191, 8190, 1], (3, 70, 300), p=[0.9, 0.05, 0.05]).astype(np.int16)
         target = np.full((3, 70, 200), 32767, np.int16)
         assert_same(vector, Quantised(image, x, target), weights, shift, target=target, learn=True)
+
+
+@pytest.mark.parametrize("lanes", range(0, 16, 2))
+def test_large_sums_of_a_few_lanes(vector: str, lanes: int, seed: int) -> None:
+    """All weights but those of two lanes of a vector are 0; sums of these leave int32."""
+    rng = np.random.default_rng(seed)
+    network = make_network([150, 20], ["linear", "linear"], rng, inputs=300, loss="mse", dt=1.0)
+    scales = Scales(8, 0, (LayerScales(19, 12, 6, 0, 0), LayerScales(10, 12, 6, 21, 0)))
+    image = build_image(network, chip_with(), scales, batch=33, learning_rate=1.0)
+    there = np.arange(300) // 4 % 8 == lanes // 2
+    w = np.where(there, 8191 << 2, 0) * np.ones((150, 1))
+    weights = {
+        "l0": (w.astype(np.int16), np.zeros(150, np.int32)),
+        "l1": (np.full((20, 150), 8191 << 2, np.int16), np.zeros(20, np.int32)),
+    }
+    assert there.sum() * 8191**2 > 2**31
+    x = np.full((3, 33, 300), 8191, np.int16)
+    target = np.full((3, 33, 20), 32767, np.int16)
+    q = Quantised(image, x, target)
+    got = assert_same(vector, q, weights, lanes, target=target, learn=True)
+    assert np.any(got["0.u"])
