@@ -22,88 +22,169 @@ enum { WIDE = 32,
        /* shifts from which an update fits 16 bits, and e x 2^(BITS - shift) 32: |e x| < 2^26;
         * and from which none is left but what random bits below their last one make, which is 0 */
        SHIFT_LEAST = 12, SHIFT_MOST = 44,
+       NEAR_MOST = 14, /* shift - BITS up to which a random number 2^(shift - BITS) fits */
+       MADE = 2 * GLE_MAX_SIZE / GLE_RNG_SHARE, /* roots at once */
+       COUNTED = INT16_MAX, /* vectors, of which an int16 counts one each */
        BIAS_SHIFT_MOST = 62 };
 
-/* A layer's rows, which all ask by `shift` less their own of layer->rows. `mixed`: some are by
- * less than BITS. Counts how many weights moved, and those that could not for their limit.
- *
- * round(e x 2^-shift) = floor((z + random) 2^-BITS), z: e x 2^(BITS - shift) to the nearest, as
- * random bits are whole numbers of 2^(shift - BITS) and a half of one: a carry into the upper
- * half of a sum. */
-LANES void learn_rows(const gle_layer *layer, const gle_learning *job, const int32_t mixed,
-                      const int32_t bounded, uint32_t *moved, uint32_t *clipped)
+/* Where a scalar goes into all lanes, the port for shuffles has less to do from memory. */
+LANES __m512i from_memory(const int32_t *x)
 {
-    const gle_update *how = job->how;
-    const int32_t n = layer->n, m = layer->m, stride = layer->stride, shift = job->shift;
+    __m512i y;
+    __asm__("vpbroadcastd %1, %0" : "=v"(y) : "m"(*x));
+    return y;
+}
+
+/* Written out, as gcc copies registers about otherwise. */
+LANES void one_more(__m512i *count, __mmask32 where, __m512i minus_one)
+{
+    __asm__("vpsubw %2, %0, %0%{%1%}" : "+v"(*count) : "Yk"(where), "v"(minus_one));
+}
+
+/* What `count` has in lanes of 16 bits, which then have nothing. */
+LANES uint32_t taken(__m512i *count)
+{
+    const __m512i sums = _mm512_madd_epi16(*count, _mm512_set1_epi16(1));
+
+    *count = _mm512_setzero_si512();
+    return (uint32_t)_mm512_reduce_add_epi32(sums);
+}
+
+/* A layer that learns, from row i on. moved, clipped: weights that moved, and those that could not
+ * for their limit. roots: of rows up to `ready`, the first of which is number `have`; made for
+ * many rows at once, as each takes a core long but it can make several side by side. */
+typedef struct {
+    const gle_layer *layer;
+    const gle_learning *job;
+    uint32_t have, moved, clipped;
+    int32_t i, ready;
+    _Alignas(64) uint32_t roots[MADE + ROOTS];
+} streamer;
+
+LANES void make_roots(streamer *s, int32_t i)
+{
+    const uint32_t own = gle_rng_roots(s->layer->m), some = MADE / own;
+    const uint32_t rows = (uint32_t)(s->layer->n - i) < some ? (uint32_t)(s->layer->n - i) : some;
+    const __m512i a = all((int32_t)s->job->how->key.a), b = all((int32_t)s->job->how->key.b);
+
+    s->have = (uint32_t)i * own;
+    s->ready = i + (int32_t)rows;
+    for (uint32_t k = 0; k < rows * own; k += ROOTS) {
+        store(s->roots + k, rng_roots(a, b, s->have + k));
+    }
+}
+
+/* `by`: what a row asks by, less BITS. */
+LANES int32_t asks_by(const streamer *s, int32_t i)
+{
+    const uint32_t *const rows = s->layer->rows;
+    const int32_t shift = s->job->shift - (rows ? (int32_t)rows[i] : 0);
+
+    return (shift < SHIFT_MOST ? shift : SHIFT_MOST) - BITS;
+}
+
+/* It is below 0, up to NEAR_MOST, or beyond. */
+enum { LEFT, NEAR, FAR };
+
+/* Rows that all ask by as much as the first.
+ *
+ * round(e x 2^-shift) = floor((z + random) 2^-BITS), z: e x 2^-by to the nearest, as random bits
+ * are whole numbers of 2^by and a half of one: a carry into the upper half of a sum. NEAR, all
+ * of it fits at once: floor((e x + 2^(by - 1) + random 2^by) 2^(-by - BITS)). */
+LANES void learn_alike(const int kind, const int32_t bounded, streamer *s)
+{
+    const gle_layer *const layer = s->layer;
+    const gle_update *const how = s->job->how;
+    const int32_t n = layer->n, m = layer->m, by = asks_by(s, s->i);
     const int32_t largest = how->most < 32767 ? how->most : 32767;
-    const uint32_t own_roots = gle_rng_roots(m), *const rows = layer->rows;
-    const int16_t *const errors = layer->e, *const x = job->below;
-    int32_t *const sums = job->sums;
+    const int32_t half = by > 0 ? 1 << (by - 1) : 0, vectors = (m + WIDE - 1) / WIDE;
+    const uint32_t own_roots = gle_rng_roots(m);
+    const int16_t *const x = s->job->below;
     const __m512i limit = held(_mm512_set1_epi16((int16_t)how->limit));
     const __m512i least = held(_mm512_set1_epi16((int16_t)(-how->limit)));
     const __m512i most = held(_mm512_set1_epi16((int16_t)largest));
     const __m512i least_delta = held(_mm512_set1_epi16((int16_t)(-largest)));
-    const __m512i key_a = all((int32_t)how->key.a), key_b = all((int32_t)how->key.b);
     const __m512i first = held(_mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1));
-    const __m512i next_two = held(all(WIDE / GLE_RNG_SHARE));
     const __m512i low = held(all(0xffff));
-    __m512i roots = rng_roots(key_a, key_b, 0); /* rows that are short share sixteen */
-    uint32_t have = 0, root = 0, moves = 0, clips = 0;
-    int16_t *w = layer->w;
+    const __m512i minus_one = held(_mm512_set1_epi16(-1));
+    const __m512i start = held(all(kind == NEAR ? half + (1 << (by + BITS - 1)) : half));
+    const __m512i shifted = held(all(kind == LEFT ? -by : by)), further = held(all(by + BITS));
+    const __m512i up_even = held(all(kind == NEAR ? 1 << by : 0));
+    const __m512i up_odd = held(_mm512_slli_epi32(up_even, BITS));
+    __m512i moves = _mm512_setzero_si512(), clips = moves;
+    int32_t i = s->i, left = COUNTED;
+    int16_t *w = layer->w + (size_t)i * (size_t)layer->stride;
 
-    for (int32_t i = 0; i < n; i++, w += stride, root += own_roots) {
-        const int32_t e = errors[i];
-        const int32_t wanted = shift - (rows ? (int32_t)rows[i] : 0);
-        const int32_t by = (wanted < SHIFT_MOST ? wanted : SHIFT_MOST) - BITS;
-        const __m512i e_even = all(e & 0xffff), e_odd = all((int32_t)((uint32_t)e << 16));
-        const __m512i right = all(by > 0 ? by : 0), left = all(by < 0 ? -by : 0);
-        const __m512i half = all(by > 0 ? 1 << (by - 1) : 0);
-        __m512i at;
+    for (; i < n && asks_by(s, i) == by; i++, w += layer->stride) {
+        const int32_t e = layer->e[i];
+        const int32_t halves[2] = {e & 0xffff, (int32_t)((uint32_t)e << 16)};
+        const __m512i e_even = from_memory(&halves[0]), e_odd = from_memory(&halves[1]);
+        const uint32_t *root;
 
-        sums[i] = e;
+        s->job->sums[i] = e;
         if (e == 0) {
             continue; /* asks for nothing */
         }
-        if (root - have + own_roots > ROOTS) {
-            roots = rng_roots(key_a, key_b, root);
-            have = root;
+        if (i >= s->ready) {
+            make_roots(s, i);
         }
-        at = _mm512_add_epi32(first, all((int32_t)(root - have)));
-        for (int32_t j = 0; j < m; j += WIDE) {
+        left -= vectors;
+        if (left < 0) {
+            s->moved += taken(&moves);
+            s->clipped += taken(&clips);
+            left = COUNTED - vectors;
+        }
+        root = s->roots + ((uint32_t)i * own_roots - s->have);
+        for (int32_t j = 0; j < m; j += WIDE, root += WIDE / GLE_RNG_SHARE) {
             const __m512i below = load(x + j), old = load(w + j);
-            __m512i words, even, odd, delta, next, kept;
+            __m512i even = add_product(start, below, e_even);
+            __m512i odd = add_product(start, below, e_odd);
+            __m512i delta, next, kept;
 
-            /* a long row; of `at` four bits count */
-            if (j != 0 && (j & (ROOTS * GLE_RNG_SHARE - 1)) == 0) {
-                have = root + (uint32_t)j / GLE_RNG_SHARE;
-                roots = rng_roots(key_a, key_b, have);
+            if (kind == NEAR) {
+                const __m512i words = rng_centred_pairs(load(root), first);
+                even = _mm512_srav_epi32(add_product(even, words, up_even), further);
+                odd = _mm512_srav_epi32(add_product(odd, words, up_odd), shifted);
+            } else {
+                const __m512i words = rng_pairs(load(root), first);
+                even = kind == LEFT ? _mm512_sllv_epi32(even, shifted)
+                                    : _mm512_srav_epi32(even, shifted);
+                odd = kind == LEFT ? _mm512_sllv_epi32(odd, shifted)
+                                   : _mm512_srav_epi32(odd, shifted);
+                even = _mm512_add_epi32(even, _mm512_and_si512(words, low));
+                odd = _mm512_add_epi32(odd, _mm512_srli_epi32(words, BITS));
+                even = _mm512_srli_epi32(even, BITS);
             }
-            words = rng_pairs(roots, at);
-            even = add_product(half, below, e_even);
-            odd = add_product(half, below, e_odd);
-            if (mixed) {
-                even = _mm512_sllv_epi32(even, left);
-                odd = _mm512_sllv_epi32(odd, left);
-            }
-            even = _mm512_srav_epi32(even, right);
-            odd = _mm512_srav_epi32(odd, right);
-            even = _mm512_add_epi32(even, _mm512_and_si512(words, low));
-            odd = _mm512_add_epi32(odd, _mm512_srli_epi32(words, BITS));
-            /* upper halves of both, the ones in lower ones */
-            delta = _mm512_ternarylogic_epi32(low, _mm512_srli_epi32(even, BITS), odd, 0xca);
+            /* upper halves of odd ones, lower ones of even ones */
+            delta = _mm512_ternarylogic_epi32(low, even, odd, 0xca);
             if (bounded) {
                 delta = _mm512_max_epi16(least_delta, _mm512_min_epi16(most, delta));
             }
             next = _mm512_adds_epi16(old, delta); /* the limit is below what fits 16 bits */
             kept = _mm512_max_epi16(least, _mm512_min_epi16(limit, next));
-            moves += (uint32_t)_mm_popcnt_u32(_mm512_test_epi16_mask(delta, delta));
-            clips += (uint32_t)_mm_popcnt_u32(_mm512_cmpneq_epi16_mask(next, kept));
+            one_more(&moves, _mm512_test_epi16_mask(delta, delta), minus_one);
+            one_more(&clips, _mm512_cmpneq_epi16_mask(next, kept), minus_one);
             store(w + j, kept);
-            at = _mm512_add_epi32(at, next_two);
         }
     }
-    *moved = moves;
-    *clipped = clips;
+    s->moved += taken(&moves);
+    s->clipped += taken(&clips);
+    s->i = i;
+}
+
+/* All rows. */
+LANES void learn_rows(const int32_t bounded, streamer *s)
+{
+    while (s->i < s->layer->n) {
+        const int32_t by = asks_by(s, s->i);
+        if (by < 0) {
+            learn_alike(LEFT, bounded, s);
+        } else if (by <= NEAR_MOST) {
+            learn_alike(NEAR, bounded, s);
+        } else {
+            learn_alike(FAR, bounded, s);
+        }
+    }
 }
 
 LANES uint32_t not_zero(const int16_t *x, int32_t m)
@@ -132,22 +213,25 @@ AVX512 int32_t gle_learn_stream_vnni(gle_layer *layer, const gle_learning *job,
                                      gle_update_count *count)
 {
     const int32_t least = job->shift - (layer->rows ? 7 : 0);
-    uint32_t asked, moved, clipped;
+    streamer s;
+    uint32_t asked;
 
     if (!job->how->stochastic || least < SHIFT_LEAST) {
         return 0; /* row by row, then */
     }
+    s.layer = layer;
+    s.job = job;
+    s.have = s.moved = s.clipped = 0;
+    s.i = s.ready = 0;
     if (least <= 26 && job->how->most <= 1 << 26 >> least) { /* else no update is larger */
-        learn_rows(layer, job, 1, 1, &moved, &clipped);
-    } else if (least < BITS) {
-        learn_rows(layer, job, 1, 0, &moved, &clipped);
+        learn_rows(1, &s);
     } else {
-        learn_rows(layer, job, 0, 0, &moved, &clipped);
+        learn_rows(0, &s);
     }
     asked = not_zero(job->below, layer->m) * asking(layer->e, layer->n);
     count->asked += asked;
-    count->under += asked - moved;
-    count->clipped += clipped;
+    count->under += asked - s.moved;
+    count->clipped += s.clipped;
     return 1;
 }
 

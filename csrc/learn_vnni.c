@@ -230,19 +230,22 @@ APART void learn_from(const __m512i *g, int32_t R, int32_t V, gle_layer *layer,
                          _mm512_mullo_epi32(_mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2,
                                                               3, 3, 3, 3),
                                             all((int32_t)of_row)));
-    __m512i roots = _mm512_setzero_si512();
+    __m512i roots[AMX_SIDE / 4];
     learner l = *state;
 
+    /* all of them at once: each takes a core long, but it can make several side by side */
+    for (int32_t r = 0; l.stochastic && r < R; r += 4) {
+        const uint32_t first =
+            (uint32_t)(job->first + i + r) * of_row + (uint32_t)j / GLE_RNG_SHARE;
+        roots[r / 4] =
+            rng_root_of(l.key_a, l.key_b, _mm512_add_epi32(numbers, all((int32_t)first)));
+    }
     for (int32_t r = 0; r < R; r++) {
         int16_t *const w = layer->w + (size_t)(i + r) * (size_t)layer->stride + (size_t)j;
         const int32_t shift = job->shift - (layer->rows ? (int32_t)layer->rows[i + r] : 0);
 
-        if (l.stochastic && r % 4 == 0) {
-            const uint32_t first =
-                (uint32_t)(job->first + i + r) * of_row + (uint32_t)j / GLE_RNG_SHARE;
-            roots = rng_root_of(l.key_a, l.key_b, _mm512_add_epi32(numbers, all((int32_t)first)));
-        }
-        learn_vectors(w, g + r * V, V, shift, &l, roots, r % 4 * MOST_V);
+        learn_vectors(w, g + r * V, V, shift, &l, l.stochastic ? roots[r / 4] : all(0),
+                      r % 4 * MOST_V);
     }
     state->asked = l.asked;
     state->under = l.under;

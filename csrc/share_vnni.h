@@ -37,15 +37,31 @@ LANES __m512i rng_share(__m512i root)
     return rng_upper(_mm512_sllv_epi32(x, left));
 }
 
-/* The words of two roots, root at[0] of `roots` and root at[8]: a pair of weights each. */
-LANES __m512i rng_pairs(__m512i roots, __m512i at)
+/* What makes the words of two roots, root at[0] of `roots` and root at[8]: a pair of weights
+ * each. */
+LANES __m512i rng_multiplied(__m512i roots, __m512i at)
 {
     static const uint32_t factors[8] = GLE_RNG_FACTORS;
     const __m512i twice =
         _mm512_broadcast_i64x4(_mm256_loadu_si256((const __m256i *)(const void *)factors));
-    const __m512i x = _mm512_mullo_epi32(_mm512_permutexvar_epi32(at, roots), twice);
+
+    return _mm512_mullo_epi32(_mm512_permutexvar_epi32(at, roots), twice);
+}
+
+/* The words: of root at[0] those in the lower half. */
+LANES __m512i rng_pairs(__m512i roots, __m512i at)
+{
+    const __m512i x = rng_multiplied(roots, at);
 
     return _mm512_xor_si512(x, _mm512_srli_epi32(x, 15));
+}
+
+/* The same with 2^15 less of each half, which then is an int16. */
+LANES __m512i rng_centred_pairs(__m512i roots, __m512i at)
+{
+    const __m512i x = rng_multiplied(roots, at);
+
+    return _mm512_ternarylogic_epi32(x, _mm512_srli_epi32(x, 15), all((int32_t)0x80008000u), 0x96);
 }
 
 #endif

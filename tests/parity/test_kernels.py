@@ -224,6 +224,21 @@ def test_one_stream_learns_at_every_shift(vector: str, profile: str, seed: int) 
     assert moved > 10000, profile
 
 
+def test_one_stream_learns_more_weights_than_a_lane_counts(vector: str, seed: int) -> None:
+    """Kernels count in 16 bits on the way: so many vectors of 32 weights that all move."""
+    rng = np.random.default_rng(seed)
+    network = make_network([2200], ["linear"], rng, inputs=1024, loss="mse", dt=1.0)
+    scales = Scales(8, 0, (LayerScales(12, 12, 6, 6, 0),))
+    image = build_image(network, chip_with(), scales, batch=1, learning_rate=2.0**-14)
+    weights = {"l0": (np.zeros((2200, 1024), np.int16), np.zeros(2200, np.int32))}
+    x = rng.integers(2000, 8000, (2, 1, 1024)).astype(np.int16)
+    target = rng.integers(8000, 32000, (2, 1, 2200)).astype(np.int16)
+    q = Quantised(image, x, target)
+    got = assert_same(vector, q, weights, seed, target=target, learn=True)
+    moved = got["counters"][0]["updates"] - got["counters"][0]["under_w"]
+    assert moved == np.count_nonzero(got["l0.weight"]) > 2 * 32 * 2**15
+
+
 @pytest.mark.parametrize("profile", PROFILES)
 def test_a_batch_learns_at_every_shift(vector: str, profile: str, seed: int) -> None:
     """In rows of one vector and of up to five, and of streams that share no vector evenly."""
