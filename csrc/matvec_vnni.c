@@ -41,14 +41,15 @@ TILE void round_tile(const int R, const int V, const int wide, int32_t *out, int
 
 TILE void product_tile(const int R, const int V, const int wide, int32_t *out, const int16_t *w,
                        int32_t stride, int32_t along, int32_t count, int32_t chunk,
-                       const int16_t *x, int32_t columns, int32_t shift, const uint32_t *rows)
+                       const int16_t *x, int32_t columns, int32_t shift, const uint32_t *rows,
+                       gle_ahead ahead)
 {
     static const uint32_t none[MOST_R] = {0};
     const uint32_t *const by = rows ? rows : none;
     __m512i sum[MOST_R][MOST_V];
     tile_high high;
 
-    sums_of(R, V, wide, chunk, w, stride, along, count, x, columns, sum, &high);
+    sums_of(R, V, wide, chunk, w, stride, along, count, x, columns, sum, &high, &ahead);
     if (wide || shift < 1) {
         store_tile(R, V, out, columns, sum);
         round_tile(R, V, wide, out, columns, high.at, shift, by);
@@ -67,15 +68,17 @@ TILE void product_tile(const int R, const int V, const int wide, int32_t *out, c
 
 #define PRODUCT_TILE(R)                                                                        \
     product_tile(R, V, wide, out + (size_t)i * (size_t)columns, w + (size_t)i * (size_t)stride, \
-                 stride, along, count, chunk, x, columns, shift, rows ? rows + i : NULL)
+                 stride, along, count, chunk, x, columns, shift, rows ? rows + i : NULL,       \
+                 i > 0 ? second : *ahead)
 
 /* A function for each width of tiles: what a compiler needs grows faster than a function. */
 #define PRODUCT_ROWS(name, vectors, is_wide)                                                  \
     APART void name(int32_t *out, const int16_t *w, int32_t stride, int32_t along, int32_t n, \
                     int32_t count, int32_t chunk, const int16_t *x, int32_t columns,          \
-                    int32_t shift, const uint32_t *rows)                                      \
+                    int32_t shift, const uint32_t *rows, const gle_ahead *ahead)              \
     {                                                                                         \
         const int V = vectors, wide = is_wide;                                                \
+        const gle_ahead second = {ahead->at + ahead->half, ahead->half, ahead->pair};         \
         int32_t i = 0;                                                                        \
         FOR_TILES(V, i, n, PRODUCT_TILE)                                                      \
     }
@@ -91,10 +94,12 @@ PRODUCT_ROWS(product_4_wide, 4, 1)
 
 VNNI void gle_product_tiles_vnni(int32_t *out, const int16_t *w, int32_t stride, int32_t along,
                                  int32_t n, int32_t m, const int16_t *pairs, int32_t columns,
-                                 int32_t shift, const uint32_t *rows, int32_t chunk)
+                                 int32_t shift, const uint32_t *rows, int32_t chunk,
+                                 const gle_ahead *ahead)
 {
     typedef void some_rows(int32_t *, const int16_t *, int32_t, int32_t, int32_t, int32_t, int32_t,
-                           const int16_t *, int32_t, int32_t, const uint32_t *);
+                           const int16_t *, int32_t, int32_t, const uint32_t *,
+                           const gle_ahead *);
     static some_rows *const by_vectors[2][MOST_V] = {
         {product_1, product_2, product_3, product_4},
         {product_1_wide, product_2_wide, product_3_wide, product_4_wide},
@@ -106,7 +111,7 @@ VNNI void gle_product_tiles_vnni(int32_t *out, const int16_t *w, int32_t stride,
     for (int32_t b = 0; b < columns; b += 16 * V) {
         V = tile_vectors((columns - b) / 16);
         by_vectors[wide][V - 1](out + b, w, stride, along, n, count, chunk, pairs + 2 * (size_t)b,
-                                columns, shift, rows);
+                                columns, shift, rows, ahead);
     }
 }
 
@@ -114,7 +119,10 @@ void gle_product_vnni(int32_t *out, const int16_t *w, int32_t stride, int32_t n,
                       const int16_t *pairs, int32_t columns, int32_t shift, const uint32_t *rows,
                       int32_t fits)
 {
-    gle_product_tiles_vnni(out, w, stride, 2, n, m, pairs, columns, shift, rows, fits ? m : PAIRS);
+    const gle_ahead none = {(const char *)w, 0, 0};
+
+    gle_product_tiles_vnni(out, w, stride, 2, n, m, pairs, columns, shift, rows, fits ? m : PAIRS,
+                           &none);
 }
 
 /* Sums over streams: rows of e by 16 inputs a vector; see outer_tile in matvec_avx2.c. */
@@ -124,7 +132,8 @@ TILE void outer_tile(const int R, const int V, const int wide, int32_t *out, con
     __m512i sum[MOST_R][MOST_V];
     tile_high high;
 
-    sums_of(R, V, wide, PAIRS, e, columns, 2, columns / 2, turned, stride, sum, &high);
+    sums_of(R, V, wide, PAIRS, e, columns, 2, columns / 2, turned, stride, sum, &high,
+            NULL);
     store_tile(R, V, out, stride, sum);
     if (wide) {
 #pragma GCC unroll 1

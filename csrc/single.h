@@ -55,11 +55,18 @@ int32_t gle_learn_amx(gle_layer *layer, const gle_learning *job, gle_update_coun
 void gle_product_vnni(int32_t *out, const int16_t *w, int32_t stride, int32_t n, int32_t m,
                       const int16_t *pairs, int32_t columns, int32_t shift, const uint32_t *rows,
                       int32_t fits);
+/* Memory that is brought nearer while something else is multiplied: a cache line for each pair,
+ * `pair` bytes behind that before; in tiles but the first, from `half` bytes on. */
+typedef struct {
+    const char *at;
+    size_t half, pair;
+} gle_ahead;
 /* Rows of w begin `stride` behind one another, pairs `along`; sums of `chunk` pairs fit int32, and
  * leave room for 16 bits where there are more. */
 void gle_product_tiles_vnni(int32_t *out, const int16_t *w, int32_t stride, int32_t along,
                             int32_t n, int32_t m, const int16_t *pairs, int32_t columns,
-                            int32_t shift, const uint32_t *rows, int32_t chunk);
+                            int32_t shift, const uint32_t *rows, int32_t chunk,
+                            const gle_ahead *ahead);
 void gle_outer_vnni(int32_t *out, const int16_t *e, int32_t rows, const int16_t *turned,
                     int32_t stride, int32_t m, int32_t columns, int32_t shift);
 void gle_vary_vnni(int32_t *rows, int32_t stride, int32_t count, int32_t m, const gle_update *how,

@@ -160,15 +160,19 @@ AVX512 static void forward(int32_t *out, const gle_layer *y, const int16_t *pair
     _Alignas(64) int16_t seen[SIDE * (LONGEST + WIDE)];
     const int32_t whole = (y->m + 2 * CHUNK - 1) / (2 * CHUNK) * (2 * CHUNK);
     const int32_t pitch = whole + WIDE; /* no power of 2 */
+    const size_t row = (size_t)y->stride * sizeof *y->w;
     const looker k = looker_of(y);
 
     for (int32_t i = 0; i < y->n; i += SIDE) {
         const int32_t rows = y->n - i < SIDE ? y->n - i : SIDE;
         const sizes s = see_rows(seen, pitch, y->w + (size_t)i * (size_t)y->stride, y->stride, rows,
                                  y->m, &k);
+        /* sixteen rows have 32 bytes for each pair of one */
+        const int16_t *next = y->w + (size_t)(y->n - i > SIDE ? i + SIDE : 0) * (size_t)y->stride;
+        const gle_ahead ahead = {(const char *)next, SIDE / 2 * row, SIDE * sizeof *y->w};
         gle_product_tiles_vnni(out + (size_t)i * (size_t)columns, seen, pitch, 2, rows, y->m,
                                pairs, columns, shift, y->rows ? y->rows + i : NULL,
-                               chunk_of(&s, largest));
+                               chunk_of(&s, largest), &ahead);
     }
 }
 
@@ -176,13 +180,14 @@ AVX512 static void back(int32_t *out, const gle_layer *y, int32_t first, int32_t
                         const int16_t *pairs, int32_t columns, int32_t shift, int32_t largest)
 {
     _Alignas(64) int16_t seen[SIDE * (LONGEST + WIDE)];
+    const gle_ahead none = {(const char *)y->w, 0, 0}; /* it is near since `forward` */
     const looker k = looker_of(y);
 
     for (int32_t j = 0; j < count; j += SIDE) {
         const int32_t some = count - j < SIDE ? count - j : SIDE;
         const sizes s = see_columns(seen, y->w + first + j, y->stride, y->n, some, &k);
         gle_product_tiles_vnni(out + (size_t)j * (size_t)columns, seen, 2, 2 * SIDE, some, y->n,
-                               pairs, columns, shift, NULL, chunk_of(&s, largest));
+                               pairs, columns, shift, NULL, chunk_of(&s, largest), &none);
     }
 }
 

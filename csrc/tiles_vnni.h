@@ -10,7 +10,7 @@
 #ifndef GLE_TILES_VNNI_H
 #define GLE_TILES_VNNI_H
 
-#include "kernels.h"
+#include "single.h"
 
 #include <immintrin.h>
 #include <string.h>
@@ -81,11 +81,13 @@ typedef struct {
 } tile_high;
 
 /* A tile's exact sums over `count` pairs; `wide`: `high` is used, every `chunk` pairs. A row of w
- * begins `stride` behind the one before, a pair `along`. */
+ * begins `stride` behind the one before, a pair `along`. `ahead`: from where a cache line for each
+ * pair is brought nearer; NULL: none. */
 TILE void sums_of(const int R, const int V, const int wide, int32_t chunk, const int16_t *w,
                   int32_t stride, int32_t along, int32_t count, const int16_t *x, int32_t step,
-                  __m512i sum[MOST_R][MOST_V], tile_high *high)
+                  __m512i sum[MOST_R][MOST_V], tile_high *high, const gle_ahead *ahead)
 {
+    const char *line = ahead != NULL ? ahead->at : NULL;
     __m512i *up = high->at;
 
     if (wide) {
@@ -107,6 +109,10 @@ TILE void sums_of(const int R, const int V, const int wide, int32_t chunk, const
         for (; k < end; k++) {
             const int16_t *panel = x + (size_t)k * (size_t)step * 2;
             __m512i xs[MOST_V];
+            if (ahead != NULL) {
+                _mm_prefetch(line, _MM_HINT_T1);
+                line += ahead->pair;
+            }
 #pragma GCC unroll 4
             for (int c = 0; c < V; c++) {
                 xs[c] = _mm512_loadu_si512(panel + 32 * c);
