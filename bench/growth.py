@@ -47,7 +47,8 @@ CALIBRATION = (60, 2)  # steps, streams: errors need a step for each layer on th
 GAIN = 1.7  # on drawn weights, so that signals neither grow nor die out from layer to layer
 CALL_SECONDS = 0.03  # CPU time of a measured call, about
 STREAM = 360  # steps of a sample of mnist1d
-LENGTH = 200  # steps of input at most; longer runs get it again and again
+LENGTH = 200  # steps of input; longer runs get it again and again
+STREAMS = 100  # of which so many steps are measured in a call at most, of fewer streams more
 SAME = 1 << 17  # weights, however many neurons
 # Hardly prospective: where errors are amplified from layer to layer, many layers are too
 # much for fixed scales. What they are costs no time.
@@ -63,7 +64,9 @@ QUESTIONS = {
 @dataclass(frozen=True)
 class Spot:
     """A point to measure. macs: of a step of all that it runs; weights: bytes of int16 as
-    stored, of all its chips. run: so many steps. steps: of each call; None: what fits."""
+    stored, of all its chips. run: so many steps. steps: of each call; None: what fits, up to
+    longest: else the call of a small network with one stream would be over before its caches
+    are warm."""
 
     question: str
     line: str
@@ -72,6 +75,7 @@ class Spot:
     weights: int
     run: Callable[[int], None]
     steps: int | None = None
+    longest: int = LENGTH
 
 
 @dataclass(frozen=True)
@@ -167,11 +171,16 @@ def body_of(
 
     def run(steps: int) -> None:
         nonlocal longer
-        if steps > len(longer):  # not of a measured call: the first one only finds its length
+        if steps > len(longer):  # not in a measured call: there is one before
             longer = np.resize(x16, (steps, *x16.shape[1:]))
         body.run(Block(longer[:steps], labels if learn else None, learn=learn, ranging=learn))
 
     return run
+
+
+def longest(batch: int) -> int:
+    """Steps of a call at most."""
+    return LENGTH * max(1, STREAMS // batch)
 
 
 def rival_of(network: Network, batch: int, work: str) -> Callable[[int], None]:
@@ -200,7 +209,8 @@ def neurons(quick: bool, kernels: str) -> Iterator[Spot]:
                 macs = macs_of(network, "sgd") * batch
                 run = body_of(network, batch, "sgd", kernels)
                 line = f"{name}, batch {batch}"
-                yield Spot("neurons", line, n, macs, 2 * weights_of(network), run)
+                held = 2 * weights_of(network)
+                yield Spot("neurons", line, n, macs, held, run, longest=longest(batch))
 
 
 def batches(quick: bool, kernels: str) -> Iterator[Spot]:
@@ -212,7 +222,7 @@ def batches(quick: bool, kernels: str) -> Iterator[Spot]:
         for batch in few:
             macs = macs_of(network, work) * batch
             run = body_of(network, batch, work, kernels)
-            yield Spot("batch", told, batch, macs, held, run)
+            yield Spot("batch", told, batch, macs, held, run, longest=longest(batch))
         for batch in few[:: 1 if quick else 3]:
             macs = macs_of(network, work) * batch
             yield Spot("batch", f"NumPy: {told}", batch, macs, held, rival_of(network, batch, work))
@@ -250,7 +260,8 @@ def chips(quick: bool, kernels: str) -> Iterator[Spot]:
             steps = STREAM if count > 1 else None
             yield Spot("chips", f"own weights: {told}", count, macs, each * count, run, steps)
             shared = body_of(network, count, work, kernels)
-            yield Spot("chips", f"one chip: {told}", count, macs, each, shared)
+            one = f"one chip: {told}"
+            yield Spot("chips", one, count, macs, each, shared, longest=longest(count))
 
 
 SPOTS = {"neurons": neurons, "batch": batches, "length": lengths, "chips": chips}
@@ -262,8 +273,9 @@ def measure(spots: Sequence[Spot], rounds: int, peak: Peak | None) -> list[Point
     for spot in spots:
         spot.run(spot.steps or 2)  # tables, caches, and the length of the input
         one = seconds(spot.run, spot.steps or 2) / (spot.steps or 2)
-        fit = min(LENGTH, max(2, int(CALL_SECONDS / max(one, 1e-7))))
+        fit = min(spot.longest, max(2, int(CALL_SECONDS / max(one, 1e-7))))
         steps.append(spot.steps or fit)
+        spot.run(steps[-1])
     times: list[list[float]] = [[] for _ in spots]
     tops: list[float] = []
     for _ in range(rounds):

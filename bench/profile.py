@@ -54,7 +54,7 @@ STAGES = {  # the first that fits a function's name
     "Adam": r"^values|^store_|adam",
     "layouts": r"pairs|turn|transpose|split",
     "learning": r"learn|outer|update|sgd|error_sum|gradient",
-    "products": r"product|stored|forward|back",
+    "products": r"product|stored|forward|back|few",
     "seen weights": r"see|effective",
 }
 REST = "rest"

@@ -72,6 +72,7 @@ CORE_X86 = [
     "single_avx2.c",
     "single_vnni.c",
     "softmax_vnni.c",
+    "few_vnni.c",
     "stored_vnni.c",
 ]
 CORE_AARCH64 = [

@@ -104,7 +104,7 @@ static void forward(gle_chip *chip, const gle_layer *layer, const gle_heard *hea
     }
     const int32_t largest = k->pack_pairs(chip->pairs, heard->rates, layer->m, columns);
     if (layer->most == GLE_NO_COPIES) {
-        k->stored->forward(chip->sums, layer, chip->pairs, columns, shift, largest);
+        k->stored->forward(chip->sums, layer, chip->pairs, columns, chip->batch, shift, largest);
         return;
     }
     k->product(chip->sums, layer->seen, layer->stride, layer->n, layer->m, chip->pairs, columns,

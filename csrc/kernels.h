@@ -72,13 +72,14 @@ struct gle_rule_kernels;
 /* Batch products with what a layer has stored, which becomes what the array sees on the way, so
  * that there is nothing to copy. `reads`: whether they serve this layer. `pairs`: as pack_pairs
  * leaves the m rates, or the n errors of which `count` neurons from `first` on are told; none is
- * larger than `largest`. */
+ * larger than `largest`. Beyond the `streams` of the batch anything may come out, the same at each call. */
 typedef struct {
     int32_t (*reads)(const struct gle_layer *layer);
     void (*forward)(int32_t *out, const struct gle_layer *layer, const int16_t *pairs,
-                    int32_t columns, int32_t shift, int32_t largest);
+                    int32_t columns, int32_t streams, int32_t shift, int32_t largest);
     void (*back)(int32_t *out, const struct gle_layer *layer, int32_t first, int32_t count,
-                 const int16_t *pairs, int32_t columns, int32_t shift, int32_t largest);
+                 const int16_t *pairs, int32_t columns, int32_t streams, int32_t shift,
+                 int32_t largest);
     int32_t always; /* weights that stay are better not copied either */
 } gle_stored_kernels;
 

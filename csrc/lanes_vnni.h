@@ -313,6 +313,30 @@ LANES void draw_words(const gle_neuron_job *job, int32_t i)
     }
 }
 
+/* The sum of each of sixteen vectors, in order. */
+LANES __m512i sums_of_lanes(__m512i x[16])
+{
+#pragma GCC unroll 8
+    for (int k = 0; k < 8; k++) {
+        x[k] = _mm512_add_epi32(_mm512_unpacklo_epi32(x[2 * k], x[2 * k + 1]),
+                                _mm512_unpackhi_epi32(x[2 * k], x[2 * k + 1]));
+    }
+#pragma GCC unroll 4
+    for (int k = 0; k < 4; k++) {
+        x[k] = _mm512_add_epi32(_mm512_unpacklo_epi64(x[2 * k], x[2 * k + 1]),
+                                _mm512_unpackhi_epi64(x[2 * k], x[2 * k + 1]));
+    }
+#pragma GCC unroll 2
+    for (int n = 2; n > 0; n--) {
+#pragma GCC unroll 2
+        for (int k = 0; k < n; k++) {
+            x[k] = _mm512_add_epi32(_mm512_shuffle_i32x4(x[2 * k], x[2 * k + 1], 0x88),
+                                    _mm512_shuffle_i32x4(x[2 * k], x[2 * k + 1], 0xdd));
+        }
+    }
+    return x[0];
+}
+
 LANES uint32_t count(__mmask16 mask) { return (uint32_t)_mm_popcnt_u32((uint32_t)mask); }
 
 #endif

@@ -219,20 +219,23 @@ static int32_t stored_reads(const gle_layer *y)
 }
 
 AMX static void stored_forward(int32_t *out, const gle_layer *y, const int16_t *pairs,
-                               int32_t columns, int32_t shift, int32_t largest)
+                               int32_t columns, int32_t streams, int32_t shift, int32_t largest)
 {
     const amx_factor f = {y->w, y->stride, y->n, y->m, {y->image->w_shift, y->image->w_left}};
 
+    (void)streams;
     (void)largest;
     product_of(out, &f, 0, pairs, columns, shift, y->rows, 0);
 }
 
 AMX static void stored_back(int32_t *out, const gle_layer *y, int32_t first, int32_t count,
-                            const int16_t *pairs, int32_t columns, int32_t shift, int32_t largest)
+                            const int16_t *pairs, int32_t columns, int32_t streams, int32_t shift,
+                            int32_t largest)
 {
     const amx_factor f = {y->w + first, y->stride, count, y->n,
                           {y->image->w_shift, y->image->w_left}};
 
+    (void)streams;
     (void)largest; /* the tiles' sums are looked at */
     product_of(out, &f, 1, pairs, columns, shift, NULL, 0);
 }

@@ -94,7 +94,7 @@ PRODUCT_ROWS(product_4_wide, 4, 1)
 
 VNNI void gle_product_tiles_vnni(int32_t *out, const int16_t *w, int32_t stride, int32_t along,
                                  int32_t n, int32_t m, const int16_t *pairs, int32_t columns,
-                                 int32_t shift, const uint32_t *rows, int32_t chunk,
+                                 int32_t some, int32_t shift, const uint32_t *rows, int32_t chunk,
                                  const gle_ahead *ahead)
 {
     typedef void some_rows(int32_t *, const int16_t *, int32_t, int32_t, int32_t, int32_t, int32_t,
@@ -108,8 +108,8 @@ VNNI void gle_product_tiles_vnni(int32_t *out, const int16_t *w, int32_t stride,
     const int wide = count > chunk;
     int32_t V;
 
-    for (int32_t b = 0; b < columns; b += 16 * V) {
-        V = tile_vectors((columns - b) / 16);
+    for (int32_t b = 0; b < some; b += 16 * V) {
+        V = tile_vectors((some - b) / 16);
         by_vectors[wide][V - 1](out + b, w, stride, along, n, count, chunk, pairs + 2 * (size_t)b,
                                 columns, shift, rows, ahead);
     }
@@ -121,8 +121,8 @@ void gle_product_vnni(int32_t *out, const int16_t *w, int32_t stride, int32_t n,
 {
     const gle_ahead none = {(const char *)w, 0, 0};
 
-    gle_product_tiles_vnni(out, w, stride, 2, n, m, pairs, columns, shift, rows, fits ? m : PAIRS,
-                           &none);
+    gle_product_tiles_vnni(out, w, stride, 2, n, m, pairs, columns, columns, shift, rows,
+                           fits ? m : PAIRS, &none);
 }
 
 /* Sums over streams: rows of e by 16 inputs a vector; see outer_tile in matvec_avx2.c. */

@@ -62,10 +62,10 @@ typedef struct {
     size_t half, pair;
 } gle_ahead;
 /* Rows of w begin `stride` behind one another, pairs `along`; sums of `chunk` pairs fit int32, and
- * leave room for 16 bits where there are more. */
+ * leave room for 16 bits where there are more. Only the first `some` columns. */
 void gle_product_tiles_vnni(int32_t *out, const int16_t *w, int32_t stride, int32_t along,
                             int32_t n, int32_t m, const int16_t *pairs, int32_t columns,
-                            int32_t shift, const uint32_t *rows, int32_t chunk,
+                            int32_t some, int32_t shift, const uint32_t *rows, int32_t chunk,
                             const gle_ahead *ahead);
 void gle_outer_vnni(int32_t *out, const int16_t *e, int32_t rows, const int16_t *turned,
                     int32_t stride, int32_t m, int32_t columns, int32_t shift);
@@ -73,6 +73,19 @@ void gle_vary_vnni(int32_t *rows, int32_t stride, int32_t count, int32_t m, cons
                    uint32_t first);
 uint32_t gle_read_out_vnni(int32_t *to, const int16_t *r, int32_t count, const gle_reader *how,
                            uint32_t stream, int32_t i);
+/* few_vnni.c: streams of a last vector, the first of which `pairs`, x and `out` begin with; `out`
+ * has rows of `columns` and gets 0 beyond the streams, to the end of the vector. */
+enum { GLE_FEW_MOST = 8 };
+void gle_few_turned_vnni(int16_t *turned, int32_t pitch, const int16_t *pairs, int32_t m,
+                         int32_t columns);
+/* As rows [rows][pitch] of the array, m of each and 0 behind them, by `turned`; `fits`: all sums
+ * are known to fit int32. x is at most `largest`. */
+void gle_few_rows_vnni(int32_t *out, int32_t columns, const int16_t *w, int32_t pitch,
+                       int32_t rows, int32_t m, const int16_t *x, int32_t streams, int32_t shift,
+                       const uint32_t *more, int32_t fits, int32_t largest);
+/* As columns w[n / 2][16][2] of the array, `some` of them, by pairs. */
+void gle_few_columns_vnni(int32_t *out, int32_t columns, const int16_t *w, int32_t some, int32_t n,
+                          const int16_t *x, int32_t streams, int32_t shift, int32_t chunk);
 /* stored_vnni.c */
 extern const gle_stored_kernels gle_stored_vnni;
 /* pack_vnni.c */

@@ -9,11 +9,12 @@
 #include "lanes_vnni.h"
 
 enum {
-    SIDE = 16,      /* rows or columns that are made at once */
+    SIDE = 16,      /* rows or columns that are made at once, and streams of a vector */
     WIDE = 32,      /* int16 a vector */
     LONGEST = 2048, /* products of a sum: of what is made, 65 KB stand on the stack */
     CHUNK = 32,     /* pairs that sums are looked at for */
-    AHEAD = 16      /* rows that are asked for before they are read */
+    AHEAD = 16,     /* rows that are asked for before they are read */
+    MANY = 128      /* products of a sum, from which on few streams go apart */
 };
 
 typedef struct {
@@ -67,30 +68,6 @@ LANES int32_t chunk_of(const sizes *s, int32_t largest)
     }
     return (int64_t)_mm512_reduce_max_epi32(s->most) * largest <= INT32_MAX - 0xffff
                ? CHUNK : GLE_EXACT / 2;
-}
-
-/* The sum of each of sixteen vectors, in some order. */
-LANES __m512i sums_of_lanes(__m512i x[SIDE])
-{
-#pragma GCC unroll 8
-    for (int k = 0; k < 8; k++) {
-        x[k] = _mm512_add_epi32(_mm512_unpacklo_epi32(x[2 * k], x[2 * k + 1]),
-                                _mm512_unpackhi_epi32(x[2 * k], x[2 * k + 1]));
-    }
-#pragma GCC unroll 4
-    for (int k = 0; k < 4; k++) {
-        x[k] = _mm512_add_epi32(_mm512_unpacklo_epi64(x[2 * k], x[2 * k + 1]),
-                                _mm512_unpackhi_epi64(x[2 * k], x[2 * k + 1]));
-    }
-#pragma GCC unroll 2
-    for (int n = 2; n > 0; n--) {
-#pragma GCC unroll 2
-        for (int k = 0; k < n; k++) {
-            x[k] = _mm512_add_epi32(_mm512_shuffle_i32x4(x[2 * k], x[2 * k + 1], 0x88),
-                                    _mm512_shuffle_i32x4(x[2 * k], x[2 * k + 1], 0xdd));
-        }
-    }
-    return x[0];
 }
 
 /* Up to sixteen rows: seen[count][pitch]. */
@@ -154,15 +131,28 @@ static int32_t reads(const gle_layer *y)
     return y->gains == NULL && y->m <= LONGEST && y->n <= LONGEST;
 }
 
+/* Streams of the last vector that go apart, if any: up to half of it, see few_vnni.c. */
+static int32_t few_of(int32_t m, int32_t columns, int32_t streams)
+{
+    const int32_t last = streams - (columns - SIDE);
+
+    return m >= MANY && columns > SIDE && last <= GLE_FEW_MOST ? last : 0;
+}
+
 AVX512 static void forward(int32_t *out, const gle_layer *y, const int16_t *pairs, int32_t columns,
-                           int32_t shift, int32_t largest)
+                           int32_t streams, int32_t shift, int32_t largest)
 {
     _Alignas(64) int16_t seen[SIDE * (LONGEST + WIDE)];
+    _Alignas(64) int16_t turned[GLE_FEW_MOST * (LONGEST + WIDE)];
     const int32_t whole = (y->m + 2 * CHUNK - 1) / (2 * CHUNK) * (2 * CHUNK);
     const int32_t pitch = whole + WIDE; /* no power of 2 */
+    const int32_t few = few_of(y->m, columns, streams), many = few ? columns - SIDE : columns;
     const size_t row = (size_t)y->stride * sizeof *y->w;
     const looker k = looker_of(y);
 
+    if (few) {
+        gle_few_turned_vnni(turned, pitch, pairs + 2 * (size_t)many, y->m, columns);
+    }
     for (int32_t i = 0; i < y->n; i += SIDE) {
         const int32_t rows = y->n - i < SIDE ? y->n - i : SIDE;
         const sizes s = see_rows(seen, pitch, y->w + (size_t)i * (size_t)y->stride, y->stride, rows,
@@ -170,24 +160,38 @@ AVX512 static void forward(int32_t *out, const gle_layer *y, const int16_t *pair
         /* sixteen rows have 32 bytes for each pair of one */
         const int16_t *next = y->w + (size_t)(y->n - i > SIDE ? i + SIDE : 0) * (size_t)y->stride;
         const gle_ahead ahead = {(const char *)next, SIDE / 2 * row, SIDE * sizeof *y->w};
-        gle_product_tiles_vnni(out + (size_t)i * (size_t)columns, seen, pitch, 2, rows, y->m,
-                               pairs, columns, shift, y->rows ? y->rows + i : NULL,
-                               chunk_of(&s, largest), &ahead);
+        const int32_t chunk = chunk_of(&s, largest);
+        const uint32_t *more = y->rows ? y->rows + i : NULL;
+        int32_t *to = out + (size_t)i * (size_t)columns;
+        gle_product_tiles_vnni(to, seen, pitch, 2, rows, y->m, pairs, columns, many, shift, more,
+                               chunk, &ahead);
+        if (few) {
+            gle_few_rows_vnni(to + many, columns, seen, pitch, rows, y->m, turned, few, shift, more,
+                              chunk == LONGEST, largest);
+        }
     }
 }
 
 AVX512 static void back(int32_t *out, const gle_layer *y, int32_t first, int32_t count,
-                        const int16_t *pairs, int32_t columns, int32_t shift, int32_t largest)
+                        const int16_t *pairs, int32_t columns, int32_t streams, int32_t shift,
+                        int32_t largest)
 {
     _Alignas(64) int16_t seen[SIDE * (LONGEST + WIDE)];
+    const int32_t few = few_of(y->n, columns, streams), many = few ? columns - SIDE : columns;
     const gle_ahead none = {(const char *)y->w, 0, 0}; /* it is near since `forward` */
     const looker k = looker_of(y);
 
     for (int32_t j = 0; j < count; j += SIDE) {
         const int32_t some = count - j < SIDE ? count - j : SIDE;
         const sizes s = see_columns(seen, y->w + first + j, y->stride, y->n, some, &k);
-        gle_product_tiles_vnni(out + (size_t)j * (size_t)columns, seen, 2, 2 * SIDE, some, y->n,
-                               pairs, columns, shift, NULL, chunk_of(&s, largest), &none);
+        const int32_t chunk = chunk_of(&s, largest);
+        int32_t *to = out + (size_t)j * (size_t)columns;
+        gle_product_tiles_vnni(to, seen, 2, 2 * SIDE, some, y->n, pairs, columns, many, shift, NULL,
+                               chunk, &none);
+        if (few) {
+            gle_few_columns_vnni(to + many, columns, seen, some, y->n, pairs + 2 * (size_t)many,
+                                 few, shift, chunk);
+        }
     }
 }
 

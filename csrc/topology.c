@@ -137,8 +137,8 @@ static void back(const gle_chip *chip, const gle_layer *y, int32_t first, int32_
                  int32_t shift, int32_t largest, int32_t *out)
 {
     if (chip->columns > 1 && y->most == GLE_NO_COPIES) {
-        chip->kernels->stored->back(out, y, first, count, chip->pairs, chip->columns, shift,
-                                    largest);
+        chip->kernels->stored->back(out, y, first, count, chip->pairs, chip->columns, chip->batch,
+                                    shift, largest);
     } else if (chip->columns > 1) {
         chip->kernels->product(out, y->seen_t + (size_t)first * (size_t)y->stride_t, y->stride_t,
                                count, y->n, chip->pairs, chip->columns, shift, NULL,

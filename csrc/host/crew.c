@@ -140,7 +140,7 @@ typedef struct {
     int32_t stride, n, m, columns, shift, fits;
     const uint32_t *rows;
     const gle_layer *layer; /* with stored weights; `first` then is that of its columns */
-    int32_t first, largest;
+    int32_t first, streams, largest;
 } product_job;
 
 static void product_piece(void *what, int32_t part, int32_t parts)
@@ -160,7 +160,7 @@ static void product(int32_t *out, const int16_t *w, int32_t stride, int32_t n, i
                     const int16_t *pairs, int32_t columns, int32_t shift, const uint32_t *rows,
                     int32_t fits)
 {
-    product_job y = {out, w, pairs, stride, n, m, columns, shift, fits, rows, NULL, 0, 0};
+    product_job y = {out, w, pairs, stride, n, m, columns, shift, fits, rows, NULL, 0, 0, 0};
 
     crew_share(macs(n, m, columns), product_piece, &y);
 }
@@ -173,15 +173,15 @@ static void forward_piece(void *what, int32_t part, int32_t parts)
 
     if (a < b) {
         current->alone->stored->forward(y->out + (size_t)a * (size_t)y->columns, &some, y->pairs,
-                                        y->columns, y->shift, y->largest);
+                                        y->columns, y->streams, y->shift, y->largest);
     }
 }
 
 static void forward(int32_t *out, const gle_layer *layer, const int16_t *pairs, int32_t columns,
-                    int32_t shift, int32_t largest)
+                    int32_t streams, int32_t shift, int32_t largest)
 {
-    product_job y = {out, NULL, pairs, 0, layer->n, layer->m, columns, shift, 0, NULL, layer, 0,
-                     largest};
+    product_job y = {out,   NULL, pairs, 0,     layer->n, layer->m, columns,
+                     shift, 0,    NULL,  layer, 0,        streams,  largest};
 
     crew_share(macs(layer->n, layer->m, columns), forward_piece, &y);
 }
@@ -193,16 +193,17 @@ static void back_piece(void *what, int32_t part, int32_t parts)
 
     if (a < b) {
         current->alone->stored->back(y->out + (size_t)a * (size_t)y->columns, y->layer,
-                                     y->first + a, b - a, y->pairs, y->columns, y->shift,
-                                     y->largest);
+                                     y->first + a, b - a, y->pairs, y->columns, y->streams,
+                                     y->shift, y->largest);
     }
 }
 
 static void back(int32_t *out, const gle_layer *layer, int32_t first, int32_t count,
-                 const int16_t *pairs, int32_t columns, int32_t shift, int32_t largest)
+                 const int16_t *pairs, int32_t columns, int32_t streams, int32_t shift,
+                 int32_t largest)
 {
-    product_job y = {out,   NULL, pairs, 0,     count, layer->n,
-                     columns, shift, 0, NULL, layer, first, largest};
+    product_job y = {out,   NULL, pairs, 0,     count, layer->n, columns,
+                     shift, 0,    NULL,  layer, first, streams,  largest};
 
     crew_share(macs(count, layer->n, columns), back_piece, &y);
 }

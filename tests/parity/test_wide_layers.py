@@ -15,10 +15,12 @@ from test_kernels import (
     table_exists,
 )
 
+from hwgle.chip import Chip
 from hwgle.quantise import LayerScales, Scales, build_image
 
-# Neurons of the layers and streams: whole blocks of 16 and 64, one more, one less, and more
-# inputs than are split at a time (1024) or multiplied as they are stored (2048).
+# Neurons of the layers and streams: whole blocks of 16 and 64, one more, one less, more inputs than
+# are split at a time (1024) or multiplied as they are stored (2048), and last vectors of streams
+# that are up to half full.
 SHAPES = [
     (128, [128, 128], 64),
     (129, [191, 130], 65),
@@ -28,6 +30,9 @@ SHAPES = [
     (130, [1030, 9], 65),
     (2048, [9, 2047], 18),
     (2049, [3, 2050, 2], 17),
+    (600, [530, 521], 38),
+    (127, [128, 140], 104),
+    (150, [133, 10], 25),
 ]
 WAYS = ("target", "stochastic", "nearest", "gradient", "learning and ranging")
 
@@ -53,7 +58,7 @@ def test_wide_layers(vector: str, shape: tuple[int, list[int], int], seed: int) 
 def test_wide_layers_that_saturate(vector: str, seed: int) -> None:
     """Sums on both sides of what int32 holds, shifts from end to end, scales of rows or not."""
     beyond = within = 0
-    for one in range(seed, seed + 6):
+    for one in range(seed, seed + 12):
         rng = np.random.default_rng([one, 7])
         sizes = [int(n) for n in rng.integers(128, 200, int(rng.integers(1, 3)))]
         phis = [str(p) for p in rng.choice(PHIS, len(sizes))]
@@ -62,7 +67,7 @@ def test_wide_layers_that_saturate(vector: str, seed: int) -> None:
         )
         chip = chip_with(one, rounding=("stochastic", "nearest")[one % 2], stored=16 - one % 3)
         scales = extreme_scales(network, chip, rng)
-        q, weights = extreme_run(network, chip, scales, rng, 3, int(rng.integers(64, 101)))
+        q, weights = extreme_run(network, chip, scales, rng, 3, 64 + int(rng.integers(1, 20)))
         assert_same(vector, q, weights, f"seed {one}", target=q.target, learn=True)
         w = weights["l0"][0].astype(np.int64) >> (chip.stored_max.bit_length() - 13)
         x = np.clip(q.input[0].astype(np.int64), -chip.input_max, chip.input_max)
@@ -75,21 +80,28 @@ def test_wide_layers_that_saturate(vector: str, seed: int) -> None:
 
 @pytest.mark.parametrize("shift", [-14, 0, 15, 17, 31])
 def test_largest_sums_of_wide_layers(vector: str, shift: int, seed: int) -> None:
-    """The largest weights by the largest rates and errors, as they are stored: some 2^34."""
+    """The largest weights by the largest rates and errors, as they are stored: some 2^36."""
     rng = np.random.default_rng(seed)
-    network = make_network([150, 200], ["linear", "linear"], rng, inputs=300, loss="mse", dt=1.0)
-    chip = chip_with()
+    network = make_network([150, 600], ["linear", "linear"], rng, inputs=1100, loss="mse", dt=1.0)
+    data = chip_with().model_dump()
+    data["weight"]["scale"] = "neuron"
+    finer = tuple(k % 8 for k in range(600)) if shift < 18 else ()  # by row
     u, w_top = (22, -4) if shift < 4 else (12, 10)
     first, top = (shift + u - 8, u, 6, 0, 0), (w_top, 12, 6, shift - w_top, 0)
-    scales = Scales(8, 0, (LayerScales(*first), LayerScales(*top)))
-    for sign in (1, -1):
+    for chip, rows, sign in (
+        (chip_with(), (), 1),
+        (chip_with(), (), -1),
+        (Chip.model_validate(data), finer, 1),
+    ):
+        layers = LayerScales(*first, rows=rows[:150]), LayerScales(*top, rows=rows)
+        scales = Scales(8, 0, layers)
         image = build_image(network, chip, scales, batch=70, learning_rate=1.0)
         weights = {
             name: (np.full(shape, sign * (8191 << 2), np.int16), np.zeros(shape[0], np.int32))
-            for name, shape in (("l0", (150, 300)), ("l1", (200, 150)))
+            for name, shape in (("l0", (150, 1100)), ("l1", (600, 150)))
         }
-        x = rng.choice([8191, 8190, 1], (3, 70, 300), p=[0.9, 0.05, 0.05]).astype(np.int16)
-        target = np.full((3, 70, 200), 32767, np.int16)
+        x = rng.choice([8191, 8190, 1], (3, 70, 1100), p=[0.9, 0.05, 0.05]).astype(np.int16)
+        target = np.full((3, 70, 600), 32767, np.int16)
         assert_same(vector, Quantised(image, x, target), weights, shift, target=target, learn=True)
 
 
