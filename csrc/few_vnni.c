@@ -170,9 +170,10 @@ AVX512 static void few_columns(int32_t *out, int32_t columns, int32_t group, con
 #pragma GCC unroll 4
             for (int c = 0; c < CHAINS; c++) {
                 const __m512i ws = load(w + 2 * SIDE * (size_t)(k + c));
+                const int16_t *xs = x + (size_t)(k + c) * (size_t)step;
 #pragma GCC unroll 4
                 for (int s = 0; s < GROUP; s++) {
-                    add_products(&sum[c][s], ws, pair_at(x + (size_t)(k + c) * (size_t)step + 2 * s));
+                    add_products(&sum[c][s], ws, pair_at(xs + 2 * s));
                 }
             }
         }

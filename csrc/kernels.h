@@ -72,7 +72,7 @@ struct gle_rule_kernels;
 /* Batch products with what a layer has stored, which becomes what the array sees on the way, so
  * that there is nothing to copy. `reads`: whether they serve this layer. `pairs`: as pack_pairs
  * leaves the m rates, or the n errors of which `count` neurons from `first` on are told; none is
- * larger than `largest`. Beyond the `streams` of the batch anything may come out, the same at each call. */
+ * larger than `largest`. Beyond the `streams` of the batch anything may come out. */
 typedef struct {
     int32_t (*reads)(const struct gle_layer *layer);
     void (*forward)(int32_t *out, const struct gle_layer *layer, const int16_t *pairs,

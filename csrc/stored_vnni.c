@@ -37,15 +37,16 @@ LANES __m512i looked_at(__m512i w, const looker *k)
     return k->any_left ? _mm512_sll_epi16(w, k->left) : w;
 }
 
-/* Sums of |seen| of rows or columns, one a lane: the largest of CHUNK pairs, and of all. */
+/* Sums of |seen| of rows or columns, one a lane: the largest of CHUNK pairs, and of two such chunks
+ * side by side, and of all. */
 typedef struct {
-    __m512i most, all;
+    __m512i most, most_two, last, all;
 } sizes;
 
 LANES sizes no_sizes(void)
 {
     const __m512i zero = _mm512_setzero_si512();
-    const sizes s = {zero, zero};
+    const sizes s = {zero, zero, zero, zero};
     return s;
 }
 
@@ -57,17 +58,31 @@ LANES void add_sizes(__m512i *sum, __m512i x)
 LANES void end_chunk(sizes *s, __m512i sum)
 {
     s->most = _mm512_max_epi32(s->most, sum);
+    s->most_two = _mm512_max_epi32(s->most_two, _mm512_add_epi32(s->last, sum));
+    s->last = sum;
     s->all = _mm512_add_epi32(s->all, sum);
+}
+
+/* How many times a sum that is at most `size` times `largest` fits, with room for 16 bits. */
+LANES int64_t times(__m512i size, int32_t largest)
+{
+    const int64_t most = (int64_t)_mm512_reduce_max_epi32(size) * largest;
+
+    return (INT32_MAX - 0xffff) / (most > 0 ? most : 1);
 }
 
 /* How many pairs a sum may have before it is carried, see tiles_vnni.h. */
 LANES int32_t chunk_of(const sizes *s, int32_t largest)
 {
+    const int64_t two = times(s->most_two, largest), at_most = LONGEST / (2 * CHUNK);
+
     if ((int64_t)_mm512_reduce_max_epi32(s->all) * largest <= INT32_MAX) {
         return LONGEST;
     }
-    return (int64_t)_mm512_reduce_max_epi32(s->most) * largest <= INT32_MAX - 0xffff
-               ? CHUNK : GLE_EXACT / 2;
+    if (two > 0) {
+        return 2 * CHUNK * (int32_t)(two < at_most ? two : at_most);
+    }
+    return times(s->most, largest) > 0 ? CHUNK : GLE_EXACT / 2;
 }
 
 /* Up to sixteen rows: seen[count][pitch]. */

@@ -124,3 +124,23 @@ def test_large_sums_of_a_few_lanes(vector: str, lanes: int, seed: int) -> None:
     q = Quantised(image, x, target)
     got = assert_same(vector, q, weights, lanes, target=target, learn=True)
     assert np.any(got["0.u"])
+
+
+@pytest.mark.parametrize("pairs", [16, 32, 64, 128, 192, 275])
+def test_sums_of_so_many_pairs_at_the_edge_of_int32(vector: str, pairs: int, seed: int) -> None:
+    """All weights and rates alike, so that so many products just fit, or do not; they learn, but
+    hardly ever move."""
+    rng = np.random.default_rng(seed)
+    network = make_network([150, 520], ["linear", "linear"], rng, inputs=550, loss="mse", dt=1.0)
+    scales = Scales(8, 0, (LayerScales(19, 12, 6, 0, 0), LayerScales(10, 12, 6, 21, 0)))
+    image = build_image(network, chip_with(), scales, batch=33, learning_rate=2.0**-30)
+    x = np.full((6, 33, 550), 8191, np.int16)
+    target = np.full((6, 33, 520), 32767, np.int16)
+    edge = 2**31 // (2 * pairs * 8191)
+    for w in {min(8191, w) for w in (edge - 1, edge, edge + 1, edge + edge // 3)}:
+        weights = {
+            "l0": (np.full((150, 550), w << 2, np.int16), np.zeros(150, np.int32)),
+            "l1": (np.full((520, 150), w << 2, np.int16), np.zeros(520, np.int32)),
+        }
+        q = Quantised(image, x, target)
+        assert_same(vector, q, weights, w, target=target, learn=True)
