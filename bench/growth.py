@@ -258,7 +258,8 @@ def chips(quick: bool, kernels: str) -> Iterator[Spot]:
 
             macs = macs_of(network, work) * count
             steps = STREAM if count > 1 else None
-            yield Spot("chips", f"own weights: {told}", count, macs, each * count, run, steps)
+            own = f"own weights: {told}"
+            yield Spot("chips", own, count, macs, each * count, run, steps, longest(count))
             shared = body_of(network, count, work, kernels)
             one = f"one chip: {told}"
             yield Spot("chips", one, count, macs, each, shared, longest=longest(count))

@@ -8,7 +8,7 @@
 enum { FORWARD, BACK, OUTER, LEARN, COPY };
 
 typedef struct {
-    int32_t n, m, columns, stride, stride_t;
+    int32_t n, m, columns, streams, stride, stride_t;
     int16_t *w, *seen, *seen_t, *x, *e, *pairs, *turned;
     int32_t *out, *sums;
 } bench_layer;
@@ -21,7 +21,7 @@ int32_t bench_kernel(const char *table, int32_t what, const bench_layer *b, int3
     gle_layer y = {0};
     const gle_seeing how = {2, 0};
     gle_update update = {32764, 1 << 20, 1, {12345, 678}, {0, 0}, {0}};
-    gle_learning job = {&update, b->x, b->turned, b->columns, b->columns, 2, 18, b->sums};
+    gle_learning job = {&update, b->x, b->turned, b->columns, b->streams, 2, 18, b->sums, 0};
     gle_update_count count = {0, 0, 0};
 
     if (k == NULL) {
@@ -39,7 +39,8 @@ int32_t bench_kernel(const char *table, int32_t what, const bench_layer *b, int3
         if (what == FORWARD) {
             k->pack_pairs(b->pairs, b->x, b->m, b->columns);
             if (GLE_READS_STORED(k, &y)) {
-                k->stored->forward(b->out, &y, b->pairs, b->columns, 12, GLE_ARRAY_MAX);
+                k->stored->forward(b->out, &y, b->pairs, b->columns, b->streams, 12,
+                                   GLE_ARRAY_MAX);
             } else {
                 k->product(b->out, b->seen, b->stride, b->n, b->m, b->pairs, b->columns, 12, NULL,
                            0);
@@ -47,7 +48,8 @@ int32_t bench_kernel(const char *table, int32_t what, const bench_layer *b, int3
         } else if (what == BACK) {
             k->pack_pairs(b->pairs, b->e, b->n, b->columns);
             if (GLE_READS_STORED(k, &y)) {
-                k->stored->back(b->out, &y, 0, b->m, b->pairs, b->columns, 12, GLE_ARRAY_MAX);
+                k->stored->back(b->out, &y, 0, b->m, b->pairs, b->columns, b->streams, 12,
+                                GLE_ARRAY_MAX);
             } else {
                 k->product(b->out, b->seen_t, b->stride_t, b->m, b->n, b->pairs, b->columns, 12,
                            NULL, 0);

@@ -36,7 +36,7 @@ BATCH = 100
 SECONDS = 0.004  # CPU time of one measurement
 TYPES = """
     typedef struct {
-        int32_t n, m, columns, stride, stride_t;
+        int32_t n, m, columns, streams, stride, stride_t;
         int16_t *w, *seen, *seen_t, *x, *e, *pairs, *turned;
         int32_t *out, *sums;
     } bench_layer;
@@ -100,7 +100,7 @@ class Layer:
 
         b = self.layer = self._ffi.new("bench_layer *")
         b.n = b.m = width
-        b.columns, b.stride, b.stride_t = columns, stride, stride
+        b.columns, b.streams, b.stride, b.stride_t = columns, batch, stride, stride
         b.w = fill(memory(width * stride, "int16_t"), width, width, stride, 32764)
         b.seen = fill(memory(width * stride, "int16_t"), width, width, stride, 8191)
         b.seen_t = fill(memory(width * stride, "int16_t"), width, width, stride, 8191)

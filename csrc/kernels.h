@@ -72,7 +72,8 @@ struct gle_rule_kernels;
 /* Batch products with what a layer has stored, which becomes what the array sees on the way, so
  * that there is nothing to copy. `reads`: whether they serve this layer. `pairs`: as pack_pairs
  * leaves the m rates, or the n errors of which `count` neurons from `first` on are told; none is
- * larger than `largest`. Beyond the `streams` of the batch anything may come out. */
+ * larger than `largest`. Beyond the `streams` of the batch `forward` may leave any sums, up to
+ * GLE_SUM_MAX, and `back` leaves 0 where errors are 0. */
 typedef struct {
     int32_t (*reads)(const struct gle_layer *layer);
     void (*forward)(int32_t *out, const struct gle_layer *layer, const int16_t *pairs,

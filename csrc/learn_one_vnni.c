@@ -86,7 +86,25 @@ LANES int32_t asks_by(const streamer *s, int32_t i)
 /* It is below 0, up to NEAR_MOST, or beyond. */
 enum { LEFT, NEAR, FAR };
 
-/* Rows that all ask by as much as the first.
+LANES int kind_of(int32_t by) { return by < 0 ? LEFT : by <= NEAR_MOST ? NEAR : FAR; }
+
+/* Of rows that ask by as much: what products begin with, how far they are shifted, those of even
+ * weights further, and what random bits are multiplied with. */
+typedef struct {
+    __m512i start, shifted, further, up_even, up_odd;
+} asker;
+
+LANES asker asker_of(const int kind, int32_t by)
+{
+    const int32_t half = by > 0 ? 1 << (by - 1) : 0;
+    const __m512i up = held(all(kind == NEAR ? 1 << by : 0));
+    const asker a = {held(all(kind == NEAR ? half + (1 << (by + BITS - 1)) : half)),
+                     held(all(kind == LEFT ? -by : by)), held(all(by + BITS)), up,
+                     held(_mm512_slli_epi32(up, BITS))};
+    return a;
+}
+
+/* Rows that all ask in the way of the first.
  *
  * round(e x 2^-shift) = floor((z + random) 2^-BITS), z: e x 2^-by to the nearest, as random bits
  * are whole numbers of 2^by and a half of one: a carry into the upper half of a sum. NEAR, all
@@ -95,9 +113,9 @@ LANES void learn_alike(const int kind, const int32_t bounded, streamer *s)
 {
     const gle_layer *const layer = s->layer;
     const gle_update *const how = s->job->how;
-    const int32_t n = layer->n, m = layer->m, by = asks_by(s, s->i);
+    const int32_t n = layer->n, m = layer->m;
     const int32_t largest = how->most < 32767 ? how->most : 32767;
-    const int32_t half = by > 0 ? 1 << (by - 1) : 0, vectors = (m + WIDE - 1) / WIDE;
+    const int32_t vectors = (m + WIDE - 1) / WIDE;
     const uint32_t own_roots = gle_rng_roots(m);
     const int16_t *const x = s->job->below;
     const __m512i limit = held(_mm512_set1_epi16((int16_t)how->limit));
@@ -107,20 +125,25 @@ LANES void learn_alike(const int kind, const int32_t bounded, streamer *s)
     const __m512i first = held(_mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1));
     const __m512i low = held(all(0xffff));
     const __m512i minus_one = held(_mm512_set1_epi16(-1));
-    const __m512i start = held(all(kind == NEAR ? half + (1 << (by + BITS - 1)) : half));
-    const __m512i shifted = held(all(kind == LEFT ? -by : by)), further = held(all(by + BITS));
-    const __m512i up_even = held(all(kind == NEAR ? 1 << by : 0));
-    const __m512i up_odd = held(_mm512_slli_epi32(up_even, BITS));
     __m512i moves = _mm512_setzero_si512(), clips = moves;
-    int32_t i = s->i, left = COUNTED;
+    int32_t i = s->i, left = COUNTED, by = asks_by(s, i);
     int16_t *w = layer->w + (size_t)i * (size_t)layer->stride;
+    asker ask = asker_of(kind, by);
 
-    for (; i < n && asks_by(s, i) == by; i++, w += layer->stride) {
+    for (; i < n; i++, w += layer->stride) {
         const int32_t e = layer->e[i];
         const int32_t halves[2] = {e & 0xffff, (int32_t)((uint32_t)e << 16)};
         const __m512i e_even = from_memory(&halves[0]), e_odd = from_memory(&halves[1]);
+        const int32_t own = asks_by(s, i);
         const uint32_t *root;
 
+        if (own != by) {
+            if (kind_of(own) != kind) {
+                break;
+            }
+            by = own;
+            ask = asker_of(kind, by);
+        }
         s->job->sums[i] = e;
         if (e == 0) {
             continue; /* asks for nothing */
@@ -137,20 +160,20 @@ LANES void learn_alike(const int kind, const int32_t bounded, streamer *s)
         root = s->roots + ((uint32_t)i * own_roots - s->have);
         for (int32_t j = 0; j < m; j += WIDE, root += WIDE / GLE_RNG_SHARE) {
             const __m512i below = load(x + j), old = load(w + j);
-            __m512i even = add_product(start, below, e_even);
-            __m512i odd = add_product(start, below, e_odd);
+            __m512i even = add_product(ask.start, below, e_even);
+            __m512i odd = add_product(ask.start, below, e_odd);
             __m512i delta, next, kept;
 
             if (kind == NEAR) {
                 const __m512i words = rng_centred_pairs(load(root), first);
-                even = _mm512_srav_epi32(add_product(even, words, up_even), further);
-                odd = _mm512_srav_epi32(add_product(odd, words, up_odd), shifted);
+                even = _mm512_srav_epi32(add_product(even, words, ask.up_even), ask.further);
+                odd = _mm512_srav_epi32(add_product(odd, words, ask.up_odd), ask.shifted);
             } else {
                 const __m512i words = rng_pairs(load(root), first);
-                even = kind == LEFT ? _mm512_sllv_epi32(even, shifted)
-                                    : _mm512_srav_epi32(even, shifted);
-                odd = kind == LEFT ? _mm512_sllv_epi32(odd, shifted)
-                                   : _mm512_srav_epi32(odd, shifted);
+                even = kind == LEFT ? _mm512_sllv_epi32(even, ask.shifted)
+                                    : _mm512_srav_epi32(even, ask.shifted);
+                odd = kind == LEFT ? _mm512_sllv_epi32(odd, ask.shifted)
+                                   : _mm512_srav_epi32(odd, ask.shifted);
                 even = _mm512_add_epi32(even, _mm512_and_si512(words, low));
                 odd = _mm512_add_epi32(odd, _mm512_srli_epi32(words, BITS));
                 even = _mm512_srli_epi32(even, BITS);
@@ -176,10 +199,10 @@ LANES void learn_alike(const int kind, const int32_t bounded, streamer *s)
 LANES void learn_rows(const int32_t bounded, streamer *s)
 {
     while (s->i < s->layer->n) {
-        const int32_t by = asks_by(s, s->i);
-        if (by < 0) {
+        const int kind = kind_of(asks_by(s, s->i));
+        if (kind == LEFT) {
             learn_alike(LEFT, bounded, s);
-        } else if (by <= NEAR_MOST) {
+        } else if (kind == NEAR) {
             learn_alike(NEAR, bounded, s);
         } else {
             learn_alike(FAR, bounded, s);

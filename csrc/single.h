@@ -73,8 +73,10 @@ void gle_vary_vnni(int32_t *rows, int32_t stride, int32_t count, int32_t m, cons
                    uint32_t first);
 uint32_t gle_read_out_vnni(int32_t *to, const int16_t *r, int32_t count, const gle_reader *how,
                            uint32_t stream, int32_t i);
-/* few_vnni.c: streams of a last vector, the first of which `pairs`, x and `out` begin with; `out`
- * has rows of `columns` and gets 0 beyond the streams, to the end of the vector. */
+/* few_vnni.c: streams of a last vector, the first of which `pairs`, x and `out` begin with. Those
+ * up to a multiple of four are read and written, too, and `out`, whose rows have `columns`, gets 0
+ * behind them, to the end of the vector. Rows are read up to a multiple of four, and turned
+ * streams up to GLE_FEW_MOST. */
 enum { GLE_FEW_MOST = 8 };
 void gle_few_turned_vnni(int16_t *turned, int32_t pitch, const int16_t *pairs, int32_t m,
                          int32_t columns);

@@ -11,7 +11,7 @@
 enum {
     SIDE = 16,      /* rows or columns that are made at once, and streams of a vector */
     WIDE = 32,      /* int16 a vector */
-    LONGEST = 2048, /* products of a sum: of what is made, 65 KB stand on the stack */
+    LONGEST = 2048, /* products of a sum: of what is made, 100 KB stand on the stack */
     CHUNK = 32,     /* pairs that sums are looked at for */
     AHEAD = 16,     /* rows that are asked for before they are read */
     MANY = 128      /* products of a sum, from which on few streams go apart */
@@ -74,13 +74,13 @@ LANES int64_t times(__m512i size, int32_t largest)
 /* How many pairs a sum may have before it is carried, see tiles_vnni.h. */
 LANES int32_t chunk_of(const sizes *s, int32_t largest)
 {
-    const int64_t two = times(s->most_two, largest), at_most = LONGEST / (2 * CHUNK);
+    const int64_t two = times(s->most_two, largest);
 
     if ((int64_t)_mm512_reduce_max_epi32(s->all) * largest <= INT32_MAX) {
         return LONGEST;
     }
-    if (two > 0) {
-        return 2 * CHUNK * (int32_t)(two < at_most ? two : at_most);
+    if (two > 0) { /* fewer times than a sum has pairs of chunks, or all would have fitted */
+        return 2 * CHUNK * (int32_t)two;
     }
     return times(s->most, largest) > 0 ? CHUNK : GLE_EXACT / 2;
 }
@@ -193,7 +193,7 @@ AVX512 static void back(int32_t *out, const gle_layer *y, int32_t first, int32_t
 {
     _Alignas(64) int16_t seen[SIDE * (LONGEST + WIDE)];
     const int32_t few = few_of(y->n, columns, streams), many = few ? columns - SIDE : columns;
-    const gle_ahead none = {(const char *)y->w, 0, 0}; /* it is near since `forward` */
+    const gle_ahead none = {(const char *)y->w, 0, 0}; /* a layer's own are near since `forward` */
     const looker k = looker_of(y);
 
     for (int32_t j = 0; j < count; j += SIDE) {

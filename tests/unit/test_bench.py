@@ -9,6 +9,7 @@ import json
 import platform
 import re
 import shutil
+import subprocess
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -608,3 +609,13 @@ def test_samples_that_are_right_by_votes_alone() -> None:
     assert "best single step: 50 % of" in said
     assert f"all steps {entropy:.2f}, chance {np.log(2):.2f}" in said
     assert said.endswith("by votes: 100 %")
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="kernels of x86-64 are timed")
+def test_each_kernel_is_timed():
+    """It is built from the core's sources, and so fails when they ask for other arguments."""
+    command = [sys.executable, "-m", "bench", "kernels", "--rounds", "1", "130"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for table in set(speed.available()) & {"amx", "vnni", "avx2"}:
+        assert f"| 130 | {table} |" in done.stdout
