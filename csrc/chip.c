@@ -156,6 +156,7 @@ static void set_noise(gle_neuron_job *job, const gle_chip *chip, const gle_layer
 {
     const uint32_t where = (uint32_t)layer->first;
 
+    job->driven = driven;
     job->noise_e = gle_noise_of(driven ? layer->image->noise_e : 0);
     job->noisy = (layer->off & GLE_OFF_MEMBRANE) != 0 || job->noise_e.m != 0;
     job->analog = layer->off != 0 || job->noisy;

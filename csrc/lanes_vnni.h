@@ -48,12 +48,6 @@ LANES __m512i held(__m512i x)
     return x;
 }
 
-/* Lower halves of 64 bits of one, upper ones of the other. */
-LANES __m512i joined(__m512i low, __m512i high)
-{
-    return _mm512_ternarylogic_epi64(low, high, _mm512_set1_epi64(0xffffffffLL), 0xe4);
-}
-
 /* gle_scale on lanes. */
 LANES __m512i scale(__m512i d, const gle_mul *f)
 {
@@ -151,16 +145,16 @@ LANES __m512i towards(__m512i x, __m512i y, const factor *f, int32_t kind)
     return kind == FACTOR_ONE ? y : _mm512_add_epi32(x, scaled(_mm512_sub_epi32(y, x), f, kind));
 }
 
-LANES __m512i scale_q15(__m512i d, __m512i slope)
+/* gle_scale_q15 on lanes, slopes 0 .. GLE_PHI_ONE: x = 2^15 h + l, so that both parts have 16 bits.
+ * 2^30 counts as one less: what that may change is clipped to GLE_STATE_MAX. */
+LANES __m512i scale_q15(__m512i above, __m512i slope)
 {
-    const __m512i half = _mm512_set1_epi64(16384);
-    __m512i even = _mm512_add_epi64(_mm512_mul_epi32(d, slope), half);
-    __m512i high = _mm512_add_epi64(
-        _mm512_mul_epi32(_mm512_srli_epi64(d, 32), _mm512_srli_epi64(slope, 32)), half);
+    const __m512i x = _mm512_min_epi32(above, all(GLE_SUM_MAX - 1));
+    const __m512i low = _mm512_mulhrs_epi16(_mm512_and_si512(x, all(GLE_PHI_ONE - 1)), slope);
+    const __m512i y = add_product(low, _mm512_srai_epi32(x, 15), slope);
 
-    even = _mm512_srli_epi64(even, 15);
-    high = _mm512_slli_epi64(high, 17);
-    return joined(even, high);
+    /* GLE_PHI_ONE is a negative number of 16 bits */
+    return _mm512_mask_mov_epi32(y, _mm512_cmpeq_epi32_mask(slope, all(GLE_PHI_ONE)), above);
 }
 
 LANES __m512i load(const void *p) { return _mm512_loadu_si512(p); }
@@ -187,11 +181,15 @@ LANES __m512i within(__m512i entry, __m512i position, __m512i half)
     return _mm512_add_epi32(_mm512_mullo_epi32(step, part), half);
 }
 
-LANES __m512i tanh_at(__m512i position)
+LANES __m512i tanh_from(__m512i entry, __m512i position)
 {
-    const __m512i entry = entries(gle_tanh_table, position);
     return _mm512_add_epi32(_mm512_srli_epi32(entry, 13),
                             _mm512_srli_epi32(within(entry, position, fixed(FIXED_8000)), 16));
+}
+
+LANES __m512i tanh_at(__m512i position)
+{
+    return tanh_from(entries(gle_tanh_table, position), position);
 }
 
 LANES __m512i softplus_at(__m512i position)
@@ -213,6 +211,19 @@ LANES __m512i signed_as(__m512i y, __mmask16 negative)
     return _mm512_mask_sub_epi32(y, negative, _mm512_setzero_si512(), y);
 }
 
+/* Where tanh's table is to be read, and the rate and its slope from what is found there. */
+LANES __m512i tanh_position(__m512i uhat, const gle_phi_format *f)
+{
+    return sll(_mm512_min_epi32(_mm512_abs_epi32(uhat), all(f->end8)), f->align);
+}
+
+LANES __m512i tanh_rate(__m512i y, __m512i uhat, const gle_phi_format *f, __m512i *slope)
+{
+    *slope = tanh_slope(y);
+    y = sra(_mm512_add_epi32(y, all(f->tanh_half)), f->tanh_shift);
+    return signed_as(y, _mm512_cmplt_epi32_mask(uhat, _mm512_setzero_si512()));
+}
+
 /* gle_phi_rate on lanes. */
 LANES __m512i rate(const int32_t phi, __m512i uhat, const gle_phi_format *f, __m512i *slope)
 {
@@ -220,10 +231,7 @@ LANES __m512i rate(const int32_t phi, __m512i uhat, const gle_phi_format *f, __m
     const __mmask16 negative = _mm512_cmplt_epi32_mask(uhat, _mm512_setzero_si512());
 
     if (phi == GLE_TANH) {
-        __m512i y = sll(_mm512_min_epi32(size, all(f->end8)), f->align);
-        y = tanh_at(y);
-        *slope = tanh_slope(y);
-        return signed_as(sra(_mm512_add_epi32(y, all(f->tanh_half)), f->tanh_shift), negative);
+        return tanh_rate(tanh_at(tanh_position(uhat, f)), uhat, f, slope);
     }
     if (phi == GLE_SIGMOID || phi == GLE_SOFTPLUS) {
         const __m512i end = _mm512_min_epi32(size, all(f->end16));

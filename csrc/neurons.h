@@ -17,6 +17,7 @@ struct gle_neuron_job {
     int32_t ranging;      /* count for the auto-ranging */
     int32_t analog;       /* something is off or noisy: the fields below, else none of it */
     int32_t noisy;        /* membranes or errors are */
+    int32_t driven;       /* the error path is, see analog.h */
     uint32_t first;       /* number of the first stream */
     gle_key key;          /* of the noise */
     gle_noise noise_e;    /* none where the error path is not driven, see analog.h */

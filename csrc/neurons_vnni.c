@@ -1,10 +1,10 @@
 /* One time step of a layer's neurons for AVX-512, sixteen streams at a time.
  *
- * The same integers as neurons_scalar.c. A row goes through in strips, and a strip in stages:
- * what an error neuron hears, the error neuron, the membrane, the rate. What one neuron needs
- * from its input to its hash is a chain of some 150 cycles; in stages the chains of a strip's
- * vectors are short enough for a core to run several of them at once, and the constants of one
- * stage fit the registers.
+ * The same integers as neurons_scalar.c. A row goes through in strips, and a strip in stages: the
+ * membrane, the rate; before them the error neurons of all rows at once that have the same
+ * multipliers. What one neuron needs from its input to its hash is a chain of some 150 cycles; in
+ * stages the chains of a strip's vectors are short enough for a core to run several of them at
+ * once, and the constants of one stage fit the registers.
  *
  * Products with a multiplier are those of 16 bits where their ranges allow it (lanes_vnni.h).
  */
@@ -12,29 +12,31 @@
 
 #if defined(__x86_64__) && !defined(GLE_SCALAR_ONLY)
 
-#include "lanes_vnni.h"
+#include "tanh_vbmi.h"
+
+#include <string.h>
 
 #define STAGE AVX512 __attribute__((noinline)) static void
 
-enum { WIDE = 16, STRIP = 8 * WIDE };
+enum { WIDE = 16, STRIP = 8 * WIDE, ALIKE_MOST = 512 /* lanes of error neurons at once */ };
 
-/* What a layer's rows have to count, by lane. */
+/* What a layer's rows have to count, by lane and, where it is told of two vectors, in all. */
 typedef struct {
-    __m512i peak_r, under, half_e, sat_x, sat_uhat, sat_r, sat_inst, sat_e;
+    __m512i peak_r, sat_x, sat_uhat, sat_r, sat_inst;
+    uint32_t sat_e, under, half_e;
 } tally;
 
 /* A strip of a row, and what its stages leave to the next. Whole vectors: `streams` of them are
  * of the batch. */
 typedef struct {
-    _Alignas(64) int32_t raw[STRIP]; /* phi' above; clipped: inst */
-    _Alignas(64) int32_t inst[STRIP];
-    _Alignas(64) int32_t e[STRIP];
-    _Alignas(64) int32_t uhat[STRIP];
+    _Alignas(64) int32_t uhat[STRIP]; /* where membranes alone do not tell */
+    const int32_t *ahead;             /* prospective membranes */
     const gle_neuron_job *job;
     const gle_row *row;
     size_t at;                       /* of the strip in the layer's states */
     int32_t first, columns, streams; /* first: stream */
     int32_t i;                       /* neuron */
+    int32_t by_bytes;                /* of tanh's table */
     tally *count;
 } strip;
 
@@ -43,48 +45,68 @@ LANES __m512i one_more(__m512i count, __mmask16 where)
     return _mm512_mask_sub_epi32(count, where, count, _mm512_set1_epi32(-1));
 }
 
-/* How an error neuron goes on. */
-enum { AT_REST, NEAR, FAR };
-
-/* What error neurons hear: AT_REST where it is nothing and they say nothing; FAR where the
- * distance is too large for `scaled`, or something was clipped. */
-LANES int32_t hear(strip *s, const int32_t always)
+LANES uint32_t so_many(__mmask32 where)
 {
-    const gle_layer *const layer = s->job->layer;
-    const int32_t *const above = s->job->above + s->at, *const v = layer->v + s->at;
-    const uint16_t *const dphi = layer->dphi + s->at;
-    const int32_t columns = s->columns;
-    const __m512i most = held(all(GLE_STATE_MAX)), least = held(all(-GLE_STATE_MAX));
-    __m512i any = _mm512_setzero_si512(), clipped = any, size = any;
+    uint32_t count = (uint32_t)_mm_popcnt_u32(where);
+    __asm__("" : "+r"(count)); /* compilers would add two of them in one vector */
+    return count;
+}
 
-    for (int32_t b = 0; b < columns; b += WIDE) {
+LANES __m512i words_at(const int16_t *p) /* of sixteen streams */
+{
+    return _mm512_cvtepi16_epi32(_mm256_loadu_si256((const __m256i *)(const void *)p));
+}
+
+/* Whether a strip's error neurons hear nothing and say nothing. */
+LANES int32_t at_rest(const strip *s)
+{
+    const int32_t *const above = s->job->above + s->at, *const v = s->job->layer->v + s->at;
+    __m512i any = _mm512_setzero_si512();
+
+    for (int32_t b = 0; b < s->columns; b += WIDE) {
         any = _mm512_ternarylogic_epi32(any, load(above + b), load(v + b), 0xfe); /* or */
     }
-    if (!always && _mm512_test_epi32_mask(any, any) == 0) {
-        return AT_REST;
-    }
-    for (int32_t b = 0; b < columns; b += WIDE) {
-        const __m512i slope =
-            _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(const void *)(dphi + b)));
-        const __m512i raw = scale_q15(load(above + b), slope);
-        const __m512i inst = _mm512_max_epi32(least, _mm512_min_epi32(most, raw));
+    return _mm512_test_epi32_mask(any, any) == 0;
+}
 
-        /* one | (two ^ three); the limit of a distance is a power of two */
-        clipped = _mm512_ternarylogic_epi32(clipped, raw, inst, 0xf6);
-        size = _mm512_or_si512(size, _mm512_abs_epi32(_mm512_sub_epi32(inst, load(v + b))));
-        store(s->raw + b, raw);
-        store(s->inst + b, inst);
-    }
-    clipped = _mm512_or_si512(clipped, _mm512_andnot_si512(all(s->row->ratio_v.limit - 1), size));
-    return _mm512_test_epi32_mask(clipped, clipped) != 0 ? FAR : NEAR;
+/* Limits of errors of 16 bits, and what neurons have to count of them. */
+typedef struct {
+    __m512i most, least, half;
+    uint32_t clipped, under, large;
+} saying;
+
+LANES saying saying_of(int32_t e_max)
+{
+    const saying k = {held(_mm512_set1_epi16((int16_t)e_max)),
+                      held(_mm512_set1_epi16((int16_t)-e_max)),
+                      held(_mm512_set1_epi16((int16_t)(e_max >> 1))), 0, 0, 0};
+    return k;
+}
+
+/* What two vectors of error neurons say, of raw and of prospective errors, in the lanes' order. */
+LANES __m512i say(__m512i raw[2], __m512i ehat[2], saying *k)
+{
+    const __m512i in_order = _mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7); /* packed by 128 bits */
+    /* what 16 bits cannot hold is not within the limits either, and what is not 0 stays so */
+    const __m512i both = _mm512_packs_epi32(raw[0], raw[1]);
+    const __m512i heard = _mm512_packs_epi32(ehat[0], ehat[1]);
+    const __m512i e = _mm512_max_epi16(k->least, _mm512_min_epi16(k->most, both));
+    const __mmask32 some = _mm512_test_epi16_mask(heard, heard);
+
+    /* beyond the batch there are no errors, nor noise */
+    k->clipped += so_many(_mm512_cmpneq_epi16_mask(both, e));
+    k->under += so_many(_mm512_mask_testn_epi16_mask(some, e, e));
+    k->large += so_many(_mm512_cmpgt_epi16_mask(_mm512_abs_epi16(e), k->half));
+    return _mm512_permutexvar_epi64(in_order, e);
 }
 
 /* Error neurons and their errors; how their leak and their prospective error are found. */
-LANES void error_neurons(strip *s, const int32_t far, const int32_t noisy, const int32_t leaks,
-                         const int32_t looks)
+LANES void error_neurons(strip *s, const int32_t noisy, const int32_t leaks, const int32_t looks)
 {
     const gle_row *const row = s->row;
     const gle_layer *const layer = s->job->layer;
+    const int32_t *const above = s->job->above + s->at;
+    const uint16_t *const dphi = layer->dphi + s->at;
     int32_t *const v = layer->v + s->at;
     int16_t *const e16 = layer->e + s->at;
     const uint32_t *const words = s->job->words + s->job->columns + s->first;
@@ -94,88 +116,76 @@ LANES void error_neurons(strip *s, const int32_t far, const int32_t noisy, const
     const noiser more = noisy ? noiser_of(&row->noise_e, s->i) : none;
     const factor leak = factor_of(&row->leak_v, leaks), ratio = factor_of(&row->ratio_v, looks);
     const __m512i half = all(row->v_half), extra = all(row->v_extra);
-    const __m512i most = all(row->e_max), least = all(-row->e_max);
-    const __m512i half_most = all(row->e_max >> 1);
+    const __m512i most = all(GLE_STATE_MAX), least = all(-GLE_STATE_MAX);
+    const __m512i within = all(row->ratio_v.limit - 1); /* the limit is a power of two */
     tally *const t = s->count;
-    __m512i sat_e = t->sat_e, under = t->under, half_e = t->half_e, sat_inst = t->sat_inst;
+    saying k = saying_of(row->e_max);
 
-    for (int32_t b = 0; b < columns; b += WIDE) {
-        const __m512i old = load(v + b), inst = load(s->inst + b);
-        __m512i ehat, raw;
-
-        if (far) {
+    for (int32_t b = 0; b < columns; b += 2 * WIDE) {
+        __m512i raw[2] = {zero, zero}, ehat[2] = {zero, zero};
+#pragma GCC unroll 2
+        for (int32_t c = 0; c < 2; c++) {
+            const int32_t at = b + c * WIDE;
+            if (at >= columns) {
+                break;
+            }
+            const __m512i slope = _mm512_cvtepu16_epi32(
+                _mm256_loadu_si256((const __m256i *)(const void *)(dphi + at)));
+            const __m512i old = load(v + at), heard = scale_q15(load(above + at), slope);
+            const __m512i inst = _mm512_max_epi32(least, _mm512_min_epi32(most, heard));
             const __m512i delta = _mm512_sub_epi32(inst, old);
-            const __m512i near = clamp(delta, row->ratio_v.limit);
-            const __mmask16 off = _mm512_cmpneq_epi32_mask(load(s->raw + b), inst)
-                                  | _mm512_cmpneq_epi32_mask(near, delta);
-            sat_inst = one_more(sat_inst, off); /* none beyond the batch, as of errors below */
-            ehat = _mm512_add_epi32(old, scale(near, &row->ratio_v));
+            /* clipped, or a distance that `scaled` may not take: one | (two & ~three) */
+            const __m512i far = _mm512_ternarylogic_epi32(_mm512_xor_si512(heard, inst),
+                                                          _mm512_abs_epi32(delta), within, 0xf4);
+            if (__builtin_expect(_mm512_test_epi32_mask(far, far) != 0, 0)) {
+                const __m512i near = clamp(delta, row->ratio_v.limit);
+                const __mmask16 off = _mm512_cmpneq_epi32_mask(heard, inst)
+                                      | _mm512_cmpneq_epi32_mask(near, delta);
+                t->sat_inst = one_more(t->sat_inst, off); /* none beyond the batch */
+                ehat[c] = _mm512_add_epi32(old, scale(near, &row->ratio_v));
+            } else {
+                ehat[c] = towards(old, inst, &ratio, looks);
+            }
+            if (noisy) {
+                ehat[c] = _mm512_mask_add_epi32(ehat[c], live_of(streams, at), ehat[c],
+                                                noise(&more, load(words + at)));
+            }
+            store(v + at, towards(old, inst, &leak, leaks));
+            raw[c] = _mm512_srav_epi32(_mm512_add_epi32(ehat[c], half), extra);
+        }
+        const __m512i e = say(raw, ehat, &k);
+        if (columns - b > WIDE) {
+            store(e16 + b, e);
         } else {
-            ehat = towards(old, inst, &ratio, looks);
+            _mm256_storeu_si256((__m256i *)(void *)(e16 + b), _mm512_castsi512_si256(e));
         }
-        if (noisy) {
-            ehat = _mm512_mask_add_epi32(ehat, live_of(streams, b), ehat,
-                                         noise(&more, load(words + b)));
-        }
-        store(v + b, towards(old, inst, &leak, leaks));
-        raw = _mm512_srav_epi32(_mm512_add_epi32(ehat, half), extra);
-        const __m512i e = _mm512_max_epi32(least, _mm512_min_epi32(most, raw));
-        /* beyond the batch there are no errors, nor noise */
-        sat_e = one_more(sat_e, _mm512_cmpneq_epi32_mask(raw, e));
-        under = one_more(
-            under, _mm512_mask_testn_epi32_mask(_mm512_test_epi32_mask(ehat, ehat), e, e));
-        half_e = one_more(half_e, _mm512_cmpgt_epi32_mask(_mm512_abs_epi32(e), half_most));
-        store(s->e + b, e);
-        store16(e16 + b, e);
     }
-    t->sat_e = sat_e;
-    t->under = under;
-    t->half_e = half_e;
-    t->sat_inst = sat_inst;
-}
-
-LANES void errors_at_rest(strip *s)
-{
-    const __m512i zero = _mm512_setzero_si512();
-    int16_t *const e16 = s->job->layer->e + s->at;
-    const int32_t columns = s->columns;
-
-    for (int32_t b = 0; b < columns; b += WIDE) {
-        store(s->e + b, zero);
-        _mm256_storeu_si256((__m256i *)(void *)(e16 + b), _mm256_setzero_si256());
-    }
+    t->sat_e += k.clipped;
+    t->under += k.under;
+    t->half_e += k.large;
 }
 
 /* The two kinds of neurons of the papers, slow ones with tau_r = dt and instantaneous ones, have
  * code of their own. */
 STAGE errors(strip *s)
 {
-    const int32_t kind = hear(s, 0);
     const int32_t leaks = factor_kind(&s->row->leak_v, 1);
     const int32_t looks = factor_kind(&s->row->ratio_v, 0);
 
-    if (kind == AT_REST) {
-        errors_at_rest(s);
-    } else if (kind == FAR) {
-        error_neurons(s, 1, 0, leaks, FACTOR_ONE);
+    if (!s->job->driven && at_rest(s)) {
+        memset(s->job->layer->e + s->at, 0, (size_t)s->columns * sizeof *s->job->layer->e);
     } else if (leaks == FACTOR_ONE && looks == FACTOR_FINE) {
-        error_neurons(s, 0, 0, FACTOR_ONE, FACTOR_FINE);
+        error_neurons(s, 0, FACTOR_ONE, FACTOR_FINE);
     } else if (leaks == FACTOR_COARSE && looks == FACTOR_ONE) {
-        error_neurons(s, 0, 0, FACTOR_COARSE, FACTOR_ONE);
+        error_neurons(s, 0, FACTOR_COARSE, FACTOR_ONE);
     } else {
-        error_neurons(s, 0, 0, leaks, looks);
+        error_neurons(s, 0, leaks, looks);
     }
 }
 
 STAGE noisy_errors(strip *s)
 {
-    const int32_t leaks = factor_kind(&s->row->leak_v, 1);
-
-    if (hear(s, 1) == NEAR) {
-        error_neurons(s, 0, 1, leaks, factor_kind(&s->row->ratio_v, 0));
-    } else {
-        error_neurons(s, 1, 1, leaks, FACTOR_ONE);
-    }
+    error_neurons(s, 1, factor_kind(&s->row->leak_v, 1), factor_kind(&s->row->ratio_v, 0));
 }
 
 /* gamma e in the format of a membrane */
@@ -226,7 +236,7 @@ LANES void membrane_neurons(strip *s, const int32_t noisy, const int32_t nudged,
         __m512i next, uhat;
 
         if (nudged) {
-            raw = _mm512_add_epi32(raw, nudge(row, load(s->e + b)));
+            raw = _mm512_add_epi32(raw, nudge(row, words_at(layer->e + s->at + b)));
         }
         const __m512i x = _mm512_max_epi32(least, _mm512_min_epi32(most, raw));
         sat_x = one_more(sat_x, _mm512_mask_cmpneq_epi32_mask(live, raw, x));
@@ -246,11 +256,14 @@ LANES void membrane_neurons(strip *s, const int32_t noisy, const int32_t nudged,
             next = clamp(next, row->u_max);
         }
         store(u + b, next);
-        store(s->uhat + b, uhat);
+        if (noisy || looks != ALIKE) {
+            store(s->uhat + b, uhat);
+        }
     }
+    s->ahead = noisy || looks != ALIKE ? s->uhat : u;
     if (layer->uhat != NULL) {
         for (int32_t b = 0; b < columns; b += WIDE) {
-            store(layer->uhat + s->at + b, load(s->uhat + b));
+            store(layer->uhat + s->at + b, load(s->ahead + b));
         }
     }
     t->sat_x = sat_x;
@@ -293,49 +306,155 @@ LANES __m512i gained_rate(const int32_t phi, const gle_row *row, const gle_phi_f
                GLE_GAIN_BITS + row->fine_extra);
 }
 
-/* Rates and slopes, and the hash of all that the neurons have become. */
-LANES void rates(strip *s, const gle_phi_format *with, const int32_t phi, const int32_t gained)
+/* What a row's rates have in common, and where all of it stands. */
+typedef struct {
+    __m512i hash_u, hash_v, hash_s, most, least;
+    const int32_t *u, *v;
+    const int16_t *e;
+    int16_t *r;
+    uint16_t *dphi;
+    uint32_t *hash;
+} settled;
+
+LANES settled settled_of(const strip *s)
+{
+    const gle_row *const row = s->row;
+    const gle_layer *const layer = s->job->layer;
+    const settled k = {all((int32_t)row->hash_u), all((int32_t)row->hash_v),
+                       all((int32_t)row->hash_s), all(row->r_max), all(-row->r_max),
+                       layer->u + s->at, layer->v + s->at, layer->e + s->at, layer->r + s->at,
+                       layer->dphi + s->at, s->job->hash + s->first};
+    return k;
+}
+
+/* A vector's rates and slopes, and the hash of all that its neurons have become. */
+LANES void settle(int32_t b, __m512i r, __m512i slope, const settled *k)
+{
+    const __m512i upper = _mm512_setr_epi32(0, 0x10000, 0x20000, 0x30000, 0x40000, 0x50000,
+                                            0x60000, 0x70000, 0x80000, 0x90000, 0xa0000, 0xb0000,
+                                            0xc0000, 0xd0000, 0xe0000, 0xf0000);
+    const __m512i e = _mm512_castsi256_si512(
+        _mm256_loadu_si256((const __m256i *)(const void *)(k->e + b)));
+    /* e << 16 | r & 0xffff */
+    const __m512i e_r =
+        _mm512_ternarylogic_epi32(_mm512_maskz_permutexvar_epi16(0xaaaaaaaau, upper, e), r,
+                                  fixed(FIXED_FFFF), 0xf8);
+    __m512i sum = _mm512_add_epi32(load(k->hash + b), _mm512_mullo_epi32(load(k->u + b), k->hash_u));
+
+    sum = _mm512_add_epi32(sum, _mm512_mullo_epi32(load(k->v + b), k->hash_v));
+    store(k->hash + b, _mm512_add_epi32(sum, _mm512_mullo_epi32(e_r, k->hash_s)));
+    store16(k->r + b, r);
+    store16(k->dphi + b, slope);
+}
+
+LANES void rates(const strip *s, const gle_phi_format *with, const int32_t phi,
+                 const int32_t gained)
 {
     const gle_phi_format format = *with;
     const int32_t bounded = phi == GLE_TANH || phi == GLE_SIGMOID;
     const gle_row *const row = s->row;
-    const gle_layer *const layer = s->job->layer;
-    const int32_t *const u = layer->u + s->at, *const v = layer->v + s->at;
-    int16_t *const r16 = layer->r + s->at;
-    uint16_t *const dphi = layer->dphi + s->at;
-    uint32_t *const hash = s->job->hash + s->first;
     const int32_t columns = s->columns, streams = s->streams;
-    const __m512i hash_u = all((int32_t)row->hash_u), hash_v = all((int32_t)row->hash_v);
-    const __m512i hash_s = all((int32_t)row->hash_s);
-    const __m512i most = all(row->r_max), least = all(-row->r_max);
+    const settled k = settled_of(s);
+    const int32_t *const ahead = s->ahead;
     tally *const t = s->count;
     __m512i sat_r = t->sat_r, peak_r = t->peak_r;
 
     for (int32_t b = 0; b < columns; b += WIDE) {
-        const __m512i uhat = load(s->uhat + b);
+        const __m512i uhat = load(ahead + b);
         __mmask16 clipped = 0;
         __m512i slope;
         const __m512i raw = gained ? gained_rate(phi, row, &format, uhat, &slope, &clipped)
                                    : rate(phi, uhat, &format, &slope);
-        const __m512i r = _mm512_max_epi32(least, _mm512_min_epi32(most, raw));
+        const __m512i r = _mm512_max_epi32(k.least, _mm512_min_epi32(k.most, raw));
         if (!bounded) {
             const __mmask16 live = live_of(streams, b);
             clipped |= _mm512_cmpneq_epi32_mask(raw, r);
             sat_r = one_more(sat_r, live & clipped);
             peak_r = _mm512_mask_max_epi32(peak_r, live, peak_r, _mm512_abs_epi32(r));
         }
-        store16(r16 + b, r);
-        store16(dphi + b, slope);
-
-        /* e << 16 | r & 0xffff */
-        const __m512i e_r = _mm512_ternarylogic_epi32(_mm512_slli_epi32(load(s->e + b), 16), r,
-                                                      fixed(FIXED_FFFF), 0xf8);
-        __m512i sum = _mm512_add_epi32(load(hash + b), _mm512_mullo_epi32(load(u + b), hash_u));
-        sum = _mm512_add_epi32(sum, _mm512_mullo_epi32(load(v + b), hash_v));
-        store(hash + b, _mm512_add_epi32(sum, _mm512_mullo_epi32(e_r, hash_s)));
+        settle(b, r, slope, &k);
     }
     t->sat_r = sat_r;
     t->peak_r = peak_r;
+}
+
+/* hash += what a vector's neurons have become; e_r: e << 16 | r & 0xffff. */
+LANES void hashed(int32_t b, __m512i e_r, const settled *k)
+{
+    __m512i sum = _mm512_add_epi32(load(k->hash + b), _mm512_mullo_epi32(load(k->u + b), k->hash_u));
+
+    sum = _mm512_add_epi32(sum, _mm512_mullo_epi32(load(k->v + b), k->hash_v));
+    store(k->hash + b, _mm512_add_epi32(sum, _mm512_mullo_epi32(e_r, k->hash_s)));
+}
+
+/* Two vectors of tanh neurons settle, in words; one where `two` is 0. */
+LANES void settle_tanh(int32_t b, const int32_t two, const __m512i y[2], const __m512i uhat[2],
+                       const gle_phi_format *f, const settled *k, __m512i most)
+{
+    const __m512i zero = _mm512_setzero_si512();
+    const __m512i in_order = _mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7); /* packed by 128 bits */
+    const __m512i packed = _mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7);
+    const __m512i half = all(f->tanh_half), by = all(f->tanh_shift), four = fixed(FIXED_4);
+    const __mmask32 below = _mm512_movepi16_mask(_mm512_packs_epi32(uhat[0], uhat[1]));
+    const __m512i y15 = _mm512_packus_epi32(_mm512_srai_epi32(_mm512_add_epi32(y[0], four), 3),
+                                            _mm512_srai_epi32(_mm512_add_epi32(y[1], four), 3));
+    const __m512i slope = _mm512_sub_epi16(_mm512_set1_epi16((int16_t)0x8000),
+                                           _mm512_mulhrs_epi16(y15, y15)); /* of GLE_PHI_ONE */
+    __m512i r = _mm512_packs_epi32(_mm512_srav_epi32(_mm512_add_epi32(y[0], half), by),
+                                   _mm512_srav_epi32(_mm512_add_epi32(y[1], half), by));
+    __m512i e;
+
+    r = _mm512_min_epi16(r, most);
+    r = _mm512_mask_sub_epi16(r, below, zero, r);
+    e = two ? load(k->e + b)
+            : _mm512_castsi256_si512(
+                  _mm256_loadu_si256((const __m256i *)(const void *)(k->e + b)));
+    e = _mm512_permutexvar_epi64(packed, e);
+    hashed(b, _mm512_unpacklo_epi16(r, e), k);
+    if (two) {
+        hashed(b + WIDE, _mm512_unpackhi_epi16(r, e), k);
+        store(k->r + b, _mm512_permutexvar_epi64(in_order, r));
+        store(k->dphi + b, _mm512_permutexvar_epi64(in_order, slope));
+    } else {
+        _mm256_storeu_si256((__m256i *)(void *)(k->r + b),
+                            _mm512_castsi512_si256(_mm512_permutexvar_epi64(in_order, r)));
+        _mm256_storeu_si256((__m256i *)(void *)(k->dphi + b),
+                            _mm512_castsi512_si256(_mm512_permutexvar_epi64(in_order, slope)));
+    }
+}
+
+/* The same of tanh, four vectors at a time. */
+VBMI __attribute__((noinline)) static void tanh_rates(const strip *s, const gle_phi_format *with)
+{
+    const gle_phi_format format = *with;
+    const int32_t columns = s->columns;
+    const settled k = settled_of(s);
+    const __m512i most = _mm512_set1_epi16((int16_t)s->row->r_max);
+    const int32_t *const ahead = s->ahead;
+
+    for (int32_t b = 0; b < columns; b += GLE_TANH_TOGETHER * WIDE) {
+        __m512i uhat[GLE_TANH_TOGETHER], position[GLE_TANH_TOGETHER], y[GLE_TANH_TOGETHER];
+#pragma GCC unroll 4
+        for (int32_t c = 0; c < GLE_TANH_TOGETHER; c++) {
+            const int32_t at = b + c * WIDE;
+            uhat[c] = load(ahead + (at < columns ? at : b));
+            position[c] = tanh_position(uhat[c], &format);
+        }
+        tanh_entries(y, position);
+#pragma GCC unroll 4
+        for (int32_t c = 0; c < GLE_TANH_TOGETHER; c++) {
+            y[c] = tanh_from(y[c], position[c]);
+        }
+#pragma GCC unroll 2
+        for (int32_t c = 0; c < GLE_TANH_TOGETHER; c += 2) {
+            const int32_t at = b + c * WIDE;
+            if (at + WIDE < columns) {
+                settle_tanh(at, 1, y + c, uhat + c, &format, &k, most);
+            } else if (at < columns) {
+                settle_tanh(at, 0, y + c, uhat + c, &format, &k, most);
+            }
+        }
+    }
 }
 
 #define RATES(phi)                       \
@@ -349,7 +468,36 @@ STAGE rates_of(strip *s, int32_t phi, const gle_phi_format *format)
 {
     const int32_t gained = s->row->offset != 0 || s->row->gain != GLE_GAIN_ONE;
 
+    if (phi == GLE_TANH && !gained && s->by_bytes) {
+        tanh_rates(s, format);
+        return;
+    }
     GLE_WITH_PHI(phi, RATES)
+}
+
+/* Error neurons of row i, and of as many behind it as are like it. Returns how many rows. */
+AVX512 static int32_t error_rows(strip *s)
+{
+    const gle_neuron_job *const job = s->job;
+    const gle_neuron *const own = &job->layer->neurons[s->i];
+    const int32_t left = job->layer->n - s->i;
+    int32_t rows = 1;
+
+    s->first = 0;
+    s->at = (size_t)s->i * (size_t)job->columns;
+    s->columns = job->columns;
+    s->streams = job->batch;
+    if (s->row->noise_e.m != 0) { /* of a neuron's own */
+        noisy_errors(s);
+        return 1;
+    }
+    while (rows < left && (rows + 1) * job->columns <= ALIKE_MOST &&
+           own[rows].leak_v == own->leak_v && own[rows].ratio_v == own->ratio_v) {
+        rows++;
+    }
+    s->columns *= rows;
+    errors(s);
+    return rows;
 }
 
 AVX512 static void step_row(strip *s, const gle_phi_formats *formats)
@@ -365,11 +513,6 @@ AVX512 static void step_row(strip *s, const gle_phi_formats *formats)
         s->at = (size_t)s->i * (size_t)job->columns + (size_t)b;
         s->columns = left < STRIP ? left : STRIP;
         s->streams = job->batch - b;
-        if (row->noise_e.m != 0) {
-            noisy_errors(s);
-        } else {
-            errors(s);
-        }
         if (row->noise_u.m != 0) {
             noisy_membranes(s);
         } else {
@@ -385,8 +528,9 @@ AVX512 void gle_neurons_vnni(const gle_neuron_job *job)
 {
     const gle_phi_formats formats = gle_phi_formats_of(job->layer);
     const int32_t n = job->layer->n;
+    int32_t heard = 0; /* rows whose error neurons have stepped */
     const __m512i zero = _mm512_setzero_si512();
-    tally t = {zero, zero, zero, zero, zero, zero, zero, zero};
+    tally t = {zero, zero, zero, zero, zero, 0, 0, 0};
     gle_row row;
     strip s;
 
@@ -398,16 +542,19 @@ AVX512 void gle_neurons_vnni(const gle_neuron_job *job)
     s.job = job;
     s.row = &row;
     s.count = &t;
+    s.by_bytes = gle_tanh_by_bytes();
     for (s.i = 0; s.i < n; s.i++) {
         if (job->noisy && (s.i & 3) == 0) {
             draw_words(job, s.i);
         }
         gle_row_of(job, s.i, &row);
+        if (s.i == heard) {
+            heard += error_rows(&s);
+        }
         step_row(&s, &formats);
     }
     const gle_tally all_rows = {sum_of(t.sat_x), sum_of(t.sat_uhat), sum_of(t.sat_r),
-                                sum_of(t.sat_inst), sum_of(t.sat_e), sum_of(t.under),
-                                sum_of(t.half_e),
+                                sum_of(t.sat_inst), t.sat_e, t.under, t.half_e,
                                 (uint32_t)_mm512_reduce_max_epi32(t.peak_r)};
     gle_counted(job, n, &all_rows);
 }
