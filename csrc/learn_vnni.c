@@ -165,24 +165,36 @@ LANES void thirty_two(int16_t *w, __m512i a, __m512i b, learner *l, const roundi
     store(w, kept);
 }
 
-/* Row by row the sum of e, and that of |e|. */
+/* Row by row the sum of e, and that of |e|, of eight rows at a time. */
 LANES void error_sums(int32_t *sum, int32_t *size, const gle_layer *layer, int32_t columns)
 {
-    const __m256i one = _mm256_set1_epi16(1);
+    enum { ROWS = 8 };
+    const __m512i one = _mm512_set1_epi16(1);
+    const __m512i apart =
+        _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15);
 
-    for (int32_t i = 0; i < layer->n; i++) {
-        const int16_t *e = layer->e + (size_t)i * (size_t)columns;
-        __m256i s = _mm256_setzero_si256(), a = s;
-        for (int32_t b = 0; b < columns; b += 16) {
-            const __m256i x = _mm256_loadu_si256((const __m256i *)(const void *)(e + b));
-            s = _mm256_add_epi32(s, _mm256_madd_epi16(x, one));
-            a = _mm256_add_epi32(a, _mm256_madd_epi16(_mm256_abs_epi16(x), one));
+    for (int32_t i = 0; i < layer->n; i += ROWS) {
+        const int32_t rows = layer->n - i < ROWS ? layer->n - i : ROWS;
+        const __mmask8 there = (__mmask8)((1u << rows) - 1u);
+        const int16_t *const e = layer->e + (size_t)i * (size_t)columns;
+        __m512i both[2 * ROWS];
+#pragma GCC unroll 16
+        for (int32_t k = 0; k < 2 * ROWS; k++) {
+            both[k] = _mm512_setzero_si512();
         }
-        s = _mm256_hadd_epi32(s, a);
-        s = _mm256_hadd_epi32(s, s);
-        const __m128i both = _mm_add_epi32(_mm256_castsi256_si128(s), _mm256_extracti128_si256(s, 1));
-        sum[i] = _mm_extract_epi32(both, 0);
-        size[i] = _mm_extract_epi32(both, 1);
+        for (int32_t b = 0; b < columns; b += 32) {
+            const __mmask32 some = columns - b < 32 ? 0xffffu : UINT32_MAX;
+#pragma GCC unroll 8
+            for (int32_t r = 0; r < ROWS; r++) {
+                const size_t row = (size_t)(r < rows ? r : 0) * (size_t)columns;
+                const __m512i x = _mm512_maskz_loadu_epi16(some, e + row + b);
+                both[2 * r] = _mm512_dpwssd_epi32(both[2 * r], x, one);
+                both[2 * r + 1] = _mm512_dpwssd_epi32(both[2 * r + 1], _mm512_abs_epi16(x), one);
+            }
+        }
+        const __m512i sums = _mm512_permutexvar_epi32(apart, sums_of_lanes(both));
+        _mm256_mask_storeu_epi32(sum + i, there, _mm512_castsi512_si256(sums));
+        _mm256_mask_storeu_epi32(size + i, there, _mm512_extracti64x4_epi64(sums, 1));
     }
 }
 
@@ -362,7 +374,8 @@ AVX512 static void learn_batch(gle_layer *layer, const gle_learning *job, gle_up
 
     error_sums(job->sums, size, layer, job->columns);
     for (int32_t j = 0; j < layer->m; j += 16 * V) {
-        V = tile_vectors((layer->m - j + 15) / 16);
+        const int32_t left = (layer->m - j + 15) / 16;
+        V = left == 6 ? 4 : tile_vectors(left); /* two vectors at a time learn in less */
         by_vectors[V - 1](layer, job, size, j, &l);
     }
     counted(&l, count);
