@@ -198,36 +198,34 @@ LANES void error_sums(int32_t *sum, int32_t *size, const gle_layer *layer, int32
     }
 }
 
-/* V vectors of a row that asks by `shift`, two at a time where that serves; sixteen weights of a
- * vector share a root, of which those of the row are at[first] and on. */
-LANES void learn_vectors(int16_t *w, const __m512i *g, int32_t V, int32_t shift, learner *l,
-                         __m512i roots, int32_t first)
+/* The first vectors of a row, two at a time, as far as there are two. Returns how many. Sixteen
+ * weights of a vector share a root, of which those of the row are at[first] and on. */
+LANES int32_t learn_pairs(int16_t *w, const __m512i *g, int32_t V, learner *l, const rounding *d,
+                          const int32_t far, __m512i roots, int32_t first)
 {
-    const __m512i pair = _mm512_add_epi32(
+    __m512i pair = _mm512_add_epi32(
         _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1), all(first));
-    uint32_t each[ROOTS];
     int32_t c = 0;
 
-    if (l->stochastic && shift >= PAIRED) {
-        const rounding d = rounding_of(shift);
-        const int32_t far = shift > NO_CARRY;
-        for (; V - c > 1; c += 2) {
-            const __m512i words = rng_pairs(roots, _mm512_add_epi32(pair, all(c)));
-            const __m512i a = _mm512_loadu_si512(g + c), b = _mm512_loadu_si512(g + c + 1);
-            if (far) {
-                thirty_two(w + 16 * c, a, b, l, &d, 1, words);
-            } else {
-                thirty_two(w + 16 * c, a, b, l, &d, 0, words);
-            }
-        }
+    for (; V - c > 1; c += 2) {
+        const __m512i a = _mm512_loadu_si512(g + c), b = _mm512_loadu_si512(g + c + 1);
+        thirty_two(w + 16 * c, a, b, l, d, far, rng_pairs(roots, pair));
+        pair = _mm512_add_epi32(pair, all(2));
     }
-    if (c < V) {
-        const dropped d = dropped_of(shift);
-        _mm512_storeu_si512(each, roots);
+    return c;
+}
+
+/* The others. */
+LANES void learn_others(int16_t *w, const __m512i *g, int32_t c, int32_t V, int32_t shift,
+                        learner *l, __m512i roots, int32_t first)
+{
+    const dropped d = dropped_of(shift);
+    uint32_t each[ROOTS];
+
+    _mm512_storeu_si512(each, roots);
 #pragma GCC unroll 1
-        for (; c < V; c++) {
-            sixteen(w + 16 * c, _mm512_loadu_si512(g + c), l, &d, each + first + c);
-        }
+    for (; c < V; c++) {
+        sixteen(w + 16 * c, _mm512_loadu_si512(g + c), l, &d, each + first + c);
     }
 }
 
@@ -244,6 +242,8 @@ APART void learn_from(const __m512i *g, int32_t R, int32_t V, gle_layer *layer,
                                             all((int32_t)of_row)));
     __m512i roots[AMX_SIDE / 4];
     learner l = *state;
+    int32_t known = PAIRED; /* what d is of */
+    rounding d = rounding_of(known);
 
     /* all of them at once: each takes a core long, but it can make several side by side */
     for (int32_t r = 0; l.stochastic && r < R; r += 4) {
@@ -255,9 +255,20 @@ APART void learn_from(const __m512i *g, int32_t R, int32_t V, gle_layer *layer,
     for (int32_t r = 0; r < R; r++) {
         int16_t *const w = layer->w + (size_t)(i + r) * (size_t)layer->stride + (size_t)j;
         const int32_t shift = job->shift - (layer->rows ? (int32_t)layer->rows[i + r] : 0);
+        const __m512i own = l.stochastic ? roots[r / 4] : all(0);
+        int32_t c = 0;
 
-        learn_vectors(w, g + r * V, V, shift, &l, l.stochastic ? roots[r / 4] : all(0),
-                      r % 4 * MOST_V);
+        if (l.stochastic && shift >= PAIRED) {
+            if (shift != known) {
+                d = rounding_of(shift);
+                known = shift;
+            }
+            c = shift > NO_CARRY ? learn_pairs(w, g + r * V, V, &l, &d, 1, own, r % 4 * MOST_V)
+                                 : learn_pairs(w, g + r * V, V, &l, &d, 0, own, r % 4 * MOST_V);
+        }
+        if (c < V) {
+            learn_others(w, g + r * V, c, V, shift, &l, own, r % 4 * MOST_V);
+        }
     }
     state->asked = l.asked;
     state->under = l.under;

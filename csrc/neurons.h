@@ -100,17 +100,21 @@ static inline void gle_row_of_layer(const gle_neuron_job *job, gle_row *row)
     row->word_u = row->word_e = 0;
 }
 
-/* What neuron i has of its own. */
-static inline void gle_row_of(const gle_neuron_job *job, int32_t i, gle_row *row)
+/* What a neuron has in common with all that have its time constants. */
+static inline void gle_row_times(const gle_neuron *neuron, gle_row *row)
 {
-    const gle_layer *layer = job->layer;
-    const gle_neuron *neuron = &layer->neurons[i];
-    const uint32_t index = (uint32_t)(layer->first + i) * 3u;
-
     row->leak_u = gle_mul_of(neuron->leak_u);
     row->ratio_u = gle_mul_of(neuron->ratio_u);
     row->leak_v = gle_mul_of(neuron->leak_v);
     row->ratio_v = gle_mul_of(neuron->ratio_v);
+}
+
+/* What neuron i has of its own beside them. */
+static inline void gle_row_own(const gle_neuron_job *job, int32_t i, gle_row *row)
+{
+    const gle_layer *layer = job->layer;
+    const uint32_t index = (uint32_t)(layer->first + i) * 3u;
+
     row->bias = layer->bias[i];
     row->hash_u = (index + 1u) * UINT32_C(0x9e3779b1) | 1u;
     row->hash_v = (index + 2u) * UINT32_C(0x85ebca77) | 1u;
@@ -118,6 +122,12 @@ static inline void gle_row_of(const gle_neuron_job *job, int32_t i, gle_row *row
     if (job->analog) {
         gle_row_analog(job, i, row);
     }
+}
+
+static inline void gle_row_of(const gle_neuron_job *job, int32_t i, gle_row *row)
+{
+    gle_row_times(&job->layer->neurons[i], row);
+    gle_row_own(job, i, row);
 }
 
 /* What neurons had to count in a step. */

@@ -527,6 +527,7 @@ AVX512 static uint32_t sum_of(__m512i count) { return (uint32_t)_mm512_reduce_ad
 AVX512 void gle_neurons_vnni(const gle_neuron_job *job)
 {
     const gle_phi_formats formats = gle_phi_formats_of(job->layer);
+    const gle_neuron *const own = job->layer->neurons;
     const int32_t n = job->layer->n;
     int32_t heard = 0; /* rows whose error neurons have stepped */
     const __m512i zero = _mm512_setzero_si512();
@@ -547,7 +548,10 @@ AVX512 void gle_neurons_vnni(const gle_neuron_job *job)
         if (job->noisy && (s.i & 3) == 0) {
             draw_words(job, s.i);
         }
-        gle_row_of(job, s.i, &row);
+        if (s.i == 0 || memcmp(own + s.i, own + s.i - 1, sizeof *own) != 0) {
+            gle_row_times(own + s.i, &row);
+        }
+        gle_row_own(job, s.i, &row);
         if (s.i == heard) {
             heard += error_rows(&s);
         }
