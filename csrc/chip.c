@@ -108,7 +108,7 @@ static void forward(gle_chip *chip, const gle_layer *layer, const gle_heard *hea
         return;
     }
     k->product(chip->sums, layer->seen, layer->stride, layer->n, layer->m, chip->pairs, columns,
-               shift, layer->rows, (int64_t)layer->most * largest <= INT32_MAX);
+               shift, layer->rows, gle_sums_fit(layer->most, largest, shift, layer->rows));
 }
 
 /* dW, wherever it goes. */

@@ -69,6 +69,20 @@ typedef struct {
 struct gle_layer;
 struct gle_rule_kernels;
 
+/* Shifts of rows beside that of their layer, at most. */
+#define GLE_ROWS_MOST 7
+
+/* Whether sums whose |w| add up to `most`, times `largest` at most, fit int32 with half of what a
+ * shift drops. `rows`: or NULL, as of a product. */
+static inline int32_t gle_sums_fit(int32_t most, int32_t largest, int32_t shift,
+                                   const uint32_t *rows)
+{
+    const int32_t by = shift + (rows != NULL ? GLE_ROWS_MOST : 0);
+    const int64_t half = by > 0 ? INT64_C(1) << (by - 1) : 0;
+
+    return (int64_t)most * largest + half <= INT32_MAX;
+}
+
 /* Batch products with what a layer has stored, which becomes what the array sees on the way, so
  * that there is nothing to copy. `reads`: whether they serve this layer. `pairs`: as pack_pairs
  * leaves the m rates, or the n errors of which `count` neurons from `first` on are told; none is
@@ -89,8 +103,8 @@ typedef struct gle_kernels {
 
     /* out[n][columns] = round(w[n][m] x[m][columns] * 2^-shift), clipped to GLE_SUM_MAX.
      * x comes in pairs of neurons: x[j/2][column][j%2]; m is padded to even with zeros.
-     * `rows`: what is added to each row's shift, or NULL. `fits`: the sum is known to fit
-     * int32. */
+     * `rows`: what is added to each row's shift, or NULL. `fits`: see
+     * gle_sums_fit. */
     void (*product)(int32_t *out, const int16_t *w, int32_t stride, int32_t n, int32_t m,
                     const int16_t *pairs, int32_t columns, int32_t shift, const uint32_t *rows,
                     int32_t fits);

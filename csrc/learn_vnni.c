@@ -325,7 +325,7 @@ LANES void learn_tile(const int R, const int V, const int wide, gle_layer *layer
     }
     __asm__("" : "+r"(g) : : "memory"); /* or the sums were kept in memory themselves */
     sums_of(R, V, wide, PAIRS, layer->e + (size_t)i * (size_t)job->columns, job->columns, 2,
-            (job->streams + 1) / 2, job->turned + 2 * (size_t)j, layer->stride, sum, &high,
+            (job->streams + 1) / 2, job->turned + 2 * (size_t)j, layer->stride, NULL, sum, &high,
             NULL);
 #pragma GCC unroll 8
     for (int r = 0; r < R; r++) {

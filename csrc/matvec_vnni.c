@@ -46,22 +46,28 @@ TILE void product_tile(const int R, const int V, const int wide, int32_t *out, c
 {
     static const uint32_t none[MOST_R] = {0};
     const uint32_t *const by = rows ? rows : none;
-    __m512i sum[MOST_R][MOST_V];
+    const int plain = !wide && shift > 0; /* half of what is dropped is added first */
+    __m512i sum[MOST_R][MOST_V], half[MOST_R];
     tile_high high;
 
-    sums_of(R, V, wide, chunk, w, stride, along, count, x, columns, sum, &high, &ahead);
-    if (wide || shift < 1) {
+#pragma GCC unroll 8
+    for (int r = 0; r < R; r++) {
+        half[r] = _mm512_set1_epi32(plain ? 1 << (shift + (int32_t)by[r] - 1) : 0);
+    }
+    sums_of(R, V, wide, chunk, w, stride, along, count, x, columns, wide ? NULL : half, sum, &high,
+            &ahead);
+    if (!plain) {
         store_tile(R, V, out, columns, sum);
         round_tile(R, V, wide, out, columns, high.at, shift, by);
         return;
     }
 #pragma GCC unroll 8
     for (int r = 0; r < R; r++) {
-        const int32_t k = shift + (int32_t)by[r];
+        const __m128i k = _mm_cvtsi32_si128(shift + (int32_t)by[r]);
 #pragma GCC unroll 4
         for (int c = 0; c < V; c++) {
             _mm512_storeu_si512(out + (size_t)r * (size_t)columns + 16 * (size_t)c,
-                                round_down(sum[r][c], k));
+                                _mm512_sra_epi32(sum[r][c], k));
         }
     }
 }
@@ -92,10 +98,13 @@ PRODUCT_ROWS(product_2_wide, 2, 1)
 PRODUCT_ROWS(product_3_wide, 3, 1)
 PRODUCT_ROWS(product_4_wide, 4, 1)
 
+/* Sums of PAIRS leave room for half of what is dropped up to this shift: 2^31 - 2^18 at most. */
+enum { SHORT = 17 };
+
 VNNI void gle_product_tiles_vnni(int32_t *out, const int16_t *w, int32_t stride, int32_t along,
                                  int32_t n, int32_t m, const int16_t *pairs, int32_t columns,
-                                 int32_t some, int32_t shift, const uint32_t *rows, int32_t chunk,
-                                 const gle_ahead *ahead)
+                                 int32_t some, int32_t shift, const uint32_t *rows, int32_t fits,
+                                 int32_t chunk, const gle_ahead *ahead)
 {
     typedef void some_rows(int32_t *, const int16_t *, int32_t, int32_t, int32_t, int32_t, int32_t,
                            const int16_t *, int32_t, int32_t, const uint32_t *,
@@ -104,8 +113,8 @@ VNNI void gle_product_tiles_vnni(int32_t *out, const int16_t *w, int32_t stride,
         {product_1, product_2, product_3, product_4},
         {product_1_wide, product_2_wide, product_3_wide, product_4_wide},
     };
-    const int32_t count = (m + 1) / 2;
-    const int wide = count > chunk;
+    const int32_t count = (m + 1) / 2, most = shift + (rows ? GLE_ROWS_MOST : 0);
+    const int wide = !fits && (count > PAIRS || most > SHORT);
     int32_t V;
 
     for (int32_t b = 0; b < some; b += 16 * V) {
@@ -121,8 +130,8 @@ void gle_product_vnni(int32_t *out, const int16_t *w, int32_t stride, int32_t n,
 {
     const gle_ahead none = {(const char *)w, 0, 0};
 
-    gle_product_tiles_vnni(out, w, stride, 2, n, m, pairs, columns, columns, shift, rows,
-                           fits ? m : PAIRS, &none);
+    gle_product_tiles_vnni(out, w, stride, 2, n, m, pairs, columns, columns, shift, rows, fits,
+                           PAIRS, &none);
 }
 
 /* Sums over streams: rows of e by 16 inputs a vector; see outer_tile in matvec_avx2.c. */
@@ -132,7 +141,7 @@ TILE void outer_tile(const int R, const int V, const int wide, int32_t *out, con
     __m512i sum[MOST_R][MOST_V];
     tile_high high;
 
-    sums_of(R, V, wide, PAIRS, e, columns, 2, columns / 2, turned, stride, sum, &high,
+    sums_of(R, V, wide, PAIRS, e, columns, 2, columns / 2, turned, stride, NULL, sum, &high,
             NULL);
     store_tile(R, V, out, stride, sum);
     if (wide) {

@@ -61,12 +61,12 @@ typedef struct {
     const char *at;
     size_t half, pair;
 } gle_ahead;
-/* Rows of w begin `stride` behind one another, pairs `along`; sums of `chunk` pairs fit int32, and
- * leave room for 16 bits where there are more. Only the first `some` columns. */
+/* Rows of w begin `stride` behind one another, pairs `along`. `fits`: as of a product; where it is
+ * 0, sums of `chunk` pairs fit int32 and leave room for 16 bits. Only the first `some` columns. */
 void gle_product_tiles_vnni(int32_t *out, const int16_t *w, int32_t stride, int32_t along,
                             int32_t n, int32_t m, const int16_t *pairs, int32_t columns,
-                            int32_t some, int32_t shift, const uint32_t *rows, int32_t chunk,
-                            const gle_ahead *ahead);
+                            int32_t some, int32_t shift, const uint32_t *rows, int32_t fits,
+                            int32_t chunk, const gle_ahead *ahead);
 void gle_outer_vnni(int32_t *out, const int16_t *e, int32_t rows, const int16_t *turned,
                     int32_t stride, int32_t m, int32_t columns, int32_t shift);
 void gle_vary_vnni(int32_t *rows, int32_t stride, int32_t count, int32_t m, const gle_update *how,

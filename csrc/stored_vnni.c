@@ -71,16 +71,19 @@ LANES int64_t times(__m512i size, int32_t largest)
     return (INT32_MAX - 0xffff) / (most > 0 ? most : 1);
 }
 
-/* How many pairs a sum may have before it is carried, see tiles_vnni.h. */
+/* Whether all sums fit, see gle_sums_fit. */
+LANES int32_t all_fit(const sizes *s, int32_t largest, int32_t shift, const uint32_t *rows)
+{
+    return gle_sums_fit(_mm512_reduce_max_epi32(s->all), largest, shift, rows);
+}
+
+/* How many pairs a sum may have before it is carried, where not all fit. */
 LANES int32_t chunk_of(const sizes *s, int32_t largest)
 {
     const int64_t two = times(s->most_two, largest);
 
-    if ((int64_t)_mm512_reduce_max_epi32(s->all) * largest <= INT32_MAX) {
-        return LONGEST;
-    }
-    if (two > 0) { /* fewer times than a sum has pairs of chunks, or all would have fitted */
-        return 2 * CHUNK * (int32_t)two;
+    if (two > 0) {
+        return two < LONGEST ? 2 * CHUNK * (int32_t)two : LONGEST;
     }
     return times(s->most, largest) > 0 ? CHUNK : GLE_EXACT / 2;
 }
@@ -175,14 +178,14 @@ AVX512 static void forward(int32_t *out, const gle_layer *y, const int16_t *pair
         /* sixteen rows have 32 bytes for each pair of one */
         const int16_t *next = y->w + (size_t)(y->n - i > SIDE ? i + SIDE : 0) * (size_t)y->stride;
         const gle_ahead ahead = {(const char *)next, SIDE / 2 * row, SIDE * sizeof *y->w};
-        const int32_t chunk = chunk_of(&s, largest);
         const uint32_t *more = y->rows ? y->rows + i : NULL;
+        const int32_t fits = all_fit(&s, largest, shift, more);
         int32_t *to = out + (size_t)i * (size_t)columns;
         gle_product_tiles_vnni(to, seen, pitch, 2, rows, y->m, pairs, columns, many, shift, more,
-                               chunk, &ahead);
+                               fits, fits ? LONGEST : chunk_of(&s, largest), &ahead);
         if (few) {
             gle_few_rows_vnni(to + many, columns, seen, pitch, rows, y->m, turned, few, shift, more,
-                              chunk == LONGEST, largest);
+                              fits, largest);
         }
     }
 }
@@ -199,10 +202,11 @@ AVX512 static void back(int32_t *out, const gle_layer *y, int32_t first, int32_t
     for (int32_t j = 0; j < count; j += SIDE) {
         const int32_t some = count - j < SIDE ? count - j : SIDE;
         const sizes s = see_columns(seen, y->w + first + j, y->stride, y->n, some, &k);
-        const int32_t chunk = chunk_of(&s, largest);
+        const int32_t fits = all_fit(&s, largest, shift, NULL);
+        const int32_t chunk = fits ? LONGEST : chunk_of(&s, largest);
         int32_t *to = out + (size_t)j * (size_t)columns;
         gle_product_tiles_vnni(to, seen, 2, 2 * SIDE, some, y->n, pairs, columns, many, shift, NULL,
-                               chunk, &none);
+                               fits, chunk, &none);
         if (few) {
             gle_few_columns_vnni(to + many, columns, seen, some, y->n, pairs + 2 * (size_t)many,
                                  few, shift, chunk);

@@ -80,12 +80,14 @@ typedef struct {
     __m512i at[MOST_R * 3];
 } tile_high;
 
-/* A tile's exact sums over `count` pairs; `wide`: `high` is used, every `chunk` pairs. A row of w
+/* A tile's exact sums over `count` pairs; `wide`: `high` is used, every `chunk` pairs. Sums of row
+ * r begin with start[r], or NULL: 0. A row of w
  * begins `stride` behind the one before, a pair `along`. `ahead`: from where a cache line for each
  * pair is brought nearer; NULL: none. */
 TILE void sums_of(const int R, const int V, const int wide, int32_t chunk, const int16_t *w,
                   int32_t stride, int32_t along, int32_t count, const int16_t *x, int32_t step,
-                  __m512i sum[MOST_R][MOST_V], tile_high *high, const gle_ahead *ahead)
+                  const __m512i *start, __m512i sum[MOST_R][MOST_V], tile_high *high,
+                  const gle_ahead *ahead)
 {
     const char *line = ahead != NULL ? ahead->at : NULL;
     __m512i *up = high->at;
@@ -98,9 +100,9 @@ TILE void sums_of(const int R, const int V, const int wide, int32_t chunk, const
     for (int r = 0; r < R; r++) {
 #pragma GCC unroll 4
         for (int c = 0; c < V; c++) {
-            sum[r][c] = _mm512_setzero_si512();
+            sum[r][c] = start != NULL ? start[r] : _mm512_setzero_si512();
             if (wide) {
-                _mm512_storeu_si512(up + r * V + c, sum[r][c]);
+                _mm512_storeu_si512(up + r * V + c, _mm512_setzero_si512());
             }
         }
     }

@@ -142,7 +142,7 @@ static void back(const gle_chip *chip, const gle_layer *y, int32_t first, int32_
     } else if (chip->columns > 1) {
         chip->kernels->product(out, y->seen_t + (size_t)first * (size_t)y->stride_t, y->stride_t,
                                count, y->n, chip->pairs, chip->columns, shift, NULL,
-                               (int64_t)y->most_t * largest <= INT32_MAX);
+                               gle_sums_fit(y->most_t, largest, shift, NULL));
     } else if (count == y->m) {
         chip->kernels->product_one_back(out, y, shift);
     } else {
