@@ -14,7 +14,8 @@ enum {
     LONGEST = 2048, /* products of a sum: of what is made, 100 KB stand on the stack */
     CHUNK = 32,     /* pairs that sums are looked at for */
     AHEAD = 16,     /* rows that are asked for before they are read */
-    MANY = 128      /* products of a sum, from which on few streams go apart */
+    MANY = 128,     /* products of a sum, from which on few streams go apart */
+    MANY_AMD = 64   /* the same where a core starts one product of vectors a cycle, not two */
 };
 
 typedef struct {
@@ -153,8 +154,9 @@ static int32_t reads(const gle_layer *y)
 static int32_t few_of(int32_t m, int32_t columns, int32_t streams)
 {
     const int32_t last = streams - (columns - SIDE);
+    const int32_t many = __builtin_cpu_is("amd") ? MANY_AMD : MANY;
 
-    return m >= MANY && columns > SIDE && last <= GLE_FEW_MOST ? last : 0;
+    return m >= many && columns > SIDE && last <= GLE_FEW_MOST ? last : 0;
 }
 
 AVX512 static void forward(int32_t *out, const gle_layer *y, const int16_t *pairs, int32_t columns,
