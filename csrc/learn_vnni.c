@@ -309,8 +309,7 @@ APART void vary_tile(__m512i *g, int32_t R, int32_t V, const gle_layer *layer,
 LANES void learn_tile(const int R, const int V, const int wide, gle_layer *layer,
                       const gle_learning *job, int32_t i, int32_t j, learner *l)
 {
-    const __m512i half = all(job->drop > 0 ? 1 << (job->drop - 1) : 0);
-    __m512i sum[MOST_R][MOST_V];
+    __m512i sum[MOST_R][MOST_V], half;
     tile_high high, gradients;
     __m512i *g = gradients.at;
 
@@ -327,6 +326,7 @@ LANES void learn_tile(const int R, const int V, const int wide, gle_layer *layer
     sums_of(R, V, wide, PAIRS, layer->e + (size_t)i * (size_t)job->columns, job->columns, 2,
             (job->streams + 1) / 2, job->turned + 2 * (size_t)j, layer->stride, NULL, sum, &high,
             NULL);
+    half = all(job->drop > 0 ? 1 << (job->drop - 1) : 0);
 #pragma GCC unroll 8
     for (int r = 0; r < R; r++) {
 #pragma GCC unroll 4

@@ -75,6 +75,16 @@ TILE void add_products(__m512i *sum, __m512i a, __m512i b)
     __asm__("vpdpwssd %2, %1, %0" : "+v"(*sum) : "v"(a), "v"(b));
 }
 
+/* *high += the upper 16 bits of a sum, which keeps the lower ones: as one factor, times 1. What is
+ * the same for all stays in memory; compilers would keep sums there instead. */
+TILE void carry(__m512i *high, __m512i *sum)
+{
+    static const int32_t upper = 0x10000, lower = 0xffff;
+
+    __asm__("vpdpwssd %2%{1to16%}, %1, %0" : "+v"(*high) : "v"(*sum), "m"(upper));
+    __asm__("vpandd %1%{1to16%}, %0, %0" : "+v"(*sum) : "m"(lower));
+}
+
 /* Upper parts of a tile's sums, in memory: the registers are for the lower ones. */
 typedef struct {
     __m512i at[MOST_R * 3];
@@ -134,13 +144,9 @@ TILE void sums_of(const int R, const int V, const int wide, int32_t chunk, const
             for (int r = 0; r < R; r++) {
 #pragma GCC unroll 4
                 for (int c = 0; c < V; c++) {
-                    /* the upper 16 bits as one factor, times 1 */
-                    const __m512i mask = _mm512_set1_epi32(0xffff);
-                    const __m512i upper = _mm512_set1_epi32(0x10000);
                     __m512i more = _mm512_loadu_si512(up + r * V + c);
-                    add_products(&more, sum[r][c], upper);
+                    carry(&more, &sum[r][c]);
                     _mm512_storeu_si512(up + r * V + c, more);
-                    sum[r][c] = _mm512_and_si512(sum[r][c], mask);
                 }
             }
         }
