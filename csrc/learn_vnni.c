@@ -229,28 +229,38 @@ LANES void learn_others(int16_t *w, const __m512i *g, int32_t c, int32_t V, int3
     }
 }
 
+/* Roots of R rows from i on, MOST_V of each from input j on. All of them at once: each takes a core
+ * long, but it can make several side by side. */
+LANES void tile_roots(__m512i *roots, int32_t R, const gle_layer *layer, const gle_learning *job,
+                      int32_t i, int32_t j, const learner *l)
+{
+    const uint32_t of_row = gle_rng_roots(layer->m);
+    const __m512i numbers = /* of four rows */
+        _mm512_add_epi32(_mm512_setr_epi32(0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3),
+                         _mm512_mullo_epi32(_mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2,
+                                                              3, 3, 3, 3),
+                                            all((int32_t)of_row)));
+
+    for (int32_t r = 0; r < R; r += 4) {
+        const uint32_t first =
+            (uint32_t)(job->first + i + r) * of_row + (uint32_t)j / GLE_RNG_SHARE;
+        roots[r / 4] =
+            rng_root_of(l->key_a, l->key_b, _mm512_add_epi32(numbers, all((int32_t)first)));
+    }
+}
+
 /* R rows from i on and V vectors of inputs from j on, whose gradients are g[R][V]. Rolled, and
  * one function for all tiles, as it is long. */
 APART void learn_from(const __m512i *g, int32_t R, int32_t V, gle_layer *layer,
                       const gle_learning *job, int32_t i, int32_t j, learner *state)
 {
-    const uint32_t of_row = gle_rng_roots(layer->m);
-    const __m512i numbers = /* MOST_V roots of each of four rows */
-        _mm512_add_epi32(_mm512_setr_epi32(0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3),
-                         _mm512_mullo_epi32(_mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2,
-                                                              3, 3, 3, 3),
-                                            all((int32_t)of_row)));
     __m512i roots[AMX_SIDE / 4];
     learner l = *state;
     int32_t known = PAIRED; /* what d is of */
     rounding d = rounding_of(known);
 
-    /* all of them at once: each takes a core long, but it can make several side by side */
-    for (int32_t r = 0; l.stochastic && r < R; r += 4) {
-        const uint32_t first =
-            (uint32_t)(job->first + i + r) * of_row + (uint32_t)j / GLE_RNG_SHARE;
-        roots[r / 4] =
-            rng_root_of(l.key_a, l.key_b, _mm512_add_epi32(numbers, all((int32_t)first)));
+    if (l.stochastic) {
+        tile_roots(roots, R, layer, job, i, j, &l);
     }
     for (int32_t r = 0; r < R; r++) {
         int16_t *const w = layer->w + (size_t)(i + r) * (size_t)layer->stride + (size_t)j;
@@ -306,14 +316,9 @@ APART void vary_tile(__m512i *g, int32_t R, int32_t V, const gle_layer *layer,
     }
 }
 
-LANES void learn_tile(const int R, const int V, const int wide, gle_layer *layer,
-                      const gle_learning *job, int32_t i, int32_t j, learner *l)
+/* Rows of weights are too far apart for a processor to foresee. */
+LANES void weights_nearer(const int R, const int V, const gle_layer *layer, int32_t i, int32_t j)
 {
-    __m512i sum[MOST_R][MOST_V], half;
-    tile_high high, gradients;
-    __m512i *g = gradients.at;
-
-    /* rows of weights are too far apart for a processor to foresee */
     for (int r = 0; r < R; r++) {
         const int16_t *w = layer->w + (size_t)(i + r) * (size_t)layer->stride + (size_t)j;
         _mm_prefetch((const char *)w, _MM_HINT_T0);
@@ -322,6 +327,16 @@ LANES void learn_tile(const int R, const int V, const int wide, gle_layer *layer
             _mm_prefetch((const char *)(w + 32), _MM_HINT_T0);
         }
     }
+}
+
+LANES void learn_tile(const int R, const int V, const int wide, gle_layer *layer,
+                      const gle_learning *job, int32_t i, int32_t j, learner *l)
+{
+    __m512i sum[MOST_R][MOST_V], half;
+    tile_high high, gradients;
+    __m512i *g = gradients.at;
+
+    weights_nearer(R, V, layer, i, j);
     __asm__("" : "+r"(g) : : "memory"); /* or the sums were kept in memory themselves */
     sums_of(R, V, wide, PAIRS, layer->e + (size_t)i * (size_t)job->columns, job->columns, 2,
             (job->streams + 1) / 2, job->turned + 2 * (size_t)j, layer->stride, NULL, sum, &high,
@@ -375,10 +390,117 @@ LEARN_ROWS(learn_2, 2)
 LEARN_ROWS(learn_3, 3)
 LEARN_ROWS(learn_4, 4)
 
+/* Pairs of vectors of a tile that are yet to learn. They do while the next tile is multiplied: what
+ * they need waits for nothing then, and for AMD's cores leaves products half of their units. */
+typedef struct {
+    tile_high g;
+    __m512i roots[MOST_R / 4];
+    int16_t *w[MOST_R * MOST_V / 2]; /* of a pair */
+    rounding by;
+    int32_t next, count;
+} woven;
+
+/* Pairs of streams that are multiplied between two pairs of vectors that learn. */
+enum { EACH = 4 };
+
+LANES void weave(woven *p, learner *l)
+{
+    static const int32_t halves[16] = {0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1};
+    const int32_t k = p->next++, root = 2 * k; /* MOST_V of them a row, and as many vectors */
+    const __m512i at = _mm512_add_epi32(load(halves), all(root % ROOTS));
+
+    thirty_two(p->w[k], load(p->g.at + 2 * k), load(p->g.at + 2 * k + 1), l, &p->by, 0,
+               rng_pairs(p->roots[root / ROOTS], at));
+}
+
+LANES void unweave(woven *p, learner *l)
+{
+    while (p->next < p->count) {
+        weave(p, l);
+    }
+}
+
+/* learn_tile of MOST_V vectors whose sums fit, as far as their gradients. */
+LANES void woven_tile(const int R, gle_layer *layer, const gle_learning *job, int32_t i, int32_t j,
+                      woven *p, learner *l)
+{
+    const int32_t count = (job->streams + 1) / 2;
+    const int16_t *const e = layer->e + (size_t)i * (size_t)job->columns;
+    const int16_t *panel = job->turned + 2 * (size_t)j;
+    __m512i sum[MOST_R][MOST_V], half;
+    __m512i *g = p->g.at;
+
+    weights_nearer(R, MOST_V, layer, i, j);
+#pragma GCC unroll 8
+    for (int r = 0; r < R; r++) {
+#pragma GCC unroll 4
+        for (int c = 0; c < MOST_V; c++) {
+            sum[r][c] = _mm512_setzero_si512();
+        }
+    }
+    for (int32_t k = 0; k < count;) {
+        const int32_t end = count - k <= EACH ? count : k + EACH;
+        for (; k < end; k++, panel += 2 * (size_t)layer->stride) {
+            add_pair(R, MOST_V, e + 2 * (size_t)k, job->columns, panel, sum);
+        }
+        if (p->next < p->count) {
+            weave(p, l);
+        }
+    }
+    unweave(p, l);
+    half = all(job->drop > 0 ? 1 << (job->drop - 1) : 0);
+    __asm__("" : "+r"(g) : : "memory"); /* as in learn_tile */
+#pragma GCC unroll 8
+    for (int r = 0; r < R; r++) {
+        int16_t *const w = layer->w + (size_t)(i + r) * (size_t)layer->stride + (size_t)j;
+        p->w[2 * r] = w;
+        p->w[2 * r + 1] = w + 32;
+#pragma GCC unroll 4
+        for (int c = 0; c < MOST_V; c++) {
+            store(g + r * MOST_V + c, sra(_mm512_add_epi32(sum[r][c], half), job->drop));
+        }
+    }
+    tile_roots(p->roots, R, layer, job, i, j, l);
+    p->next = 0;
+    p->count = R * MOST_V / 2;
+}
+
+#define WOVEN_TILE(R)                                        \
+    {                                                        \
+        int32_t most = 0;                                    \
+        for (int r = 0; r < (R); r++) {                      \
+            most = size[i + r] > most ? size[i + r] : most;  \
+        }                                                    \
+        if (most <= NARROW) {                                \
+            woven_tile(R, layer, job, i, j, &p, l);          \
+        } else {                                             \
+            learn_tile(R, V, 1, layer, job, i, j, l);        \
+        }                                                    \
+    }
+
+APART void learn_woven(gle_layer *layer, const gle_learning *job, const int32_t *size, int32_t j,
+                       learner *l)
+{
+    const int V = MOST_V;
+    woven p = {.by = rounding_of(job->shift)};
+    int32_t i = 0;
+
+    FOR_TILES(V, i, layer->n, WOVEN_TILE)
+    unweave(&p, l);
+}
+
+/* Whether all rows learn two vectors at a time, in one way. */
+static int32_t weaves(const gle_layer *layer, const gle_learning *job)
+{
+    return job->how->stochastic && job->how->noise.m == 0 && layer->rows == NULL &&
+           job->shift >= PAIRED && job->shift <= NO_CARRY;
+}
+
 AVX512 static void learn_batch(gle_layer *layer, const gle_learning *job, gle_update_count *count)
 {
     typedef void some_rows(gle_layer *, const gle_learning *, const int32_t *, int32_t, learner *);
     static some_rows *const by_vectors[MOST_V] = {learn_1, learn_2, learn_3, learn_4};
+    const int32_t weave_them = weaves(layer, job);
     int32_t *const size = job->sums + layer->n;
     learner l = learner_of(job->how);
     int32_t V;
@@ -387,7 +509,7 @@ AVX512 static void learn_batch(gle_layer *layer, const gle_learning *job, gle_up
     for (int32_t j = 0; j < layer->m; j += 16 * V) {
         const int32_t left = (layer->m - j + 15) / 16;
         V = left == 6 ? 4 : tile_vectors(left); /* two vectors at a time learn in less */
-        by_vectors[V - 1](layer, job, size, j, &l);
+        (V == MOST_V && weave_them ? learn_woven : by_vectors[V - 1])(layer, job, size, j, &l);
     }
     counted(&l, count);
 }

@@ -90,10 +90,29 @@ typedef struct {
     __m512i at[MOST_R * 3];
 } tile_high;
 
+/* A tile's sums += the products of one pair. */
+TILE void add_pair(const int R, const int V, const int16_t *w, int32_t stride, const int16_t *panel,
+                   __m512i sum[MOST_R][MOST_V])
+{
+    __m512i xs[MOST_V];
+
+#pragma GCC unroll 4
+    for (int c = 0; c < V; c++) {
+        xs[c] = _mm512_loadu_si512(panel + 32 * c);
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < R; r++) {
+        const __m512i ws = pair_at(w + (size_t)r * (size_t)stride);
+#pragma GCC unroll 4
+        for (int c = 0; c < V; c++) {
+            add_products(&sum[r][c], ws, xs[c]);
+        }
+    }
+}
+
 /* A tile's exact sums over `count` pairs; `wide`: `high` is used, every `chunk` pairs. Sums of row
- * r begin with start[r], or NULL: 0. A row of w
- * begins `stride` behind the one before, a pair `along`. `ahead`: from where a cache line for each
- * pair is brought nearer; NULL: none. */
+ * r begin with start[r], or NULL: 0. A row of w begins `stride` behind the one before, a pair
+ * `along`. `ahead`: from where a cache line for each pair is brought nearer; NULL: none. */
 TILE void sums_of(const int R, const int V, const int wide, int32_t chunk, const int16_t *w,
                   int32_t stride, int32_t along, int32_t count, const int16_t *x, int32_t step,
                   const __m512i *start, __m512i sum[MOST_R][MOST_V], tile_high *high,
@@ -119,25 +138,12 @@ TILE void sums_of(const int R, const int V, const int wide, int32_t chunk, const
     for (int32_t k = 0; k < count;) {
         const int32_t end = !wide || count - k <= chunk ? count : k + chunk;
         for (; k < end; k++) {
-            const int16_t *panel = x + (size_t)k * (size_t)step * 2;
-            __m512i xs[MOST_V];
             if (ahead != NULL) {
                 _mm_prefetch(line, _MM_HINT_T1);
                 line += ahead->pair;
             }
-#pragma GCC unroll 4
-            for (int c = 0; c < V; c++) {
-                xs[c] = _mm512_loadu_si512(panel + 32 * c);
-            }
-#pragma GCC unroll 8
-            for (int r = 0; r < R; r++) {
-                const __m512i ws =
-                    pair_at(w + (size_t)r * (size_t)stride + (size_t)k * (size_t)along);
-#pragma GCC unroll 4
-                for (int c = 0; c < V; c++) {
-                    add_products(&sum[r][c], ws, xs[c]);
-                }
-            }
+            add_pair(R, V, w + (size_t)k * (size_t)along, stride, x + (size_t)k * (size_t)step * 2,
+                     sum);
         }
         if (wide && k < count) {
 #pragma GCC unroll 8
