@@ -6,7 +6,8 @@ what has N of them takes as long as N of the peak's. It reads two vectors a cycl
 and starts a product of tiles every 16 cycles. Of these, the one that takes longest, function by
 function, is what a step needs at the least: as if nothing else took time, waited, or was in the
 way. Narrower vectors and scalars are not counted. It holds for Intel's cores with two such units
-(Skylake-SP and later); others take fewer a cycle, and need longer.
+(Skylake-SP and later). AMD's Zen 4 starts one product of 512 bits a cycle, as its peak shows, but
+two additions: what is not a product needs up to half of what is told here.
 """
 
 from __future__ import annotations
