@@ -198,6 +198,17 @@ LANES void error_sums(int32_t *sum, int32_t *size, const gle_layer *layer, int32
     }
 }
 
+/* Whether all sums of some rows fit int32. */
+LANES int32_t rows_fit(const int32_t *size, int32_t rows)
+{
+    int32_t most = 0;
+
+    for (int32_t r = 0; r < rows; r++) {
+        most = size[r] > most ? size[r] : most;
+    }
+    return most <= NARROW;
+}
+
 /* The first vectors of a row, two at a time, as far as there are two. Returns how many. Sixteen
  * weights of a vector share a root, of which those of the row are at[first] and on. */
 LANES int32_t learn_pairs(int16_t *w, const __m512i *g, int32_t V, learner *l, const rounding *d,
@@ -365,11 +376,7 @@ LANES void learn_tile(const int R, const int V, const int wide, gle_layer *layer
 
 #define LEARN_TILE(R)                                        \
     {                                                        \
-        int32_t most = 0;                                    \
-        for (int r = 0; r < (R); r++) {                      \
-            most = size[i + r] > most ? size[i + r] : most;  \
-        }                                                    \
-        if (most <= NARROW) {                                \
+        if (rows_fit(size + i, R)) {                         \
             learn_tile(R, V, 0, layer, job, i, j, l);        \
         } else {                                             \
             learn_tile(R, V, 1, layer, job, i, j, l);        \
@@ -467,11 +474,7 @@ LANES void woven_tile(const int R, gle_layer *layer, const gle_learning *job, in
 
 #define WOVEN_TILE(R)                                        \
     {                                                        \
-        int32_t most = 0;                                    \
-        for (int r = 0; r < (R); r++) {                      \
-            most = size[i + r] > most ? size[i + r] : most;  \
-        }                                                    \
-        if (most <= NARROW) {                                \
+        if (rows_fit(size + i, R)) {                         \
             woven_tile(R, layer, job, i, j, &p, l);          \
         } else {                                             \
             learn_tile(R, V, 1, layer, job, i, j, l);        \
@@ -568,10 +571,7 @@ AMX static void learn_by_tiles(gle_layer *layer, const gle_learning *job, gle_up
         const int16_t *e = layer->e + (size_t)i * (size_t)job->columns;
         const int32_t rows = layer->n - i < AMX_SIDE ? layer->n - i : AMX_SIDE;
         const int8_t *x = (const int8_t *)job->turned;
-        int32_t most = 0;
-        for (int32_t r = 0; r < rows; r++) {
-            most = size[i + r] > most ? size[i + r] : most;
-        }
+        const int32_t fits = rows_fit(size + i, rows);
         for (int32_t k = 0; k < blocks; k++) {
             split_rows(&a[k], e, job->columns, rows, k, job->columns, &as_it_is);
         }
@@ -593,7 +593,7 @@ AMX static void learn_by_tiles(gle_layer *layer, const gle_learning *job, gle_up
                 } else {
                     amx_store_one(&s);
                 }
-                gradients_of(g + v, V, &s, rows, two, most <= NARROW, job->drop);
+                gradients_of(g + v, V, &s, rows, two, fits, job->drop);
             }
             for (int32_t r = 0; far && left > 2 * MOST_V && r < rows; r++) {
                 look_ahead(layer->w + (size_t)(i + r) * (size_t)layer->stride + (size_t)j +
