@@ -103,8 +103,7 @@ typedef struct gle_kernels {
 
     /* out[n][columns] = round(w[n][m] x[m][columns] * 2^-shift), clipped to GLE_SUM_MAX.
      * x comes in pairs of neurons: x[j/2][column][j%2]; m is padded to even with zeros.
-     * `rows`: what is added to each row's shift, or NULL. `fits`: see
-     * gle_sums_fit. */
+     * `rows`: what is added to each row's shift, or NULL. `fits`: gle_sums_fit. */
     void (*product)(int32_t *out, const int16_t *w, int32_t stride, int32_t n, int32_t m,
                     const int16_t *pairs, int32_t columns, int32_t shift, const uint32_t *rows,
                     int32_t fits);

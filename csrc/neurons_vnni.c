@@ -327,6 +327,15 @@ LANES settled settled_of(const strip *s)
     return k;
 }
 
+/* hash += what a vector's neurons have become; e_r: e << 16 | r & 0xffff. */
+LANES void hashed(int32_t b, __m512i e_r, const settled *k)
+{
+    __m512i sum = _mm512_add_epi32(load(k->hash + b), _mm512_mullo_epi32(load(k->u + b), k->hash_u));
+
+    sum = _mm512_add_epi32(sum, _mm512_mullo_epi32(load(k->v + b), k->hash_v));
+    store(k->hash + b, _mm512_add_epi32(sum, _mm512_mullo_epi32(e_r, k->hash_s)));
+}
+
 /* A vector's rates and slopes, and the hash of all that its neurons have become. */
 LANES void settle(int32_t b, __m512i r, __m512i slope, const settled *k)
 {
@@ -339,10 +348,8 @@ LANES void settle(int32_t b, __m512i r, __m512i slope, const settled *k)
     const __m512i e_r =
         _mm512_ternarylogic_epi32(_mm512_maskz_permutexvar_epi16(0xaaaaaaaau, upper, e), r,
                                   fixed(FIXED_FFFF), 0xf8);
-    __m512i sum = _mm512_add_epi32(load(k->hash + b), _mm512_mullo_epi32(load(k->u + b), k->hash_u));
 
-    sum = _mm512_add_epi32(sum, _mm512_mullo_epi32(load(k->v + b), k->hash_v));
-    store(k->hash + b, _mm512_add_epi32(sum, _mm512_mullo_epi32(e_r, k->hash_s)));
+    hashed(b, e_r, k);
     store16(k->r + b, r);
     store16(k->dphi + b, slope);
 }
@@ -376,15 +383,6 @@ LANES void rates(const strip *s, const gle_phi_format *with, const int32_t phi,
     }
     t->sat_r = sat_r;
     t->peak_r = peak_r;
-}
-
-/* hash += what a vector's neurons have become; e_r: e << 16 | r & 0xffff. */
-LANES void hashed(int32_t b, __m512i e_r, const settled *k)
-{
-    __m512i sum = _mm512_add_epi32(load(k->hash + b), _mm512_mullo_epi32(load(k->u + b), k->hash_u));
-
-    sum = _mm512_add_epi32(sum, _mm512_mullo_epi32(load(k->v + b), k->hash_v));
-    store(k->hash + b, _mm512_add_epi32(sum, _mm512_mullo_epi32(e_r, k->hash_s)));
 }
 
 /* Two vectors of tanh neurons settle, in words; one where `two` is 0. */

@@ -1,5 +1,5 @@
-/* tanh's table by permutations of bytes, for cores whose gathers are slow: AMD's take 21 cycles
- * for sixteen entries, these four times sixteen some 40.
+/* tanh's table by permutations of bytes, 64 entries at once, for cores whose gathers take longer:
+ * AMD's.
  */
 #ifndef GLE_TANH_VBMI_H
 #define GLE_TANH_VBMI_H

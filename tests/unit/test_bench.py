@@ -621,3 +621,14 @@ def test_sources_fit_the_core(source):
     command = ["gcc", "-std=gnu11", "-fsyntax-only", "-Werror", "-Icsrc", str(source)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.long
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="kernels of x86-64 are timed")
+def test_each_kernel_is_timed():
+    """It is built from the core's sources, and so fails when they ask for other arguments."""
+    command = [sys.executable, "-m", "bench", "kernels", "--rounds", "1", "130"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for kernels in set(speed.available()) & {"amx", "vnni", "avx2"}:
+        assert f"| 130 | {kernels} |" in done.stdout
