@@ -13,11 +13,9 @@ copies: not a product, so that only its time is told, for as many weights.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import os
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from functools import cache
@@ -25,8 +23,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from cffi import FFI
 
+from bench import built
 from bench.peak import Peak, peaks
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -50,27 +48,17 @@ def compiled() -> Any:
     sys.path.insert(0, str(ROOT / "csrc"))
     from build_core import CORE_AARCH64, CORE_PORTABLE, CORE_X86, HOST
 
-    ffi = FFI()
-    ffi.cdef(TYPES)
-    name = "_hwgle_bench_kernels"
     flags = ["-std=c11", "-O3", "-g0", "-ffp-contract=off", "-fno-math-errno"]
-    ffi.set_source(
-        name,
+    core = CORE_X86 + CORE_AARCH64 + CORE_PORTABLE + HOST
+    return built.module(
+        "_hwgle_bench_kernels",
         (ROOT / "bench/kernels.c").read_text(),
-        sources=[
-            str(ROOT / "csrc" / file) for file in CORE_X86 + CORE_AARCH64 + CORE_PORTABLE + HOST
-        ],
+        TYPES,
+        sources=[str(ROOT / "csrc" / file) for file in core],
         include_dirs=[str(ROOT / "csrc")],
         extra_compile_args=[*flags, "-fvisibility=hidden"],
         libraries=["m"],
     )
-    with tempfile.TemporaryDirectory() as folder:
-        spec = importlib.util.spec_from_file_location(name, ffi.compile(tmpdir=folder))
-        if spec is None or spec.loader is None:
-            raise RuntimeError("what was built cannot be loaded")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    return module
 
 
 class Layer:

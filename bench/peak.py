@@ -6,8 +6,6 @@ is in the installed package.
 
 from __future__ import annotations
 
-import importlib.util
-import tempfile
 import time
 from functools import cache
 from pathlib import Path
@@ -15,6 +13,8 @@ from typing import Any
 
 import numpy as np
 from cffi import FFI
+
+from bench import built
 
 DECLARATIONS = """
     int32_t bench_peak_macs(int32_t vnni);
@@ -101,19 +101,5 @@ def peaks() -> dict[str, Peak]:
 
 @cache
 def _compiled() -> Any:
-    ffi = FFI()
-    ffi.cdef(DECLARATIONS)
-    name = "_hwgle_bench_peak"
-    ffi.set_source(name, SOURCE.read_text(), extra_compile_args=["-O2"])
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            built = ffi.compile(tmpdir=folder, verbose=False)
-        except Exception as error:  # whatever the compiler or the build tools raise
-            raise RuntimeError(f"peak.c does not compile here: {error}") from error
-        # Loaded once, the file is no longer needed.
-        spec = importlib.util.spec_from_file_location(name, built)
-        if spec is None or spec.loader is None:
-            raise RuntimeError(f"{built} cannot be loaded")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    return module.lib
+    source = SOURCE.read_text()
+    return built.module("_hwgle_bench_peak", source, DECLARATIONS, extra_compile_args=["-O2"]).lib

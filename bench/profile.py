@@ -6,9 +6,9 @@ that is not reached.
 `perf record` (Debian: linux-perf) on a process that only steps; samples inside the core, by
 the name of the function. `at least`: of the instructions of one step, counted one by one
 (bench/executed.py, some minutes in a virtual machine; vectors of 512 bits alone, so that Adam and
-`rest` need nothing there). `memory`: that the weights need to come and go. `allowed`: microseconds
-of a step with which the figures of bench/limits.py would hold, from NumPy's time and the int16
-peak of this run.
+`rest` need nothing there), by what such instructions take here (bench/units.py). `memory`: that
+the weights need to come and go. `allowed`: microseconds of a step with which the figures of
+bench/limits.py would hold, from NumPy's time and the int16 peak of this run.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ from bench.speed import (
     three_layers,
 )
 from bench.speed import seconds as cpu_seconds
+from bench.units import NoUnits, Units, measured
 from hwgle import _core
 from hwgle.network import Network
 
@@ -124,14 +125,13 @@ def child(name: str, batch: int, work: str, length: float) -> None:
 
 
 def count(name: str, batch: int, work: str) -> None:
-    """Says what a step needs at the least by its instructions, in cycles, by stage."""
+    """Says what a step executes, by function and kind."""
     run, steps = stepping(name, batch, work)
     text = executed.listing()  # of the core that is loaded, whatever is built meanwhile
     end = time.monotonic() + SETTLING
     while time.monotonic() < end:
         run(steps)
-    found = executed.needs(executed.counted(lambda: run(1)), text)
-    print(json.dumps(executed.cycles(found, stage_of)))
+    print(json.dumps(executed.by_function(executed.counted(lambda: run(1)), text)))
 
 
 def said_by(*command: str) -> str:
@@ -164,15 +164,18 @@ def moved(network: Network, work: str) -> float:
     return 2 * weights / max(memory.copy() for _ in range(SAMPLES)) / 1e3
 
 
-def counted(cases: Sequence[Which], kept: Path | None) -> list[dict[str, float]]:
-    """Cycles that the instructions of each need, by stage; some counted at once. kept: taken from
-    there where they are of this core and these kernels, else left there."""
-    counting = Path(executed.__file__).read_bytes() + repr((STAGES, cases)).encode()
+Counts = Mapping[str, Mapping[str, int]]  # by function and kind
+
+
+def counted(cases: Sequence[Which], kept: Path | None) -> list[Counts]:
+    """The instructions of each; some counted at once. kept: taken from there where they are of
+    this core and these kernels, else left there."""
+    counting = Path(executed.__file__).read_bytes() + repr(cases).encode()
     of = sha256(Path(_core.__file__).read_bytes() + counting).hexdigest() + " " + available()[0]
-    known: dict[str, dict[str, float]] = {}
+    known: dict[str, Counts] = {}
     if kept is not None and kept.is_file():
         held = json.loads(kept.read_text())
-        known = held["cycles"] if held["of"] == of else {}
+        known = held["counts"] if held["of"] == of else {}
     new = [which for which in cases if str(which) not in known]
     print(f"counting the instructions of {len(new)} steps ...", file=sys.stderr, flush=True)
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
@@ -181,8 +184,17 @@ def counted(cases: Sequence[Which], kept: Path | None) -> list[dict[str, float]]
         for which, said in zip(new, found, strict=True):
             known[str(which)] = json.loads(said)
             if kept is not None:
-                kept.write_text(json.dumps({"of": of, "cycles": known}, indent=1) + "\n")
+                kept.write_text(json.dumps({"of": of, "counts": known}, indent=1) + "\n")
     return [known[str(which)] for which in cases]
+
+
+def least(counts: Counts, units: Units) -> dict[str, float]:
+    """Microseconds that the stages need at the least, function by function."""
+    by: dict[str, float] = {}
+    for name, of in counts.items():
+        stage = stage_of(name)
+        by[stage] = by.get(stage, 0.0) + units.needs(of) * 1e6
+    return by
 
 
 def allowed(name: str, batch: int, work: str, numpy: float, peak: float) -> float | None:
@@ -236,15 +248,15 @@ def timed(which: Which, length: float, peak: Peak) -> Timed:
 def profiles_of(
     cases: Sequence[Which], length: float, peak: Peak, kept: Path | None
 ) -> tuple[list[Profile], float]:
-    """Of all, and the int16 peak: the best of all moments, so that no stage is said to need more
-    than it does."""
+    """Of all, and the int16 peak, the best of all moments."""
     counts = counted(cases, kept)
+    units = measured()
     times = [timed(which, length, peak) for which in cases]
     gmacs = max(t.gmacs for t in times)
     found = []
     for which, t, count in zip(cases, times, counts, strict=True):
-        least = {stage: executed.microseconds(x, gmacs) for stage, x in count.items()}
-        found.append(Profile(*which, t.us, t.step, least, t.memory, t.allowed, t.macs))
+        need = least(count, units)
+        found.append(Profile(*which, t.us, t.step, need, t.memory, t.allowed, t.macs))
     return found, gmacs
 
 
@@ -285,6 +297,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         top = tops[peak_of(f"hwgle {table_name}")]
         every, gmacs = profiles_of(cases, options.seconds, top, options.counts)
+    except NoUnits as error:
+        parser.error(str(error))
     except subprocess.CalledProcessError as error:
         said = str(error.stderr).strip().splitlines()
         parser.error(f"perf or what it ran ended with {error.returncode}: {said[-1:]}")

@@ -36,6 +36,7 @@ from bench import (  # noqa: E402
     products,
     profile,
     speed,
+    units,
 )
 from bench.counting import _part  # noqa: E402
 from bench.everything import Everything  # noqa: E402
@@ -492,30 +493,36 @@ def test_a_profile_tells_what_grows() -> None:
 
 
 def test_an_instruction_takes_what_a_core_has_for_it() -> None:
-    """Two vector instructions, two vectors read and one written a cycle."""
-    vector, read, written = (executed.Units(vector=1), executed.Units(read=1),
-                             executed.Units(written=1))  # fmt: skip
-    assert executed.units("vpaddd", "%zmm1,%zmm2,%zmm3") == vector
-    assert executed.units("vpaddd", "(%rax),%zmm2,%zmm3") == executed.Units(vector=1, read=1)
-    assert executed.units("vpaddd", "0x10(%rdx){1to16},%zmm3,%zmm3") == vector
-    assert executed.units("vpmulld", "%zmm1,%zmm2,%zmm3") == executed.Units(vector=2)
-    assert executed.units("vmovdqu64", "(%rax),%zmm2") == read
-    assert executed.units("vmovdqa64", "%zmm2,0x40(%rax)") == written
-    assert executed.units("vmovdqa64", "%zmm2,%zmm3") == executed.Units()
-    assert executed.units("vpbroadcastd", "(%rax),%zmm2") == executed.Units()
-    assert executed.units("kmovd", "%k1,%eax") == vector
-    assert executed.units("vpaddd", "%ymm1,%ymm2,%ymm3") == executed.Units()
-    assert executed.units("tdpbssd", "%tmm1,%tmm2,%tmm3") == executed.Units(tile=1)
-    assert executed.Need(100, 30, 10, 4, 0).cycles == 15
-    assert executed.Need(100, 30, 40, 4, 0).cycles == 20
-    assert executed.Need(100, 30, 40, 24, 0).cycles == 24
-    assert executed.Need(100, 30, 40, 24, 2).cycles == 32
+    for name, operands, of in (
+        ("vpaddd", "%zmm1,%zmm2,%zmm3", ("add",)),
+        ("vpaddd", "(%rax),%zmm2,%zmm3", ("add", "read")),
+        ("vpaddd", "0x10(%rdx){1to16},%zmm3,%zmm3", ("add",)),
+        ("vpdpwssd", "%zmm1,%zmm2,%zmm3", ("product",)),
+        ("vpmulld", "%zmm1,%zmm2,%zmm3", ("product of 32",)),
+        ("vpmulhrsw", "%zmm1,%zmm2,%zmm3", ("product",)),
+        ("vpsrad", "$0x1,%zmm2,%zmm3", ("shift",)),
+        ("vpsllvd", "%zmm1,%zmm2,%zmm3", ("shift",)),
+        ("vpackssdw", "%zmm1,%zmm2,%zmm3", ("shuffle",)),
+        ("vpmovsxwd", "(%rax),%zmm2", ("shuffle",)),
+        ("vpabsd", "%zmm2,%zmm3", ("saturated",)),
+        ("vpcmpgtd", "%zmm1,%zmm2,%k1", ("mask",)),
+        ("vpunpckldq", "%zmm1,%zmm2,%zmm3", ("add",)),
+        ("vpgatherdd", "(%rax,%zmm1,4),%zmm2{%k1}", ("gather",)),
+        ("vmovdqu64", "(%rax),%zmm2", ("read",)),
+        ("vmovdqa64", "%zmm2,0x40(%rax)", ("write",)),
+        ("vmovdqa64", "%zmm2,%zmm3", ()),
+        ("vpbroadcastd", "(%rax),%zmm2", ()),
+        ("vpaddd", "%ymm1,%ymm2,%ymm3", ()),
+        ("tdpbssd", "%tmm1,%tmm2,%tmm3", ("tile",)),
+    ):
+        assert executed.kinds(name, operands) == of, name
+    assert {kind for kind, _ in executed.KINDS} == set(units.VECTOR)
 
 
-def test_what_is_needed_is_summed_by_function() -> None:
+def test_what_is_executed_is_summed_by_function_and_kind() -> None:
     listing = """
 0000000000000010 <one.constprop.0>:
-      10:\tvpaddd %zmm1,%zmm2,%zmm3
+      10:\tvpaddd (%rax),%zmm2,%zmm3
       16:\tvmovdqu64 %zmm3,(%rax)
       1c:\tret
 
@@ -525,12 +532,53 @@ def test_what_is_needed_is_summed_by_function() -> None:
 """
     counts = np.zeros(64, np.uint32)
     counts[[0x10, 0x16, 0x20]] = 8, 1, 3
-    found = executed.needs(counts, listing)
-    assert found == {"one": executed.Need(9, 8, 0, 1, 0), "two": executed.Need(3, 0, 0, 0, 0)}
-    # at 64 GMAC/s a cycle of two vectors of 32 multiply-accumulates takes a nanosecond
-    by = executed.cycles(found, {"one": "neurons", "two": "rest"}.__getitem__)
-    assert by == {"neurons": 4.0, "rest": 0.0}
-    assert executed.microseconds(4.0, 64.0) == pytest.approx(0.004)
+    found = executed.by_function(counts, listing)
+    assert found == {"one": {"all": 9, "add": 8, "read": 8, "write": 1}, "two": {"all": 3}}
+    takes = units.Units(dict.fromkeys((*units.LOOPS, "tile"), 1e-6), [], {})
+    stages = profile.least({"product_2": found["one"], "memcpy": found["two"]}, takes)
+    assert stages == {"products": pytest.approx(8.0), "rest": 0.0}
+
+
+def test_kinds_that_share_their_units_take_as_long_as_all_of_them() -> None:
+    """Units as Zen 4 has them: products and masks have one, shifts another, shuffles half of
+    each; and as a core where all have their own."""
+    alone = {"product": 2.0, "mask": 2.0, "shift": 2.0, "shuffle": 2.0}
+    in_turn = {("product", "mask"): 4.0, ("product", "shift"): 2.02, ("product", "shuffle"): 2.7,
+               ("mask", "shift"): 2.0, ("mask", "shuffle"): 2.66,
+               ("shift", "shuffle"): 2.66}  # fmt: skip
+    groups, pairs = units.grouped(alone, in_turn)
+    assert groups == [["product", "mask"], ["shift"], ["shuffle"]]
+    assert pairs == {(0, 2): 1.33, (1, 2): 1.33}
+    others = dict.fromkeys(("read", "tile", "gather"), 3.0)
+    core = units.Units({"add": 1.0, "write": 4.0, **others, **alone}, groups, pairs)
+    for counts, needed in (
+        ({"product": 10}, 20),
+        ({"product": 10, "mask": 5}, 30),
+        ({"product": 10, "shift": 10}, 20),
+        ({"product": 10, "shuffle": 10}, 26.6),
+        ({"product": 10, "shift": 10, "add": 4}, 24),
+        ({"read": 10, "write": 8}, 32),
+        ({"read": 10, "write": 7, "gather": 4}, 30),
+        ({"gather": 4, "tile": 5}, 15),
+        ({}, 0),
+    ):
+        assert core.needs(counts) == pytest.approx(needed), counts
+    free = units.grouped(alone, dict.fromkeys(in_turn, 2.0))
+    assert free == ([["product"], ["mask"], ["shift"], ["shuffle"]], {})
+    slower = units.grouped({"product": 1.0, "shift": 2.0}, {("product", "shift"): 2.5})
+    assert slower == ([["product"], ["shift"]], {}), "one in turn says nothing of other mixes"
+
+
+def test_units_are_measured() -> None:
+    try:
+        core = units.measured()
+    except units.NoUnits as error:
+        pytest.skip(str(error))
+    assert set(core.seconds) == {*units.LOOPS, "tile"}
+    assert all(1e-11 < core.seconds[kind] < 1e-7 for kind in units.LOOPS)
+    assert sorted(kind for group in core.groups for kind in group) == sorted(units.VECTOR)
+    # Whatever else a core has, products bound what has nothing but products.
+    assert core.needs({"product": 100}) == pytest.approx(100 * core.seconds["product"], rel=0.1)
 
 
 @pytest.mark.skipif(
