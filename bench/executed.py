@@ -1,7 +1,8 @@
 """The instructions of the core that a step executes, counted one by one, by kind.
 
 What they need at the least (bench/units.py) is told function by function, as if nothing else took
-time, waited, or was in the way. Narrower vectors and scalars are not counted.
+time, waited, or was in the way. Of narrower vectors and scalars it is told only that they are
+instructions; conditional jumps are not, since most are one with what comes before them.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench import built
-from bench.units import ADD, GATHER, READ, TILE, WRITE
+from bench.units import ADD, ANY, GATHER, READ, TILE, WRITE
 from hwgle import _core
 
 SOURCE = Path(__file__).with_name("executed.c")
@@ -41,7 +42,7 @@ KINDS = (  # of vector instructions: the first that fits a name
     ("shuffle", r"vperm|vpshuf|vpack|vpalignr|valign|vshuf|vextract|vinsert|vpmov"),
 )
 COUNTED = ("amx", "vnni")  # tables whose vectors have 512 bits
-ALL = "all"  # instructions, whatever they are
+JUMP = re.compile(r"^j(?!mp)")
 
 
 class NoCount(Exception):
@@ -50,6 +51,11 @@ class NoCount(Exception):
 
 def kinds(name: str, operands: str) -> tuple[str, ...]:
     """Of an instruction as objdump writes it (AT&T syntax), what it takes of a core."""
+    return () if JUMP.match(name) else (ANY, *_vectors(name, operands))
+
+
+def _vectors(name: str, operands: str) -> tuple[str, ...]:
+    """The same, but that it is an instruction."""
     memory = "(" in operands
     if name.startswith("tdp"):
         return (TILE,)
@@ -117,7 +123,7 @@ def listing() -> str:
 
 
 def by_function(counts: NDArray[np.uint32], disassembled: str) -> dict[str, dict[str, int]]:
-    """How many of each kind, and of all, of the functions that were executed."""
+    """How many of each kind, of the functions that were executed."""
     sums: dict[str, Counter[str]] = {}
     function = ""
     for line in disassembled.splitlines():
@@ -130,6 +136,6 @@ def by_function(counts: NDArray[np.uint32], disassembled: str) -> dict[str, dict
         times = int(counts[int(found[1], 16)]) if int(found[1], 16) < counts.size else 0
         if times:
             of = sums.setdefault(function, Counter())
-            for kind in (ALL, *kinds(found[2], found[3])):
+            for kind in kinds(found[2], found[3]):
                 of[kind] += times
     return {name: dict(of) for name, of in sums.items()}

@@ -5,10 +5,10 @@ that is not reached.
 
 `perf record` (Debian: linux-perf) on a process that only steps; samples inside the core, by
 the name of the function. `at least`: of the instructions of one step, counted one by one
-(bench/executed.py, some minutes in a virtual machine; vectors of 512 bits alone, so that Adam and
-`rest` need nothing there), by what such instructions take here (bench/units.py). `memory`: that
-the weights need to come and go. `allowed`: microseconds of a step with which the figures of
-bench/limits.py would hold, from NumPy's time and the int16 peak of this run.
+(bench/executed.py, some minutes in a virtual machine), by what such instructions take here
+(bench/units.py; of vectors of less than 512 bits and scalars, only that they are brought in).
+`memory`: that the weights need to come and go. `allowed`: microseconds of a step with which the
+figures of bench/limits.py would hold, from NumPy's time and the int16 peak of this run.
 """
 
 from __future__ import annotations
@@ -308,9 +308,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     profiles, ends = every[: len(PROFILED)], every[len(PROFILED) :]
     lines = list(zip(ends[::2], ends[1::2], strict=True))
     text = (f"kernels {table_name}, int16 peak {gmacs:.0f} GMAC/s. Microseconds of CPU time a "
-            f"step, at best in {ROUNDS} recordings / that its 512-bit instructions need at "
-            "the least (narrower vectors and scalars are not counted, so none of Adam and the "
-            "rest); `memory`: what weights need to come and go; `all`: the larger of both; "
+            f"step, at best in {ROUNDS} recordings / that its instructions need at the least "
+            "(vectors of less than 512 bits and scalars, only to be brought in); `memory`: what "
+            "weights need to come and go; `all`: the larger of both; "
             "`allowed`: with which the figures of bench/limits.py hold in this run.\n\n"
             f"{table(every, (*STAGES, REST))}\n\n{verdicts(profiles, lines)}\n")  # fmt: skip
     print(text)

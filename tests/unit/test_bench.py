@@ -515,7 +515,9 @@ def test_an_instruction_takes_what_a_core_has_for_it() -> None:
         ("vpaddd", "%ymm1,%ymm2,%ymm3", ()),
         ("tdpbssd", "%tmm1,%tmm2,%tmm3", ("tile",)),
     ):
-        assert executed.kinds(name, operands) == of, name
+        assert executed.kinds(name, operands) == ("any", *of), name
+    assert executed.kinds("jne", "55 <one>") == ()
+    assert executed.kinds("jmp", "55 <one>") == executed.kinds("add", "%eax,%ebx") == ("any",)
     assert {kind for kind, _ in executed.KINDS} == set(units.VECTOR)
 
 
@@ -533,10 +535,10 @@ def test_what_is_executed_is_summed_by_function_and_kind() -> None:
     counts = np.zeros(64, np.uint32)
     counts[[0x10, 0x16, 0x20]] = 8, 1, 3
     found = executed.by_function(counts, listing)
-    assert found == {"one": {"all": 9, "add": 8, "read": 8, "write": 1}, "two": {"all": 3}}
-    takes = units.Units(dict.fromkeys((*units.LOOPS, "tile"), 1e-6), [], {})
+    assert found == {"one": {"any": 9, "add": 8, "read": 8, "write": 1}, "two": {"any": 3}}
+    takes = units.Units({**dict.fromkeys((*units.LOOPS, "tile"), 1e-6), "any": 1e-7}, [], {})
     stages = profile.least({"product_2": found["one"], "memcpy": found["two"]}, takes)
-    assert stages == {"products": pytest.approx(8.0), "rest": 0.0}
+    assert stages == {"products": pytest.approx(8.0), "rest": pytest.approx(0.3)}
 
 
 def test_kinds_that_share_their_units_take_as_long_as_all_of_them() -> None:
@@ -549,7 +551,7 @@ def test_kinds_that_share_their_units_take_as_long_as_all_of_them() -> None:
     groups, pairs = units.grouped(alone, in_turn)
     assert groups == [["product", "mask"], ["shift"], ["shuffle"]]
     assert pairs == {(0, 2): 1.33, (1, 2): 1.33}
-    others = dict.fromkeys(("read", "tile", "gather"), 3.0)
+    others = {**dict.fromkeys(("read", "tile", "gather"), 3.0), "any": 0.3}
     core = units.Units({"add": 1.0, "write": 4.0, **others, **alone}, groups, pairs)
     for counts, needed in (
         ({"product": 10}, 20),
@@ -560,6 +562,7 @@ def test_kinds_that_share_their_units_take_as_long_as_all_of_them() -> None:
         ({"read": 10, "write": 8}, 32),
         ({"read": 10, "write": 7, "gather": 4}, 30),
         ({"gather": 4, "tile": 5}, 15),
+        ({"product": 10, "any": 70}, 21),
         ({}, 0),
     ):
         assert core.needs(counts) == pytest.approx(needed), counts
