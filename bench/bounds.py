@@ -11,8 +11,8 @@ FLAT = 1.25  # time for each multiply-accumulate of a line that is to be flat, m
 @dataclass(frozen=True)
 class Profile:
     """us: of a step, by stage; step: all of it; least: what its instructions need at the least, by
-    stage; memory: what its weights do; allowed: None where nothing is asked. macs:
-    multiply-accumulates of a step."""
+    stage; memory: what its weights do; allowed: by what is asked, nothing where nothing is.
+    macs: multiply-accumulates of a step."""
 
     network: str
     batch: int
@@ -21,7 +21,7 @@ class Profile:
     step: float
     least: Mapping[str, float]
     memory: float
-    allowed: float | None
+    allowed: Mapping[str, float]
     macs: float
 
     @property
@@ -35,7 +35,7 @@ def table(profiles: Sequence[Profile], stages: Sequence[str]) -> str:
     head = ["network", "batch", "step", "all", *stages, "memory", "allowed"]
     rows = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for p in profiles:
-        most = "" if p.allowed is None else f"{p.allowed:.3g}"
+        most = ", ".join(f"{us:.3g} ({asked})" for asked, us in p.allowed.items())
         cells = [f"{p.step:.3g} / {p.needs:.3g}"]
         cells += [f"{p.us.get(s, 0.0):.3g} / {p.least.get(s, 0.0):.3g}" for s in stages]
         cells = ["" if cell == "0 / 0" else cell for cell in cells]
@@ -50,12 +50,16 @@ def largest(by: Mapping[str, float]) -> str:
     return ", ".join(f"{stage} {by[stage]:.3g}" for stage in most)
 
 
-def verdict(p: Profile) -> str | None:
-    """What bounds a step that takes longer than allowed; None for one that does not."""
-    if p.allowed is None or p.step <= p.allowed:
+def verdict(p: Profile, asked: str) -> str | None:
+    """What bounds a step that takes longer than what is asked allows; None for one that does
+    not."""
+    most = p.allowed[asked]
+    if p.step <= most:
         return None
-    name = f"- {p.network}, batch {p.batch}, {p.work}: {p.step:.3g} us, allowed {p.allowed:.3g}"
-    if p.needs > p.allowed:
+    name = (
+        f"- {p.network}, batch {p.batch}, {p.work}: {p.step:.3g} us, allowed {most:.3g} ({asked})"
+    )
+    if p.needs > most:
         return (
             f"{name}. At the least its instructions need {sum(p.least.values()):.3g} "
             f"({largest(p.least)}), its weights {p.memory:.3g}: these kernels cannot get there."
@@ -88,6 +92,6 @@ def grown(first: Profile, last: Profile) -> str | None:
 
 def verdicts(profiles: Sequence[Profile], lines: Sequence[tuple[Profile, Profile]] = ()) -> str:
     """Of all that take longer than allowed."""
-    found = [said for p in profiles if (said := verdict(p)) is not None]
+    found = [said for p in profiles for a in p.allowed if (said := verdict(p, a)) is not None]
     found += [said for ends in lines if (said := grown(*ends)) is not None]
     return "\n".join(found) if found else "Every step takes what is allowed, or less."

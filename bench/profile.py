@@ -45,12 +45,12 @@ from bench.speed import (
     three_layers,
 )
 from bench.speed import seconds as cpu_seconds
-from bench.units import NoUnits, Units, measured
+from bench.units import Meter, NoUnits, Units
 from hwgle import _core
 from hwgle.network import Network
 
 STAGES = {  # the first that fits a function's name
-    "neurons": r"neurons|^errors|noisy_errors|membranes|^rates_of",
+    "neurons": r"neurons|^errors|noisy_errors|membranes|rates",
     "target error": r"target_error|softmax",
     "Adam": r"^values|^store_|adam",
     "layouts": r"pairs|turn|transpose|split",
@@ -197,27 +197,27 @@ def least(counts: Counts, units: Units) -> dict[str, float]:
     return by
 
 
-def allowed(name: str, batch: int, work: str, numpy: float, peak: float) -> float | None:
-    """Seconds of a step with which all figures of this case hold."""
-    most = []
-    prefix = f"speed/{name}/batch {batch}/{work}/hwgle */"
+def allowed(name: str, batch: int, work: str, numpy: float, peak: float) -> dict[str, float]:
+    """Seconds of a step with which the figures of this case hold, by what is asked."""
+    prefix = f"speed/{name}/batch {batch}/{work}/hwgle *"
+    best = {f"{prefix}/of peak": ("peak", peak), f"{prefix}/times numpy": ("NumPy", numpy)}
+    found = {}
     for limit in LIMITS:
-        if limit.pattern == prefix + "times numpy":
-            most.append(numpy / limit.limit)
-        if limit.pattern == prefix + "of peak":
-            most.append(peak / limit.limit)
-    return min(most) if most else None
+        if limit.pattern in best:
+            asked, seconds = best[limit.pattern]
+            found[asked] = seconds / limit.limit
+    return found
 
 
 @dataclass(frozen=True)
 class Timed:
-    """A kind of step: microseconds of all and by stage, and what it may take; memory: that its
-    weights need. gmacs: the int16 peak of that moment."""
+    """A kind of step: microseconds of all and by stage, and what each thing asked of it allows;
+    memory: that its weights need. gmacs: the int16 peak of that moment."""
 
     us: Mapping[str, float]
     step: float
     memory: float
-    allowed: float | None
+    allowed: Mapping[str, float]
     macs: float
     gmacs: float
 
@@ -229,7 +229,7 @@ def timed(which: Which, length: float, peak: Peak) -> Timed:
     before = peak.gmacs()
     step, by = min((recorded(name, batch, work, length) for _ in range(ROUNDS)), key=lambda r: r[0])
     gmacs = max(before, peak.gmacs())
-    most = None
+    most: dict[str, float] = {}
     if name.partition("-")[0] in MADE:
         macs = growth.macs_of(network_of(name), work) * batch
     else:
@@ -242,16 +242,21 @@ def timed(which: Which, length: float, peak: Peak) -> Timed:
         most = allowed(name, batch, work, numpy, macs / gmacs / 1e9)
     us = {stage: share * step * 1e6 for stage, share in by.items()}
     memory = moved(network_of(name), work)
-    return Timed(us, step * 1e6, memory, most and most * 1e6, macs, gmacs)
+    return Timed(us, step * 1e6, memory, {k: v * 1e6 for k, v in most.items()}, macs, gmacs)
 
 
 def profiles_of(
     cases: Sequence[Which], length: float, peak: Peak, kept: Path | None
 ) -> tuple[list[Profile], float]:
-    """Of all, and the int16 peak, the best of all moments."""
+    """Of all, and the int16 peak: this and the units' the best of all moments, so that no stage is
+    said to need more than it does."""
+    meter = Meter()
     counts = counted(cases, kept)
-    units = measured()
-    times = [timed(which, length, peak) for which in cases]
+    times = []
+    for which in cases:
+        meter.measure()
+        times.append(timed(which, length, peak))
+    units = meter.units()
     gmacs = max(t.gmacs for t in times)
     found = []
     for which, t, count in zip(cases, times, counts, strict=True):

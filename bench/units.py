@@ -11,9 +11,8 @@ takes to bring in those that need no unit.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import combinations
 from typing import Any
 
@@ -39,8 +38,8 @@ VECTOR = ("product", "product of 32", "saturated", "mask", "shift", "shuffle")
 DECLARATION = "void bench_units_run(int32_t which, int64_t rounds);"
 LENGTH = 24  # instructions of a loop's body, each with a vector of its own
 TILE_SHIFTS = 16  # a product of tiles begins every 16 cycles, a shift of 512 bits every cycle
-SECONDS = 0.002  # CPU time of one measurement: less than a neighbour's turn
-TIMES = 15  # of which the best counts
+SECONDS = 0.002  # CPU time of one measurement
+TIMES = 20  # that all loops are measured in turn
 SHARED = 0.97  # of the time of one after the other, from which on two kinds are one
 ALIKE = 1.05  # times as long, up to which two kinds take as long
 
@@ -126,39 +125,41 @@ void bench_units_run(int32_t which, int64_t rounds)
 """
 
 
-def _seconds(run: Callable[[int], None]) -> float:
-    """Of a round, at best."""
-    rounds = 1000
-    best = float("inf")
-    for _ in range(TIMES):
-        begun = time.process_time()
-        run(rounds)
-        spent = time.process_time() - begun
-        best = min(best, spent / rounds)
-        rounds = max(rounds, int(SECONDS / best))
-    return best
+class Meter:
+    """Measures this core's units, again and again: of all times the best counts."""
 
+    def __init__(self) -> None:
+        """Raises NoUnits where it does not have these instructions, or they cannot be compiled."""
+        if "vnni" not in peaks():
+            raise NoUnits("this processor has no AVX-512 VNNI")
+        self._loops: list[tuple[str, ...]] = [(kind,) for kind in LOOPS]
+        self._loops += combinations(VECTOR, 2)
+        source = _source(self._loops)
+        try:
+            self._lib: Any = built.module("_hwgle_bench_units", source, DECLARATION).lib
+        except RuntimeError as error:
+            raise NoUnits(str(error)) from error
+        self._best = [float("inf")] * len(self._loops)  # seconds of a round
+        self._rounds = [1000] * len(self._loops)
 
-def measured() -> Units:
-    """Of this core; some seconds. Raises NoUnits where it does not have these instructions, or
-    they cannot be compiled."""
-    if "vnni" not in peaks():
-        raise NoUnits("this processor has no AVX-512 VNNI")
-    loops: list[tuple[str, ...]] = [(kind,) for kind in LOOPS]
-    loops += combinations(VECTOR, 2)
-    try:
-        lib: Any = built.module("_hwgle_bench_units", _source(loops), DECLARATION).lib
-    except RuntimeError as error:
-        raise NoUnits(str(error)) from error
-    each = {}
-    for number, kinds in enumerate(loops):
-        spent = _seconds(partial(lib.bench_units_run, number))
-        each[kinds] = spent / LENGTH * len(kinds)
-    seconds = {kind: each[kind,] for kind in LOOPS}
-    seconds[ANY] *= LENGTH / (LENGTH + 1)  # the loop's own end, that is one more
-    seconds[TILE] = TILE_SHIFTS * seconds["shift"]
-    groups, pairs = grouped(
-        {kind: seconds[kind] for kind in VECTOR},
-        {(a, b): each[a, b] for a, b in combinations(VECTOR, 2)},
-    )
-    return Units(seconds, groups, pairs)
+    def measure(self) -> None:
+        """All loops in turn, some times: a shared machine slows down for a second at a time."""
+        for _ in range(TIMES):
+            for number, rounds in enumerate(self._rounds):
+                begun = time.process_time()
+                self._lib.bench_units_run(number, rounds)
+                spent = (time.process_time() - begun) / rounds
+                self._best[number] = min(self._best[number], spent)
+                self._rounds[number] = max(rounds, int(SECONDS / self._best[number]))
+
+    def units(self) -> Units:
+        """By what was measured until now, once at the least."""
+        each = {k: b / LENGTH * len(k) for k, b in zip(self._loops, self._best, strict=True)}
+        seconds = {kind: each[kind,] for kind in LOOPS}
+        seconds[ANY] *= LENGTH / (LENGTH + 1)  # the loop's own end, that is one more
+        seconds[TILE] = TILE_SHIFTS * seconds["shift"]
+        groups, pairs = grouped(
+            {kind: seconds[kind] for kind in VECTOR},
+            {(a, b): each[a, b] for a, b in combinations(VECTOR, 2)},
+        )
+        return Units(seconds, groups, pairs)
