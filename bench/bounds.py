@@ -71,12 +71,10 @@ def verdict(p: Profile, asked: str) -> str | None:
     )
 
 
-def grown(first: Profile, last: Profile) -> str | None:
-    """What bounds a line that is not flat; None for one that is."""
+def grown(first: Profile, last: Profile) -> str:
+    """Whether a line is flat, and what bounds it."""
     ends = sorted((first, last), key=lambda p: p.step / p.macs)
     cheap, dear = (1e3 * p.step / p.macs for p in ends)
-    if dear / cheap <= FLAT:
-        return None
     need = [1e3 * p.needs / p.macs for p in ends]
     stages = {
         stage: 1e3 * (ends[1].us[stage] / ends[1].macs - ends[0].us[stage] / ends[0].macs)
@@ -91,7 +89,7 @@ def grown(first: Profile, last: Profile) -> str | None:
 
 
 def verdicts(profiles: Sequence[Profile], lines: Sequence[tuple[Profile, Profile]] = ()) -> str:
-    """Of all that take longer than allowed."""
+    """Of all that take longer than allowed; and of lines that are to be flat."""
     found = [said for p in profiles for a in p.allowed if (said := verdict(p, a)) is not None]
-    found += [said for ends in lines if (said := grown(*ends)) is not None]
-    return "\n".join(found) if found else "Every step takes what is allowed, or less."
+    found = found or ["Every step takes what is allowed, or less."]
+    return "\n".join([*found, *(grown(*ends) for ends in lines)])
