@@ -16,7 +16,7 @@ from test_kernels import (
 )
 
 from hwgle.chip import Chip
-from hwgle.quantise import LayerScales, Scales, build_image
+from hwgle.quantise import LayerScales, Scales, build_image, rate_shift
 
 # Neurons of the layers and streams: whole blocks of 16 and 64, one more, one less, more inputs than
 # are split at a time (1024) or multiplied as they are stored (2048), and last vectors of streams
@@ -124,6 +124,30 @@ def test_large_sums_of_a_few_lanes(vector: str, lanes: int, seed: int) -> None:
     q = Quantised(image, x, target)
     got = assert_same(vector, q, weights, lanes, target=target, learn=True)
     assert np.any(got["0.u"])
+
+
+def test_large_gradients_at_every_shift(vector: str, seed: int) -> None:
+    """Sums of e r beyond int32, at the shifts at which two vectors of weights learn at a time; rows
+    of such neurons beside rows whose sums fit."""
+    rng = np.random.default_rng(seed)
+    network = make_network([27], ["linear"], rng, inputs=150, loss="mse", dt=1.0)
+    scales = Scales(8, 0, (LayerScales(12, 12, 6, 6, 0),))
+    weights = {"l0": (np.zeros((27, 150), np.int16), np.zeros(27, np.int32))}
+    x = rng.choice([8191, 8190, -8191], (2, 70, 150), p=[0.9, 0.05, 0.05]).astype(np.int16)
+    target = np.full((2, 70, 27), 32767, np.int16)
+    target[:, :, 9:18] = rng.integers(-20, 20, (2, 70, 9))
+    shifts = set()
+    for k in range(12, 29):
+        image = build_image(network, chip_with(), scales, batch=70, learning_rate=2.0**-k)
+        q = Quantised(image, x, target)
+        got = assert_same(vector, q, weights, k, target=target, learn=True)
+        shift = 6 + 8 - 2 + rate_shift(2.0**-k, 70) - got["formats"][0].stored  # 2: of the batch
+        shifts.add(shift)
+        sums = got["0.e"][1].astype(np.int64).T @ x[1].astype(np.int64)
+        assert np.abs(sums).max() > 2**32
+        assert np.abs(sums[9:18]).max() < 2**31
+        assert np.any(got["l0.weight"])
+    assert set(range(17, 32)) <= shifts
 
 
 @pytest.mark.parametrize("pairs", [16, 32, 64, 128, 192, 275])
