@@ -385,25 +385,67 @@ LANES void rates(const strip *s, const gle_phi_format *with, const int32_t phi,
     t->peak_r = peak_r;
 }
 
-/* Two vectors of tanh neurons settle, in words; one where `two` is 0. */
-LANES void settle_tanh(int32_t b, const int32_t two, const __m512i y[2], const __m512i uhat[2],
-                       const gle_phi_format *f, const settled *k, __m512i most)
+/* A row's own gain and offset of its rates. */
+typedef struct {
+    __m512i offset, most, gain, half, shift;
+    __mmask32 live; /* none where the gain is 0 */
+} gaining;
+
+LANES gaining gaining_of(const gle_row *row)
+{
+    const int32_t shift = GLE_GAIN_BITS + row->fine_extra;
+    const gaining g = {all(row->offset), all(row->fine_max), all(row->gain), all(1 << (shift - 1)),
+                       all(shift), row->gain == 0 ? 0 : UINT32_MAX};
+    return g;
+}
+
+/* The rate of a size y of tanh. */
+LANES __m512i gained_tanh(__m512i y, __m512i uhat, const gle_phi_format *f, const gaining *g)
+{
+    const __m512i size =
+        _mm512_srav_epi32(_mm512_add_epi32(y, all(f->tanh_half)), all(f->tanh_shift));
+    const __mmask16 negative = _mm512_cmplt_epi32_mask(uhat, _mm512_setzero_si512());
+    const __m512i raw = signed_as(_mm512_min_epi32(size, g->most), negative);
+
+    return _mm512_srav_epi32(_mm512_add_epi32(_mm512_mullo_epi32(raw, g->gain), g->half), g->shift);
+}
+
+/* Rates of two vectors of tanh neurons, of sizes y, in words. */
+LANES __m512i tanh_words(const __m512i y[2], const __m512i uhat[2], const gle_phi_format *f,
+                         const gaining *g, __m512i most)
 {
     const __m512i zero = _mm512_setzero_si512();
+    __m512i r;
+
+    if (g != NULL) {
+        r = _mm512_packs_epi32(gained_tanh(y[0], uhat[0], f, g), gained_tanh(y[1], uhat[1], f, g));
+        return _mm512_max_epi16(_mm512_sub_epi16(zero, most), _mm512_min_epi16(r, most));
+    }
+    const __m512i half = all(f->tanh_half), by = all(f->tanh_shift);
+    const __mmask32 below = _mm512_movepi16_mask(_mm512_packs_epi32(uhat[0], uhat[1]));
+    r = _mm512_packs_epi32(_mm512_srav_epi32(_mm512_add_epi32(y[0], half), by),
+                           _mm512_srav_epi32(_mm512_add_epi32(y[1], half), by));
+    r = _mm512_min_epi16(r, most);
+    return _mm512_mask_sub_epi16(r, below, zero, r);
+}
+
+/* Two vectors of tanh neurons settle, in words; one where `two` is 0. g: NULL for none. */
+LANES void settle_tanh(int32_t b, const int32_t two, const __m512i y[2], const __m512i uhat[2],
+                       const gle_phi_format *f, const gaining *g, const settled *k, __m512i most)
+{
     const __m512i in_order = _mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7); /* packed by 128 bits */
     const __m512i packed = _mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7);
-    const __m512i half = all(f->tanh_half), by = all(f->tanh_shift), four = fixed(FIXED_4);
-    const __mmask32 below = _mm512_movepi16_mask(_mm512_packs_epi32(uhat[0], uhat[1]));
+    const __m512i four = fixed(FIXED_4);
     const __m512i y15 = _mm512_packus_epi32(_mm512_srai_epi32(_mm512_add_epi32(y[0], four), 3),
                                             _mm512_srai_epi32(_mm512_add_epi32(y[1], four), 3));
-    const __m512i slope = _mm512_sub_epi16(_mm512_set1_epi16((int16_t)0x8000),
-                                           _mm512_mulhrs_epi16(y15, y15)); /* of GLE_PHI_ONE */
-    __m512i r = _mm512_packs_epi32(_mm512_srav_epi32(_mm512_add_epi32(y[0], half), by),
-                                   _mm512_srav_epi32(_mm512_add_epi32(y[1], half), by));
+    const __m512i r = tanh_words(y, uhat, f, g, most);
+    __m512i slope = _mm512_sub_epi16(_mm512_set1_epi16((int16_t)0x8000),
+                                     _mm512_mulhrs_epi16(y15, y15)); /* of GLE_PHI_ONE */
     __m512i e;
 
-    r = _mm512_min_epi16(r, most);
-    r = _mm512_mask_sub_epi16(r, below, zero, r);
+    if (g != NULL) {
+        slope = _mm512_maskz_mov_epi16(g->live, slope);
+    }
     e = two ? load(k->e + b)
             : _mm512_castsi256_si512(
                   _mm256_loadu_si256((const __m256i *)(const void *)(k->e + b)));
@@ -421,8 +463,8 @@ LANES void settle_tanh(int32_t b, const int32_t two, const __m512i y[2], const _
     }
 }
 
-/* The same of tanh, four vectors at a time. */
-VBMI __attribute__((noinline)) static void tanh_rates(const strip *s, const gle_phi_format *with)
+/* `rates` of tanh, four vectors at a time. */
+BYTES void tanh_strip(const strip *s, const gle_phi_format *with, const gaining *g)
 {
     const gle_phi_format format = *with;
     const int32_t columns = s->columns;
@@ -436,6 +478,7 @@ VBMI __attribute__((noinline)) static void tanh_rates(const strip *s, const gle_
         for (int32_t c = 0; c < GLE_TANH_TOGETHER; c++) {
             const int32_t at = b + c * WIDE;
             uhat[c] = load(ahead + (at < columns ? at : b));
+            uhat[c] = g != NULL ? _mm512_add_epi32(uhat[c], g->offset) : uhat[c];
             position[c] = tanh_position(uhat[c], &format);
         }
         tanh_entries(y, position);
@@ -447,12 +490,25 @@ VBMI __attribute__((noinline)) static void tanh_rates(const strip *s, const gle_
         for (int32_t c = 0; c < GLE_TANH_TOGETHER; c += 2) {
             const int32_t at = b + c * WIDE;
             if (at + WIDE < columns) {
-                settle_tanh(at, 1, y + c, uhat + c, &format, &k, most);
+                settle_tanh(at, 1, y + c, uhat + c, &format, g, &k, most);
             } else if (at < columns) {
-                settle_tanh(at, 0, y + c, uhat + c, &format, &k, most);
+                settle_tanh(at, 0, y + c, uhat + c, &format, g, &k, most);
             }
         }
     }
+}
+
+VBMI __attribute__((noinline)) static void tanh_rates(const strip *s, const gle_phi_format *format)
+{
+    tanh_strip(s, format, NULL);
+}
+
+VBMI __attribute__((noinline)) static void gained_tanh_rates(const strip *s,
+                                                             const gle_phi_format *format)
+{
+    const gaining g = gaining_of(s->row);
+
+    tanh_strip(s, format, &g);
 }
 
 #define RATES(phi)                       \
@@ -466,8 +522,8 @@ STAGE rates_of(strip *s, int32_t phi, const gle_phi_format *format)
 {
     const int32_t gained = s->row->offset != 0 || s->row->gain != GLE_GAIN_ONE;
 
-    if (phi == GLE_TANH && !gained && s->by_bytes) {
-        tanh_rates(s, format);
+    if (phi == GLE_TANH && s->by_bytes) {
+        (gained ? gained_tanh_rates : tanh_rates)(s, format);
         return;
     }
     GLE_WITH_PHI(phi, RATES)

@@ -59,10 +59,18 @@ AVX512 static int row_differs(void)
     gle_layer layer = {.image = &image, .n = 1};
     gle_neuron_job job = {.layer = &layer};
     gle_row row = {.gain = GLE_GAIN_ONE, .r_max = 1 + rand() % 8191};
-    const gle_phi_format format = gle_phi_format_of(u_frac, r_frac);
+    const int32_t gained = rand() % 2;
+    const int32_t fine_extra = gained ? rand() % 5 : 0;
+    const gle_phi_format format = gle_phi_format_of(u_frac, r_frac + fine_extra);
     const int32_t far = rand() % 2 ? GLE_STATE_MAX : 9 << u_frac;
     tally t = {0};
 
+    if (gained) {
+        row.gain = rand() % 8 ? rand() % (2 * GLE_GAIN_ONE) : 0;
+        row.offset = rand() % 4 ? number(1 << u_frac) : 0;
+        row.fine_extra = fine_extra;
+        row.fine_max = rand() % (1 << 17);
+    }
     row.hash_u = (uint32_t)number(INT32_MAX / 2) | 1u;
     row.hash_v = (uint32_t)number(INT32_MAX / 2) | 1u;
     row.hash_s = (uint32_t)number(INT32_MAX / 2) | 1u;
@@ -93,7 +101,8 @@ AVX512 static int row_differs(void)
         rates_of(&s, GLE_TANH, &format);
     }
     if (memcmp(&one, &other, sizeof one) != 0) {
-        printf("u_frac %d, r_frac %d, r_max %d, %d columns\n", u_frac, r_frac, row.r_max, s.columns);
+        printf("u_frac %d, r_frac %d, r_max %d, %d columns, gain %d, offset %d\n", u_frac, r_frac,
+               row.r_max, s.columns, row.gain, row.offset);
         return 1;
     }
     return 0;
