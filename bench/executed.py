@@ -42,6 +42,7 @@ KINDS = (  # of vector instructions: the first that fits a name
     ("shuffle", r"vperm|vpshuf|vpack|vpalignr|valign|vshuf|vextract|vinsert|vpmov"),
 )
 COUNTED = ("amx", "vnni")  # tables whose vectors have 512 bits
+TO_MEMORY = re.compile(r"\)(\{%k\d\})?$")
 JUMP = re.compile(r"^j(?!mp)")
 
 
@@ -67,9 +68,9 @@ def _vectors(name: str, operands: str) -> tuple[str, ...]:
         return (WRITE,) if operands.startswith("%") else (READ,)
     if "gather" in name:
         return (GATHER,)
-    if name.startswith("vpbroadcast") and memory:
-        return ()
-    whole = memory and "{1to" not in operands and not name.startswith("vpmov")
+    if memory and (name.startswith(("vpbroadcast", "vbroadcast")) or TO_MEMORY.search(operands)):
+        return ()  # half a vector and less, and no unit but those that read and write
+    whole = memory and "{1to" not in operands and not name.startswith(("vpmov", "vinsert"))
     kind = next((k for k, pattern in KINDS if re.match(pattern, name)), ADD)
     return (kind, READ) if whole else (kind,)
 

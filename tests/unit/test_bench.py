@@ -517,6 +517,10 @@ def test_an_instruction_takes_what_a_core_has_for_it() -> None:
         ("vmovdqa64", "%zmm2,0x40(%rax)", ("write",)),
         ("vmovdqa64", "%zmm2,%zmm3", ()),
         ("vpbroadcastd", "(%rax),%zmm2", ()),
+        ("vextracti64x4", "$0x1,%zmm2,%ymm3", ("shuffle",)),
+        ("vextracti64x4", "$0x1,%zmm2,0x20(%rax)", ()),
+        ("vpmovdw", "%zmm2,(%rax){%k1}", ()),
+        ("vinserti64x4", "$0x1,(%rax),%zmm2,%zmm3", ("shuffle",)),
         ("vpaddd", "%ymm1,%ymm2,%ymm3", ()),
         ("tdpbssd", "%tmm1,%tmm2,%tmm3", ("tile",)),
     ):
